@@ -1,0 +1,1 @@
+"""The three systems BD-Diff is measured against."""

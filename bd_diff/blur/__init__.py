@@ -1,0 +1,1 @@
+"""Blur: kernels, synthesis and curricula shared by every system."""

@@ -1,0 +1,121 @@
+"""Blur kernels `(B, k, k)` from their parameters, and the convolution that applies them.
+
+Every kernel is non-negative and sums to one; k is odd. Parameters are tensors `(B,)`, in pixels or radians.
+"""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+SIZE = 33  # pixels a side: holds a shake of 26 px and a Gaussian of sigma 3 beyond 5 sigma
+
+
+def grid(size: int, device=None) -> tuple[Tensor, Tensor]:
+    """Row and column offsets `(k, k)` from the centre, in pixels."""
+    offsets = torch.arange(size, dtype=torch.float32, device=device) - size // 2
+    return torch.meshgrid(offsets, offsets, indexing="ij")
+
+
+def normalize(kernels: Tensor) -> Tensor:
+    """Scale each kernel to sum to one."""
+    return kernels / kernels.sum((-2, -1), keepdim=True).clamp_min(1e-8)
+
+
+def delta(batch: int, size: int = SIZE, device=None) -> Tensor:
+    """The kernel that leaves an image as it is."""
+    kernels = torch.zeros(batch, size, size, device=device)
+    kernels[:, size // 2, size // 2] = 1
+    return kernels
+
+
+def gaussian(sigma: Tensor, size: int = SIZE) -> Tensor:
+    """Isotropic Gaussian, sampled at pixel centres."""
+    rows, columns = grid(size, sigma.device)
+    return normalize(torch.exp(-(rows**2 + columns**2) / (2 * sigma.reshape(-1, 1, 1) ** 2)))
+
+
+def box(width: Tensor, size: int = SIZE) -> Tensor:
+    """Square box `width` pixels wide (odd widths up to `size`): X-DECODE's blur."""
+    rows, columns = grid(size, width.device)
+    return normalize((torch.maximum(rows.abs(), columns.abs()) < width.reshape(-1, 1, 1) / 2).float())
+
+
+def disc(radius: Tensor, size: int = SIZE) -> Tensor:
+    """Defocus disc with an edge one pixel soft."""
+    rows, columns = grid(size, radius.device)
+    return normalize((radius.reshape(-1, 1, 1) + 0.5 - torch.hypot(rows, columns)).clamp(0, 1))
+
+
+def splat(rows: Tensor, columns: Tensor, size: int = SIZE) -> Tensor:
+    """Kernel of a path: points `(B, n)`, offsets from the centre, shared bilinearly among their four pixels."""
+    reach = size // 2
+    kernels = torch.zeros(rows.shape[0], size * size, device=rows.device)
+    rows, columns = (points.clamp(-reach, reach - 1e-3) + reach for points in (rows, columns))
+    top, left = rows.floor(), columns.floor()
+    for row, row_share in ((top, 1 - (rows - top)), (top + 1, rows - top)):
+        for column, column_share in ((left, 1 - (columns - left)), (left + 1, columns - left)):
+            kernels.scatter_add_(1, (row * size + column).long(), row_share * column_share)
+    return normalize(kernels.reshape(-1, size, size))
+
+
+def line(length: Tensor, angle: Tensor, size: int = SIZE) -> Tensor:
+    """Linear motion over `length` pixels (1 is no blur), `angle` radians from the horizontal."""
+    steps = torch.linspace(-0.5, 0.5, 4 * size, device=length.device)
+    along = (length - 1).reshape(-1, 1) * steps
+    return splat(along * angle.sin().reshape(-1, 1), along * angle.cos().reshape(-1, 1), size)
+
+
+def shake(extent: Tensor, generator: torch.Generator | None = None, size: int = SIZE) -> Tensor:
+    """Camera shake: a smooth random path that reaches `extent` / 2 pixels from its mean.
+
+    The velocity is a first-order autoregression pulled weakly back to the start, as in the random trajectories of
+    Kupyn et al. (DeblurGAN, 2018). Drawn on the generator's device, so a CPU generator gives the same path anywhere.
+    """
+    batch, steps = extent.shape[0], 64
+    noise = torch.randn(steps + 1, batch, 2, generator=generator, device=generator.device if generator else None)
+    velocity, position, path = 0.5 * noise[0], torch.zeros(batch, 2, device=noise.device), []
+    for push in noise[1:]:
+        velocity = 0.85 * velocity + 0.5 * push - 0.02 * position
+        position = position + velocity
+        path.append(position)
+    path = torch.stack(path, -1).to(extent.device)  # (B, 2, steps)
+    path = path - path.mean(-1, keepdim=True)
+    path = path / path.abs().amax((1, 2), keepdim=True).clamp_min(1e-6) * extent.reshape(-1, 1, 1) / 2
+    path = F.interpolate(path, scale_factor=8, mode="linear", align_corners=True)
+    return splat(path[:, 0], path[:, 1], size)
+
+
+def blur(images: Tensor, kernels: Tensor, mode: str = "reflect") -> Tensor:
+    """Convolve each image `(B, C, H, W)` with its own kernel `(B, k, k)`.
+
+    The border is reflected (`"replicate"` for images not larger than k // 2); `"valid"` gives only the pixels whose
+    whole neighbourhood was seen, `(B, C, H - k + 1, W - k + 1)`.
+    """
+    reach = kernels.shape[-1] // 2
+    if mode != "valid":
+        images = F.pad(images, (reach,) * 4, mode=mode)
+    height, width = images.shape[-2:]
+    blurred = torch.fft.irfft2(
+        torch.fft.rfft2(images.float()) * transfer_function(kernels, height, width)[:, None], s=(height, width)
+    )
+    return blurred[..., reach : height - reach, reach : width - reach].to(images.dtype)
+
+
+def transfer_function(kernels: Tensor, height: int, width: int) -> Tensor:
+    """The kernels' half spectra `(B, H, W // 2 + 1)` on a circular `(H, W)` grid, both at least k, centre at the origin."""
+    size = kernels.shape[-1]
+    placed = F.pad(kernels.float(), (0, width - size, 0, height - size))
+    return torch.fft.rfft2(placed.roll((-(size // 2), -(size // 2)), (-2, -1)))
+
+
+def centre(kernels: Tensor, whole_pixels: bool = False) -> Tensor:
+    """Shift each kernel so that its centroid is the middle pixel; what leaves the window is lost."""
+    size = kernels.shape[-1]
+    rows, columns = grid(size, kernels.device)
+    mass = kernels.sum((-2, -1)).clamp_min(1e-8)
+    shift = torch.stack([(kernels * columns).sum((-2, -1)) / mass, (kernels * rows).sum((-2, -1)) / mass], -1)
+    if whole_pixels:
+        shift = shift.round()
+    positions = torch.stack([columns, rows], -1) + shift[:, None, None]
+    moved = F.grid_sample(kernels[:, None], positions / (size // 2), align_corners=True, padding_mode="zeros")
+    return normalize(moved[:, 0])

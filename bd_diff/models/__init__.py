@@ -1,0 +1,1 @@
+"""The components of BD-Diff, named as in the figure of the README."""
