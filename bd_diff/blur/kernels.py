@@ -65,8 +65,8 @@ def line(length: Tensor, angle: Tensor, size: int = SIZE) -> Tensor:
     return splat(along * angle.sin().reshape(-1, 1), along * angle.cos().reshape(-1, 1), size)
 
 
-def shake(extent: Tensor, generator: torch.Generator | None = None, size: int = SIZE) -> Tensor:
-    """Camera shake: a smooth random path that reaches `extent` / 2 pixels from its mean.
+def walk(extent: Tensor, generator: torch.Generator | None = None) -> Tensor:
+    """Smooth random paths `(B, 2, n)`, rows and columns about their mean, that reach `extent` / 2 pixels from it.
 
     The velocity is a first-order autoregression pulled weakly back to the start, as in the random trajectories of
     Kupyn et al. (DeblurGAN, 2018). Drawn on the generator's device, so a CPU generator gives the same path anywhere.
@@ -81,8 +81,13 @@ def shake(extent: Tensor, generator: torch.Generator | None = None, size: int = 
     path = torch.stack(path, -1).to(extent.device)  # (B, 2, steps)
     path = path - path.mean(-1, keepdim=True)
     path = path / path.abs().amax((1, 2), keepdim=True).clamp_min(1e-6) * extent.reshape(-1, 1, 1) / 2
-    path = F.interpolate(path, scale_factor=8, mode="linear", align_corners=True)
-    return splat(path[:, 0], path[:, 1], size)
+    return F.interpolate(path, scale_factor=8, mode="linear", align_corners=True)
+
+
+def shake(extent: Tensor, generator: torch.Generator | None = None, size: int = SIZE) -> Tensor:
+    """Camera shake: the kernel of a random `walk`."""
+    rows, columns = walk(extent, generator).unbind(1)
+    return splat(rows, columns, size)
 
 
 def blur(images: Tensor, kernels: Tensor, mode: str = "reflect") -> Tensor:
