@@ -1,0 +1,88 @@
+"""The camera around a blur: light is averaged, the sensor clips and adds noise, the file is compressed."""
+
+from dataclasses import asdict, dataclass
+
+import torch
+from torch import Generator, Tensor
+from torchvision.io import decode_jpeg, encode_jpeg
+
+from bd_diff.blur.synthesis import blur_field
+
+WHITE = 0.98  # (ours) display values from here on are taken as clipped: the light was at least this bright
+
+
+def to_light(images: Tensor, curve: float | str) -> Tensor:
+    """Display values in [0, 1] to linear light in [0, 1]; the curve is "srgb" (IEC 61966-2-1) or a gamma exponent."""
+    if curve == "srgb":
+        return torch.where(images <= 0.04045, images / 12.92, ((images.clamp_min(0.04045) + 0.055) / 1.055) ** 2.4)
+    return images if curve == 1 else images.clamp_min(0) ** curve
+
+
+def to_display(light: Tensor, curve: float | str) -> Tensor:
+    """The inverse of `to_light`."""
+    if curve == "srgb":
+        return torch.where(light <= 0.0031308, light * 12.92, 1.055 * light.clamp_min(0.0031308) ** (1 / 2.4) - 0.055)
+    return light if curve == 1 else light.clamp_min(0) ** (1 / curve)
+
+
+@dataclass(frozen=True)
+class Camera:
+    """From a sharp image to the photograph of it.
+
+    curve: how display values become light before the exposure averages them: "srgb", or a gamma exponent; 1 averages
+        display values (GoPro's blur_gamma has about 2.2, its blur 1).
+    highlights: how many times brighter than white the clipped parts of the scene really were; 1 is not at all. Light
+        streaks and saturated lamps come from here (as in RSBlur, Rim et al. 2022).
+    shot, read: Poisson-Gaussian noise of variance `shot * light + read^2` (Foi et al. 2008), on the scale of [0, 1].
+    jpeg: quality of the file, 1 to 100, or 0 for none.
+    """
+
+    curve: float | str = 1.0
+    highlights: float = 1.0
+    shot: float = 0.0
+    read: float = 0.0
+    jpeg: int = 0
+
+    def __post_init__(self):
+        if self.curve != "srgb" and not (isinstance(self.curve, int | float) and self.curve > 0):
+            raise ValueError(f"camera curve is {self.curve!r}; it must be 'srgb' or a gamma exponent above 0")
+        if self.highlights < 1 or self.shot < 0 or self.read < 0 or not 0 <= self.jpeg <= 100:
+            raise ValueError(f"{self} needs highlights of at least 1, noise of at least 0 and a quality of 0 to 100")
+
+    def parameters(self) -> dict[str, str | float | int]:
+        """What a JSON file stores; `Camera(**parameters)` is this camera again."""
+        return asdict(self)
+
+    def shoot(self, images: Tensor, fields: Tensor, generator: Generator) -> Tensor:
+        """Photograph sharp images `(B, 3, H, W)` in [0, 1] through kernels `(B, k, k)` or fields `(B, n, n, k, k)`.
+
+        Returns images of the same shape in [0, 1]. Noise is drawn on the generator's device.
+        """
+        if fields.ndim == 3:
+            fields = fields[:, None, None]
+        light = to_light(images, self.curve)
+        if self.highlights > 1:
+            light = light * torch.where(images.amin(1, keepdim=True) >= WHITE, self.highlights, 1.0)
+        light = add_noise(blur_field(light, fields), self.shot, self.read, generator)
+        return compress(to_display(light.clamp(0, 1), self.curve), self.jpeg)
+
+
+def add_noise(light: Tensor, shot: float | Tensor, read: float | Tensor, generator: Generator) -> Tensor:
+    """Light `(B, C, H, W)` plus noise of variance `shot * light + read^2`; shot and read are numbers or `(B,)`."""
+    shot, read = (torch.as_tensor(value, device=light.device).reshape(-1, 1, 1, 1) for value in (shot, read))
+    noise = torch.randn(light.shape, generator=generator, device=generator.device).to(light.device)
+    return light + noise * (shot * light.clamp_min(0) + read**2).sqrt()
+
+
+def compress(images: Tensor, quality: int | Tensor) -> Tensor:
+    """Images `(B, 3, H, W)` in [0, 1] after a trip through JPEG; quality is one number or `(B,)`, 0 leaves as is."""
+    qualities = torch.as_tensor(quality).reshape(-1).expand(len(images)).tolist()
+    return torch.stack(
+        [through_jpeg(image, int(q)) if q else image for image, q in zip(images, qualities, strict=True)]
+    )
+
+
+def through_jpeg(image: Tensor, quality: int) -> Tensor:
+    """One image `(3, H, W)` in [0, 1] encoded and decoded at a quality of 1 to 100."""
+    pixels = (image * 255).round().clamp(0, 255).to("cpu", torch.uint8)
+    return decode_jpeg(encode_jpeg(pixels, quality)).to(image) / 255

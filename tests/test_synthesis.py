@@ -1,0 +1,194 @@
+"""Blur families, stored blurs, fields of kernels and the camera."""
+
+import json
+import math
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from bd_diff.blur import kernels
+from bd_diff.blur.camera import Camera, compress, to_display, to_light
+from bd_diff.blur.synthesis import FAMILIES, Blur, blur_field, draw_blur, draw_kernels
+
+MIX = {"delta": 0.1, "gaussian": 0.3, "line": 0.3, "shake": 0.3}
+families = st.sampled_from(sorted(FAMILIES))
+seeds = st.integers(0, 2**31 - 1)
+
+
+def generator(seed=0):
+    return torch.Generator().manual_seed(seed)
+
+
+def convolve_directly(image, kernel):
+    """Written-out sum over the neighbourhood, borders reflected; image `(H, W)`."""
+    reach, size = kernel.shape[0] // 2, kernel.shape[0]
+    padded = torch.nn.functional.pad(image[None, None], (reach,) * 4, mode="reflect")[0, 0]
+    height, width = image.shape
+    shifted = (
+        padded[2 * reach - r :, 2 * reach - c :][:height, :width] * kernel[r, c]
+        for r in range(size)
+        for c in range(size)
+    )
+    return sum(shifted)
+
+
+@settings(max_examples=30, deadline=None)
+@given(family=families, seed=seeds, severity=st.floats(0, 1), value=st.floats(0, 1), variation=st.just(0.5))
+def test_a_constant_image_stays_constant_under_every_blur(family, seed, severity, value, variation):
+    blur = draw_blur(family, generator(seed), severity, variation)
+    image = torch.full((1, 3, 24, 31), value)
+    assert torch.allclose(blur.apply(image, size=21), image, atol=1e-5)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_each_family_blurs_as_a_direct_sum_does(family):
+    blur, image = draw_blur(family, generator(3)), torch.rand(1, 1, 40, 37, generator=generator(4))
+    expected = convolve_directly(image[0, 0], blur.kernel())
+    assert torch.allclose(blur.apply(image)[0, 0], expected, atol=1e-5)
+
+
+def test_kernels_agree_with_their_formulas():
+    gaussian = Blur("gaussian", 1.5).kernel(9)
+    assert gaussian[4, 6] / gaussian[4, 4] == pytest.approx(math.exp(-(2**2) / (2 * 1.5**2)), rel=1e-5)
+    box = Blur("box", 5).kernel(9)
+    assert torch.equal(box > 0, torch.nn.functional.pad(torch.ones(5, 5), (2,) * 4) > 0)
+    assert box.max() == pytest.approx(1 / 25)
+    disc = Blur("disc", 3).kernel(9)
+    assert disc[4, 7] == pytest.approx(float(disc[4, 4]) / 2) and disc[1, 1] == 0
+    line = Blur("line", 7, angle=0).kernel(9)
+    assert line[4].sum() == pytest.approx(1, abs=1e-3) and line[4, 1:8].min() > 0.05
+    rows, columns = kernels.grid(33)
+    shake = Blur("shake", 16, seed=5).kernel() > 1e-4
+    reach = torch.maximum(rows.abs(), columns.abs())[shake].max()
+    assert 7 <= reach <= 9  # extent 16: 8 pixels from the mean, shared with the next pixel
+
+
+@settings(max_examples=20, deadline=None)
+@given(seed=seeds, severity=st.floats(0, 1), batch=st.integers(1, 6))
+def test_drawn_kernels_are_kernels_and_the_same_for_the_same_generator(seed, severity, batch):
+    drawn, family = draw_kernels(batch, generator(seed), MIX, severity, size=17)
+    again, same_family = draw_kernels(batch, generator(seed), MIX, severity, size=17)
+    assert drawn.shape == (batch, 17, 17) and family.shape == (batch,)
+    assert torch.equal(drawn, again) and torch.equal(family, same_family)
+    assert drawn.min() >= 0 and torch.allclose(drawn.sum((1, 2)), torch.ones(batch), atol=1e-5)
+
+
+def test_families_are_drawn_by_their_shares():
+    _, family = draw_kernels(4000, generator(), {"delta": 1, "box": 3, "disc": 0}, size=31)
+    assert (family == 0).float().mean() == pytest.approx(0.25, abs=0.03)
+    assert not (family == 2).any()
+
+
+def test_severity_opens_the_range_of_boxes_one_odd_width_at_a_time():
+    def widths(severity):
+        drawn, _ = draw_kernels(300, generator(1), {"box": 1}, severity)
+        return sorted((drawn > 0).any(1).sum(1).unique().tolist())
+
+    assert widths(0) == [3]
+    assert widths(4 / 26) == [3, 5, 7]
+    assert widths(1) == list(range(3, 30, 2))
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_a_stored_blur_is_the_same_blur_on_another_image(family):
+    blur = draw_blur(family, generator(2), variation=0.4)
+    stored = Blur(**json.loads(json.dumps(blur.parameters())))
+    image = torch.rand(2, 3, 40, 48, generator=generator(7))
+    assert stored.name == blur.name and torch.equal(stored.apply(image), blur.apply(image))
+
+
+@settings(max_examples=20, deadline=None)
+@given(family=families, seed=seeds)
+def test_blurring_a_mirrored_image_with_the_mirrored_kernel_mirrors_the_result(family, seed):
+    kernel = draw_blur(family, generator(seed)).kernel(25)[None]
+    image = torch.rand(1, 1, 30, 28, generator=generator(seed))
+    mirrored = kernels.blur(image.flip(-1), kernel.flip(-1))
+    assert torch.allclose(mirrored, kernels.blur(image, kernel).flip(-1), atol=1e-5)
+
+
+def test_a_field_of_equal_kernels_is_one_kernel():
+    kernel = Blur("shake", 12, seed=1).kernel(21)
+    image = torch.rand(1, 3, 40, 50, generator=generator())
+    field = kernel.expand(1, 3, 3, 21, 21)
+    assert torch.allclose(blur_field(image, field), kernels.blur(image, kernel[None]), atol=1e-5)
+
+
+def test_a_field_has_its_own_kernel_at_each_corner():
+    left, right = Blur("delta").kernel(9), Blur("box", 9).kernel(9)
+    image = torch.rand(1, 1, 30, 40, generator=generator())
+    blurred = blur_field(image, torch.stack([left, right])[None, None])
+    assert torch.allclose(blurred[..., 0], image[..., 0], atol=1e-5)
+    assert torch.allclose(blurred[..., -1], kernels.blur(image, right[None])[..., -1], atol=1e-5)
+
+
+def test_rolling_shake_differs_from_corner_to_corner_and_not_in_the_middle():
+    still, rolling = Blur("shake", 14, seed=3), Blur("shake", 14, seed=3, variation=0.6)
+    field = rolling.field(41)
+    assert torch.allclose(field[1, 1], still.kernel(41), atol=1e-6)
+    assert (field[0, 0] - field[2, 2]).abs().sum() > 0.5
+
+
+def test_unknown_families_and_impossible_settings_are_refused():
+    with pytest.raises(ValueError, match="no blur family wobble; the families are delta, gaussian"):
+        draw_kernels(2, generator(), {"wobble": 1})
+    with pytest.raises(ValueError, match="no blur family wobble"):
+        Blur("wobble")
+    with pytest.raises(ValueError, match="severity is 1.5"):
+        draw_kernels(2, generator(), MIX, severity=1.5)
+    with pytest.raises(ValueError, match="give at least one"):
+        draw_kernels(2, generator(), {})
+    with pytest.raises(ValueError, match="camera curve is 'rec709'"):
+        Camera(curve="rec709")
+    with pytest.raises(ValueError, match="highlights"):
+        Camera(highlights=0.5)
+
+
+@pytest.mark.parametrize("curve", [1, 2.2, "srgb"])
+def test_light_and_display_values_are_inverse(curve):
+    values = torch.linspace(0, 1, 101)
+    assert torch.allclose(to_display(to_light(values, curve), curve), values, atol=1e-5)
+    if curve == "srgb":
+        assert to_light(torch.tensor(0.5), curve) == pytest.approx(0.21404, abs=1e-5)
+
+
+@pytest.mark.parametrize("curve", [1, 2.2, "srgb"])
+def test_a_noiseless_camera_keeps_a_constant_image(curve):
+    images = torch.tensor([0.0, 0.4, 1.0]).reshape(3, 1, 1, 1).expand(3, 3, 20, 20)
+    drawn, _ = draw_kernels(3, generator(), MIX, size=15)
+    photograph = Camera(curve=curve, highlights=4).shoot(images, drawn, generator())
+    assert torch.allclose(photograph, images, atol=2e-3)
+
+
+def test_averaging_light_is_brighter_than_averaging_display_values():
+    image = torch.zeros(1, 3, 30, 30)
+    image[..., 15:] = 0.9
+    kernel = Blur("box", 9).kernel(9)[None]
+    in_display, in_light = (Camera(curve=curve).shoot(image, kernel, generator()) for curve in (1, 2.2))
+    assert (in_light - in_display).min() > -1e-3 and (in_light - in_display).max() > 0.1
+
+
+def test_bright_highlights_stay_clipped_where_they_smear():
+    image = torch.full((1, 3, 31, 31), 0.2)
+    image[..., 15, 15] = 1
+    kernel = Blur("line", 9, angle=0).kernel(11)[None]
+    plain, bright = (Camera(highlights=gain).shoot(image, kernel, generator()) for gain in (1, 20))
+    assert plain[0, 0, 15, 12] < 0.4 and bright[0, 0, 15, 12] == 1 and bright.max() <= 1
+
+
+def test_noise_has_the_variance_of_its_formula_and_follows_its_generator():
+    images = torch.full((1, 3, 200, 200), 0.5)
+    kernel = Blur("delta").kernel(3)[None]
+    camera = Camera(shot=0.001, read=0.01)
+    noisy = camera.shoot(images, kernel, generator(5))
+    assert noisy.var().item() == pytest.approx(0.001 * 0.5 + 0.01**2, rel=0.03)
+    assert torch.equal(noisy, camera.shoot(images, kernel, generator(5)))
+    assert not torch.equal(noisy, camera.shoot(images, kernel, generator(6)))
+
+
+def test_jpeg_costs_more_at_lower_quality_and_nothing_when_off():
+    images = torch.rand(3, 3, 40, 40, generator=generator())
+    compressed = compress(images, torch.tensor([0, 90, 10]))
+    error = (compressed - images).abs().mean((1, 2, 3))
+    assert error[0] == 0 and 0 < error[1] < error[2]
