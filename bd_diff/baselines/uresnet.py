@@ -1,0 +1,63 @@
+"""U-ResNet: an encoder and decoder of 972,739 values with two residual blocks, and its objective."""
+
+import torch
+import torch.nn.functional as F
+from diffusers import ConfigMixin, ModelMixin
+from diffusers.configuration_utils import register_to_config
+from torch import Tensor, nn
+
+
+def norm(channels: int) -> nn.BatchNorm2d:
+    """Batch norm with Keras's constants, which the original network was trained with."""
+    return nn.BatchNorm2d(channels, eps=1e-3, momentum=0.01)
+
+
+class ResidualBlock(nn.Module):
+    """Two 3x3 convolutions beside a 1x1 projection: `(B, wide, H, W)` -> `(B, narrow, H, W)`."""
+
+    def __init__(self, wide: int, narrow: int):
+        super().__init__()
+        self.conv1, self.norm1 = nn.Conv2d(wide, narrow, 3, padding=1), norm(narrow)
+        self.conv2, self.norm2 = nn.Conv2d(narrow, narrow, 3, padding=1), norm(narrow)
+        self.shortcut = nn.Conv2d(wide, narrow, 1)
+
+    def forward(self, features: Tensor) -> Tensor:
+        hidden = F.relu(self.norm1(self.conv1(features)))
+        return F.relu(self.norm2(self.conv2(hidden)) + self.shortcut(features))
+
+
+class UResNet(ModelMixin, ConfigMixin):
+    """Blurry `(B, 3, H, W)` in [0, 1] -> sharp, H and W multiples of 4; not clamped.
+
+    The layers and their sizes are the published table (972,739 with the batch norms' running statistics, which Keras
+    counts). Which feature is concatenated to which is derived from the counts: the source says no more than "feature
+    reuse by skip connections". Ours, because the source is silent: the last layer predicts what to add to the image
+    (the decoder has no skips, so without this every edge would have to pass the bottleneck), and ReLU everywhere.
+
+    width: channels of the first convolution; 16 is the published network, all other widths scale with it.
+    """
+
+    multiple = 4  # both sides of an image must divide by this: two poolings
+
+    @register_to_config
+    def __init__(self, width: int = 16):
+        super().__init__()
+        self.conv2d = nn.Conv2d(3, width, 3, padding=1)
+        self.conv2d_1 = nn.Conv2d(3 + width, 4 * width, 3, padding=1)
+        self.conv2d_2 = nn.Conv2d(5 * width, 8 * width, 3, padding=1)
+        self.residual_block = ResidualBlock(9 * width, 8 * width)
+        self.residual_block_1 = ResidualBlock(8 * width, 8 * width)
+        self.conv2d_transpose = nn.ConvTranspose2d(8 * width, 8 * width, 3, stride=2, padding=1, output_padding=1)
+        self.conv2d_transpose_1 = nn.ConvTranspose2d(8 * width, 4 * width, 3, stride=2, padding=1, output_padding=1)
+        self.conv2d_9 = nn.Conv2d(4 * width, 3, 3, padding=1)
+
+    def forward(self, images: Tensor) -> Tensor:
+        first = F.relu(self.conv2d(images))  # (B, width, H, W)
+        second = F.relu(self.conv2d_1(torch.cat([images, first], 1)))
+        half = F.max_pool2d(torch.cat([first, second], 1), 2)  # (B, 5 width, H/2, W/2)
+        third = F.relu(self.conv2d_2(half))
+        quarter = F.max_pool2d(torch.cat([half[:, : first.shape[1]], third], 1), 2)  # (B, 9 width, H/4, W/4)
+        hidden = self.residual_block_1(self.residual_block(quarter))
+        hidden = F.relu(self.conv2d_transpose(hidden))
+        hidden = F.relu(self.conv2d_transpose_1(hidden))  # (B, 4 width, H, W)
+        return images + self.conv2d_9(hidden)

@@ -1,0 +1,68 @@
+"""Losses between images `(B, 3, H, W)` in [0, 1], and the hinge losses of a GAN. All are means; lower is better."""
+
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torchvision import models
+
+IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+
+
+def sobel(images: Tensor, target: Tensor) -> Tensor:
+    """Mean |S_x(y) - S_x(y')| + |S_y(y) - S_y(y')| with the 3x3 Sobel filters, where they fit inside the image."""
+    rows = images.new_tensor([[1, 2, 1], [0, 0, 0], [-1, -2, -1]])
+    filters = torch.stack([rows, rows.T])[:, None]
+    edges = F.conv2d((images - target).flatten(0, 1)[:, None], filters)  # (B C, 2, H - 2, W - 2)
+    return edges.abs().sum(1).mean()
+
+
+def fourier(images: Tensor, target: Tensor) -> Tensor:
+    """Mean |F(y) - F(y')|, F the orthonormal 2-D FFT, so that the weight does not depend on the image's size."""
+    return torch.fft.fft2((images - target).float(), norm="ortho").abs().mean()
+
+
+def hinge_discriminator(real: Tensor, fake: Tensor) -> Tensor:
+    """mean relu(1 - D(real)) + mean relu(1 + D(fake)), of raw scores."""
+    return F.relu(1 - real).mean() + F.relu(1 + fake).mean()
+
+
+def hinge_generator(fake: Tensor) -> Tensor:
+    """-mean D(fake), of raw scores."""
+    return -fake.mean()
+
+
+def vgg16_features() -> nn.Module:
+    """VGG16 up to relu3_3 with torchvision's ImageNet weights, from its cache or else from the network.
+
+    Raises OSError, with what to do, where the weights cannot be had.
+    """
+    weights = models.VGG16_Weights.IMAGENET1K_V1
+    try:
+        network = models.vgg16(weights=weights)
+    except (OSError, RuntimeError) as error:  # no network; a file whose hash is not the published one
+        place = Path(torch.hub.get_dir()) / "checkpoints" / Path(weights.url).name
+        raise OSError(
+            f"the perceptual loss needs VGG16's weights: place {weights.url} at {place}, or set its weight to 0"
+        ) from error
+    return network.features[:16]
+
+
+class Perceptual(nn.Module):
+    """L1 between features of an ImageNet network (VGG16's relu3_3 by default), which is frozen.
+
+    features: ImageNet-normalised images -> features.
+    """
+
+    def __init__(self, features: nn.Module | None = None):
+        super().__init__()
+        self.features = (vgg16_features() if features is None else features).eval().requires_grad_(False)
+        self.register_buffer("mean", torch.tensor(IMAGENET_MEAN).reshape(1, 3, 1, 1), persistent=False)
+        self.register_buffer("std", torch.tensor(IMAGENET_STD).reshape(1, 3, 1, 1), persistent=False)
+
+    def forward(self, images: Tensor, target: Tensor) -> Tensor:
+        def features(these: Tensor) -> Tensor:
+            return self.features((these - self.mean) / self.std)
+
+        return F.l1_loss(features(images), features(target))

@@ -1,0 +1,46 @@
+import pytest
+import torch
+
+from bd_diff.baselines.uresnet import UResNet
+
+TABLE = {
+    "conv2d": 448,
+    "conv2d_1": 11_008,
+    "conv2d_2": 92_288,
+    "residual_block": 333_184,
+    "residual_block_1": 312_704,
+    "conv2d_transpose": 147_584,
+    "conv2d_transpose_1": 73_792,
+    "conv2d_9": 1_731,
+}
+
+
+def keras_count(layer: torch.nn.Module) -> int:
+    """Parameters and running statistics; torch's own step counter does not exist in Keras."""
+    return sum(tensor.numel() for name, tensor in layer.state_dict().items() if "num_batches" not in name)
+
+
+def test_every_layer_has_the_parameters_of_the_published_table():
+    assert {name: keras_count(layer) for name, layer in UResNet().named_children()} == TABLE
+
+
+def test_the_network_has_972739_values():
+    assert keras_count(UResNet()) == 972_739 == sum(TABLE.values())
+
+
+@pytest.mark.parametrize("size", [(16, 16), (20, 36)])
+def test_an_image_comes_back_at_its_size(size):
+    images = torch.rand(2, 3, *size)
+    assert UResNet(width=2).eval()(images).shape == images.shape
+
+
+def test_every_layer_is_used():
+    network = UResNet(width=2)
+    network(torch.rand(2, 3, 16, 16)).square().mean().backward()
+    assert not [name for name, weight in network.named_parameters() if weight.grad is None or not weight.grad.any()]
+
+
+def test_a_saved_network_gives_the_same_output(tmp_path):
+    images, network = torch.rand(1, 3, 16, 16), UResNet(width=2).eval()
+    network.save_pretrained(tmp_path)
+    assert torch.equal(UResNet.from_pretrained(tmp_path)(images), network(images))
