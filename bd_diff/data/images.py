@@ -1,0 +1,234 @@
+"""Photographs in and out: any file people have -> tensors in [0, 1] -> a file of the same kind.
+
+An upright PIL image carries everything a result needs to become the same kind of file again: its mode (grey, alpha,
+16 bit), its ICC profile and its EXIF. `read_image` gives one, `to_image(..., like=it)` passes all of it on.
+"""
+
+import io
+import os
+import re
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from PIL import Image, ImageCms, ImageOps, UnidentifiedImageError
+from torch import Tensor
+
+EXTENSIONS = (".png", ".jpg", ".jpeg", ".webp", ".tif", ".tiff", ".bmp", ".gif", ".ppm", ".pgm", ".avif")
+FORMATS = ("PNG", "JPEG", "MPO", "WEBP", "TIFF", "BMP", "GIF", "PPM", "AVIF")
+# Orientation, and the TIFF tags that describe pixels, strips, tiles and the thumbnail
+FILE_TAGS = {*range(254, 270), 273, 274, *range(277, 282), 284, 317, *range(320, 326), *range(338, 348)}
+FILE_TAGS |= {*range(512, 522), *range(529, 533), 34675}
+KEPT = ("icc_profile", "exif")
+MODES = ("L", "LA", "RGB", "RGBA", "I;16")
+WRITTEN = {  # format: (modes it holds, how it is written)
+    "PNG": (MODES, {}),
+    "TIFF": (MODES, {"compression": "tiff_adobe_deflate"}),
+    "WEBP": (MODES[:4], {"quality": 95}),
+    "AVIF": (MODES[:4], {"quality": 90}),
+    "JPEG": (("L", "RGB"), {"quality": 95, "subsampling": 0}),
+    "BMP": (("L", "RGB"), {}),
+    "PPM": (("L", "RGB"), {}),
+}
+
+
+def read_image(path: str | os.PathLike) -> Image.Image:
+    """Read a still photograph, upright, as L, LA, RGB, RGBA or I;16 (16-bit grey), with its ICC profile and EXIF.
+
+    Palette, CMYK and Lab files become RGB (CMYK through its own profile when it has one), 16 bit per colour is
+    read at 8 bit. Everything that is not one whole still image raises a `ValueError` naming the file.
+    """
+    path = Path(path)
+    if path.is_dir():
+        raise ValueError(f"{path} is a folder, not an image")
+    if not path.exists():
+        raise ValueError(f"{path} does not exist")
+    if path.stat().st_size == 0:
+        raise ValueError(f"{path} is empty (0 bytes)")
+    Image.init()
+    try:
+        with Image.open(path, formats=[name for name in FORMATS if name in Image.OPEN]) as file:
+            frames = getattr(file, "n_frames", 1)
+            # Phones store a gain map or a second lens behind the photograph (MPO); the photograph comes first.
+            if frames > 1 and file.format != "MPO":
+                raise ValueError(f"it holds {frames} frames or pages; save the one you want as a PNG")
+            file.load()
+            try:
+                upright, exif = ImageOps.exif_transpose(file), _exif(file)
+            except Exception:  # damaged EXIF raises anything, too, but every viewer still shows the picture
+                warnings.warn(f"{path}: its EXIF is damaged and was left out", stacklevel=2)
+                upright, exif = file.copy(), b""
+            image = _plain_mode(upright)
+            kept = {"icc_profile": _icc(upright), "exif": exif}
+            image.info = {name: value for name, value in kept.items() if value}
+            return image
+    except UnidentifiedImageError:
+        raise ValueError(f"{path} is not an image in a known format ({', '.join(FORMATS)})") from None
+    except Image.DecompressionBombError as error:
+        raise ValueError(f"{path} is too large to open safely: {error}") from None
+    except Exception as error:  # Pillow's decoders raise anything on damaged files; each means the same to the user
+        raise ValueError(f"{path} cannot be read as an image: {error}") from error
+
+
+def _plain_mode(image: Image.Image) -> Image.Image:
+    """One of the five modes the project works in."""
+    if image.mode == "F":
+        raise ValueError("its pixels are 32-bit floats, whose range is unknown; save it with 8 or 16 bits")
+    if image.mode.startswith("I"):  # I;16B, and I where Pillow widens 16-bit grey
+        levels = np.asarray(image)
+        if levels.min() < 0 or levels.max() > 65535:
+            raise ValueError("its pixels are 32-bit integers beyond 65535; save it with 8 or 16 bits")
+        plain = Image.fromarray(levels.astype(np.uint16))
+    elif image.mode == "CMYK" and (press := _press_profile(image)):
+        plain = ImageCms.profileToProfile(image, press, ImageCms.createProfile("sRGB"), outputMode="RGB")
+    elif image.has_transparency_data:
+        plain = image.convert("LA" if image.mode in ("L", "LA", "La", "1") else "RGBA")
+    else:
+        plain = image.convert("L" if image.mode in ("L", "1") else "RGB")
+    return plain
+
+
+def _exif(file: Image.Image) -> bytes:
+    """What EXIF says of the photograph, without what it says of the file it was stored in."""
+    exif = file.getexif()
+    for tag in FILE_TAGS.intersection(exif):
+        del exif[tag]
+    return exif.tobytes() if exif else b""
+
+
+def _icc(image: Image.Image) -> bytes | None:
+    """The colour profile, where it still holds after `_plain_mode`."""
+    return None if image.mode in ("CMYK", "LAB", "YCbCr", "HSV") else image.info.get("icc_profile")
+
+
+def _press_profile(image: Image.Image) -> ImageCms.ImageCmsProfile | None:
+    """The CMYK profile embedded in a CMYK image, if there is one."""
+    if not image.info.get("icc_profile"):
+        return None
+    profile = ImageCms.ImageCmsProfile(io.BytesIO(image.info["icc_profile"]))
+    return profile if profile.profile.xcolor_space.strip() == "CMYK" else None
+
+
+def to_tensor(image: Image.Image) -> Tensor:
+    """Colours of an image from `read_image` as `(3, H, W)` float32 in [0, 1]; grey is repeated, alpha left out."""
+    if image.mode == "I;16":
+        colours = np.asarray(image, dtype=np.float32)[..., None] / 65535
+    else:
+        colours = np.asarray(image.convert("L" if image.mode in ("L", "LA") else "RGB"), dtype=np.float32) / 255
+        colours = colours.reshape(image.height, image.width, -1)
+    return torch.from_numpy(colours).permute(2, 0, 1).expand(3, -1, -1).contiguous()
+
+
+def to_image(pixels: Tensor, like: Image.Image | None = None) -> Image.Image:
+    """Colours `(3, H, W)` as an RGB image, or as one of the mode of `like`, with its alpha, ICC profile and EXIF.
+
+    Values beyond [0, 1] are clipped; NaN and a size other than that of `like` are errors.
+    """
+    if pixels.ndim != 3 or pixels.shape[0] != 3:
+        raise ValueError(f"an image is a tensor of shape (3, H, W), not {tuple(pixels.shape)}")
+    pixels = pixels.detach().float().cpu()
+    if not pixels.isfinite().all():
+        raise ValueError("the image holds NaN or infinite values; check the model's weights, or use float32")
+    mode = like.mode if like else "RGB"
+    if mode == "I;16":
+        levels = pixels.mean(0).clamp(0, 1).mul(65535).round()
+        image = Image.fromarray(levels.numpy().astype(np.uint16))
+    elif mode in ("L", "LA"):
+        image = Image.fromarray(_bytes(pixels.mean(0)))
+    else:
+        image = Image.fromarray(_bytes(pixels.permute(1, 2, 0)))
+    if like:
+        if like.size != image.size:
+            raise ValueError(f"the result is {image.width}x{image.height} its photograph {like.width}x{like.height}")
+        if mode in ("LA", "RGBA"):
+            image.putalpha(like.getchannel("A"))
+        image.info = {name: like.info[name] for name in KEPT if name in like.info}
+    return image
+
+
+def _bytes(pixels: Tensor) -> np.ndarray:
+    return pixels.clamp(0, 1).mul(255).round().byte().numpy()
+
+
+def save_image(image: Image.Image, path: str | os.PathLike) -> None:
+    """Write an image with its ICC profile and EXIF in the format of the path's ending, whole or not at all.
+
+    A format that cannot hold the image's mode (JPEG with alpha or 16 bit) is a `ValueError`; a full disk or a folder
+    without permission an `OSError` naming the path.
+    """
+    path = Path(path)
+    kind = Image.registered_extensions().get(path.suffix.lower())
+    if kind not in WRITTEN:
+        raise ValueError(f"{path} does not end in an image format that can be written ({', '.join(WRITTEN)})")
+    modes, options = WRITTEN[kind]
+    if image.mode not in modes:
+        what = "16 bits of grey" if image.mode == "I;16" else "transparency"
+        raise ValueError(f"{path}: {kind} cannot hold {what}; write a .png")
+    kept = {name: image.info[name] for name in KEPT if name in image.info}
+    with replacing(path) as part:
+        image.save(part, format=kind, **options, **kept)
+
+
+@contextmanager
+def replacing(path: str | os.PathLike) -> Iterator[Path]:
+    """A temporary name beside `path` to write to; renamed to `path` on success and removed on failure.
+
+    Missing folders are made. An `OSError` is raised again in one sentence that names `path`.
+    """
+    path = Path(path)
+    part = path.with_name(f".{path.name}.{os.getpid()}.part")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        yield part
+        os.replace(part, path)
+    except OSError as error:
+        raise OSError(f"cannot write {path}: {error.strerror or error}") from error
+    finally:
+        with suppress(OSError):
+            part.unlink()
+
+
+def list_images(folder: str | os.PathLike, recursive: bool = False) -> list[Path]:
+    """Paths of the image files in a folder, in natural order (2 before 10); hidden files are left out.
+
+    No image at all is a `ValueError` naming the folder.
+    """
+    folder = Path(folder)
+    if not folder.is_dir():
+        raise ValueError(f"{folder} is not a folder")
+    found = [
+        path
+        for path in folder.glob("**/*" if recursive else "*")
+        if path.suffix.lower() in EXTENSIONS
+        and path.is_file()
+        and not any(part.startswith(".") for part in path.relative_to(folder).parts)
+    ]
+    if not found:
+        deeper = "" if recursive else ", not counting its subfolders"
+        raise ValueError(f"{folder} holds no images ({', '.join(EXTENSIONS)}){deeper}")
+    return sorted(found, key=natural_order)
+
+
+def natural_order(path: Path) -> list:
+    """A sort key in which numbers inside names count as numbers."""
+    return [int(piece) if piece.isdecimal() else piece.lower() for piece in re.split(r"(\d+)", str(path))]
+
+
+def pad_to_multiple(images: Tensor, multiple: int) -> Tensor:
+    """Extend `(B, C, H, W)` at the right and bottom until both sides are multiples; `crop_to` undoes it.
+
+    The border is reflected, or repeated where the image is too small to be reflected, so any size from 1x1 will do.
+    """
+    height, width = images.shape[-2:]
+    below, right = -height % multiple, -width % multiple
+    mode = "reflect" if below < height and right < width else "replicate"
+    return F.pad(images, (0, right, 0, below), mode=mode)
+
+
+def crop_to(images: Tensor, height: int, width: int) -> Tensor:
+    """The top left `height` x `width` pixels: what `pad_to_multiple` was given."""
+    return images[..., :height, :width]
