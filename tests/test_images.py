@@ -179,7 +179,7 @@ def test_every_exif_orientation_comes_in_upright_and_goes_out_upright(scene, tmp
     exif = Image.Exif()
     exif[0x0112], exif[0x0110] = orientation, "Test Camera"
     exif.get_ifd(0x8769)[0xA434] = "Test Lens"
-    stored.save(path, exif=exif, **({} if ending == "png" else {"quality": 100}))
+    stored.save(path, exif=exif.tobytes(), **({} if ending == "png" else {"quality": 100}))
     result = through_the_project(path, out)
     assert result.size == scene.size
     assert np.abs(np.asarray(result.convert("RGB"), int) - np.asarray(scene, int)).mean() < 6

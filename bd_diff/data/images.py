@@ -27,7 +27,7 @@ KEPT = ("icc_profile", "exif")
 MODES = ("L", "LA", "RGB", "RGBA", "I;16")
 WRITTEN = {  # format: (modes it holds, how it is written)
     "PNG": (MODES, {}),
-    "TIFF": (MODES, {"compression": "tiff_adobe_deflate"}),
+    "TIFF": (MODES, {}),  # uncompressed: Pillow cannot compress beside nested EXIF
     "WEBP": (MODES[:4], {"quality": 95}),
     "AVIF": (MODES[:4], {"quality": 90}),
     "JPEG": (("L", "RGB"), {"quality": 95, "subsampling": 0}),
