@@ -1,5 +1,6 @@
 """Losses between images `(B, 3, H, W)` in [0, 1], and the hinge losses of a GAN. All are means; lower is better."""
 
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import torch
@@ -66,3 +67,29 @@ class Perceptual(nn.Module):
             return self.features((these - self.mean) / self.std)
 
         return F.l1_loss(features(images), features(target))
+
+
+PIXEL_LOSSES = {"mae": F.l1_loss, "mse": F.mse_loss, "sobel": sobel, "fourier": fourier}
+
+
+class WeightedLosses(nn.Module):
+    """The sum of losses by name, `mae`, `mse`, `sobel`, `fourier` and `perceptual`, each with a weight.
+
+    A loss of weight 0 is neither computed nor prepared: the perceptual one then needs no weights of VGG16.
+    Returns `{"loss": sum, name: unweighted value, ...}`. Raises ValueError for an unknown name or a negative weight.
+    """
+
+    def __init__(self, weights: Mapping[str, float], perceptual: Callable[[], nn.Module] = Perceptual):
+        super().__init__()
+        known = [*PIXEL_LOSSES, "perceptual"]
+        if unknown := sorted(set(weights) - set(known)):
+            raise ValueError(f"there is no loss {unknown[0]!r}; the losses are {', '.join(known)}")
+        if min(weights.values(), default=0) < 0 or not any(weights.values()):
+            raise ValueError(f"loss weights are {dict(weights)}; give at least one above 0 and none below")
+        self.weights = {name: weight for name, weight in weights.items() if weight}
+        if "perceptual" in self.weights:
+            self.perceptual = perceptual()
+
+    def forward(self, images: Tensor, target: Tensor) -> dict[str, Tensor]:
+        losses = {name: (PIXEL_LOSSES.get(name) or self.perceptual)(images, target) for name in self.weights}
+        return {"loss": sum(self.weights[name] * loss for name, loss in losses.items()), **losses}

@@ -87,3 +87,27 @@ def test_the_perceptual_network_ends_at_relu3_3(monkeypatch):
     with torch.no_grad():
         assert features(torch.rand(1, 3, 32, 32)).shape == (1, 256, 8, 8)
     assert isinstance(features[-1], nn.ReLU) and sum(isinstance(layer, nn.Conv2d) for layer in features) == 7
+
+
+def test_weighted_losses_sum_each_with_its_weight(pair):
+    values = losses.WeightedLosses({"mae": 1.0, "sobel": 0.5, "fourier": 0.0})(*pair)
+    assert set(values) == {"loss", "mae", "sobel"}
+    assert values["loss"] == (pair[0] - pair[1]).abs().mean() + 0.5 * losses.sobel(*pair)
+
+
+def test_a_perceptual_loss_of_weight_0_is_never_prepared():
+    def unavailable():
+        raise AssertionError("prepared")
+
+    losses.WeightedLosses({"mse": 1.0, "perceptual": 0.0}, unavailable)
+    with pytest.raises(AssertionError, match="prepared"):
+        losses.WeightedLosses({"mse": 1.0, "perceptual": 0.1}, unavailable)
+
+
+@pytest.mark.parametrize(
+    "weights, sentence",
+    [({"ssim": 1.0}, "no loss 'ssim'; the losses are mae"), ({}, "above 0"), ({"mae": -1.0, "mse": 1.0}, "none below")],
+)
+def test_loss_weights_that_make_no_sense_are_refused(weights, sentence):
+    with pytest.raises(ValueError, match=sentence):
+        losses.WeightedLosses(weights)

@@ -2,7 +2,9 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from bd_diff.baselines.xdecode import Discriminator, Generator
+from bd_diff.baselines.xdecode import Discriminator, DiscriminatorObjective, Generator, GeneratorObjective
+from bd_diff.data.pairs import BORDER, BlurConfig
+from bd_diff.losses import Perceptual
 
 # The generator's output for `fixed_weights` and `fixed_pixels`, from `generator_by_equations` in float64.
 FIXTURE = {(0, 0, 0): 0.044192, (0, 100, 200): -0.011901, (1, 17, 255): 0.386733, (2, 255, 128): -0.056563}
@@ -159,3 +161,67 @@ def test_a_saved_generator_gives_the_same_output(tmp_path):
     pixels, network = torch.rand(1, 3, 16, 16), Generator(ngf=2, depth=4).eval()
     network.save_pretrained(tmp_path)
     assert torch.equal(Generator.from_pretrained(tmp_path)(pixels), network(pixels))
+
+
+@pytest.fixture
+def rivals():
+    torch.manual_seed(0)
+    return Generator(ngf=2, depth=4), Discriminator(ndf=2)
+
+
+@pytest.fixture
+def batch():
+    return {"sharp": torch.rand(2, 3, 32 + BORDER, 32 + BORDER, generator=torch.Generator().manual_seed(0))}
+
+
+def learners(network: torch.nn.Module) -> list:
+    return [weight for weight in network.parameters() if weight.requires_grad]
+
+
+def test_the_critic_s_turn_teaches_the_critic_only(rivals, batch):
+    generator, discriminator = rivals
+    objective = DiscriminatorObjective(discriminator, generator, BlurConfig())
+    objective(batch, torch.Generator().manual_seed(1))["loss"].backward()
+    assert all(weight.grad is not None for weight in learners(discriminator))
+    assert all(weight.grad is None for weight in generator.parameters())
+    assert list(objective.parameters()) == list(discriminator.parameters())
+
+
+def test_the_generator_s_turn_teaches_the_generator_only(rivals, batch):
+    generator, discriminator = rivals
+    objective = GeneratorObjective(generator, discriminator, BlurConfig(), {"adversarial": 1.0, "l1": 0.0})
+    objective(batch, torch.Generator().manual_seed(1))["loss"].backward()
+    assert all(weight.grad is not None for weight in learners(generator))
+    assert any(weight.grad.any() for weight in learners(generator))  # through the critic: the weight of L1 is 0
+    assert all(weight.grad is None for weight in discriminator.parameters())
+
+
+def test_the_generator_s_loss_is_the_published_sum(rivals, batch):
+    generator, discriminator = (network.eval() for network in rivals)
+    perceptual = Perceptual(torch.nn.Conv2d(3, 4, 3))
+    weights = {"adversarial": 1.0, "l1": 30.0, "perceptual": 1.0}
+    objective = GeneratorObjective(generator, discriminator, BlurConfig(families={"delta": 1.0}), weights, perceptual)
+    values = objective(batch, torch.Generator().manual_seed(1))
+    sharp = 2 * batch["sharp"][..., BORDER // 2 : -(BORDER // 2), BORDER // 2 : -(BORDER // 2)] - 1
+    restored = generator(sharp)
+    expected = (
+        -discriminator(sharp, restored).mean()
+        + 30 * (restored - sharp).abs().mean()
+        + perceptual((restored + 1) / 2, (sharp + 1) / 2)
+    )
+    assert values["loss"].item() == pytest.approx(expected.item(), rel=1e-4)
+
+
+def test_both_turns_of_a_step_see_the_same_blur(rivals, batch, monkeypatch):
+    """The step's generator starts alike for each turn, and nothing else is random in making the pair."""
+    generator, discriminator = rivals
+    blur = BlurConfig(noise=0.1)
+    seen = []
+    original = Generator.forward
+    monkeypatch.setattr(Generator, "forward", lambda self, x: seen.append(x) or original(self, x))
+    for objective in (
+        DiscriminatorObjective(discriminator, generator, blur),
+        GeneratorObjective(generator, discriminator, blur, {"adversarial": 1.0, "l1": 30.0}),
+    ):
+        objective(batch, torch.Generator().manual_seed(7))
+    assert torch.equal(*seen)

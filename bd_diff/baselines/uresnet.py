@@ -4,7 +4,10 @@ import torch
 import torch.nn.functional as F
 from diffusers import ConfigMixin, ModelMixin
 from diffusers.configuration_utils import register_to_config
-from torch import Tensor, nn
+from torch import Generator, Tensor, nn
+
+from bd_diff.data.pairs import BlurConfig, make_pair
+from bd_diff.losses import WeightedLosses
 
 
 def norm(channels: int) -> nn.BatchNorm2d:
@@ -61,3 +64,15 @@ class UResNet(ModelMixin, ConfigMixin):
         hidden = F.relu(self.conv2d_transpose(hidden))
         hidden = F.relu(self.conv2d_transpose_1(hidden))  # (B, 4 width, H, W)
         return images + self.conv2d_9(hidden)
+
+
+class UResNetObjective(nn.Module):
+    """Regression from blurry to sharp: `forward(batch, generator)` gives the weighted losses and their sum."""
+
+    def __init__(self, network: UResNet, losses: WeightedLosses, blur: BlurConfig):
+        super().__init__()
+        self.network, self.losses, self.blur = network, losses, blur
+
+    def forward(self, batch: dict[str, Tensor], generator: Generator) -> dict[str, Tensor]:
+        blurry, sharp = make_pair(batch, self.blur, generator)
+        return self.losses(self.network(blurry), sharp)

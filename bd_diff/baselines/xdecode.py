@@ -13,8 +13,11 @@ import torch.nn.functional as F
 from diffusers import ConfigMixin, ModelMixin
 from diffusers.configuration_utils import register_to_config
 from torch import Tensor, nn
+from torch.func import functional_call
 
 from bd_diff.baselines.released import check_keys, load_strictly, read_checkpoint, unwrap
+from bd_diff.data.pairs import BlurConfig, make_pair
+from bd_diff.losses import hinge_discriminator, hinge_generator
 
 KERNEL = 4  # every convolution of both networks is 4x4 with padding 1
 
@@ -122,3 +125,51 @@ class Discriminator(ModelMixin, ConfigMixin):
             hidden = layer["bn"](layer["conv"](F.leaky_relu(hidden, 0.2)))
         scores = self.conv5["conv"](F.leaky_relu(hidden, 0.2))
         return scores.sigmoid() if self.config.sigmoid else scores
+
+
+class DiscriminatorObjective(nn.Module):
+    """The critic's turn: hinge loss between sharp images and the generator's, given the blurry ones."""
+
+    def __init__(self, discriminator: Discriminator, generator: Generator, blur: BlurConfig):
+        super().__init__()
+        self.discriminator, self.blur = discriminator, blur
+        self.others = (generator,)  # in a tuple: its weights are not this turn's
+
+    def forward(self, batch: dict[str, Tensor], generator: torch.Generator) -> dict[str, Tensor]:
+        blurry, sharp = (2 * images - 1 for images in make_pair(batch, self.blur, generator))
+        with torch.no_grad():
+            restored = self.others[0](blurry)
+        return {"loss": hinge_discriminator(self.discriminator(blurry, sharp), self.discriminator(blurry, restored))}
+
+
+class GeneratorObjective(nn.Module):
+    """The generator's turn: to please the critic (weight 1), L1 (30) and L1 between VGG16 features (1).
+
+    perceptual: the loss between images in [0, 1], or None for none.
+    """
+
+    def __init__(
+        self,
+        generator: Generator,
+        discriminator: Discriminator,
+        blur: BlurConfig,
+        weights: dict[str, float],
+        perceptual: nn.Module | None = None,
+    ):
+        super().__init__()
+        self.generator, self.blur, self.weights, self.perceptual = generator, blur, weights, perceptual
+        self.others = (discriminator,)
+
+    def forward(self, batch: dict[str, Tensor], generator: torch.Generator) -> dict[str, Tensor]:
+        blurry, sharp = (2 * images - 1 for images in make_pair(batch, self.blur, generator))
+        restored = self.generator(blurry)
+        losses = {"adversarial": hinge_generator(self.judge(blurry, restored)), "l1": F.l1_loss(restored, sharp)}
+        if self.perceptual is not None:
+            losses["perceptual"] = self.perceptual((restored + 1) / 2, (sharp + 1) / 2)
+        return {"loss": sum(self.weights[name] * loss for name, loss in losses.items()), **losses}
+
+    def judge(self, blurry: Tensor, restored: Tensor) -> Tensor:
+        """The critic's scores, with gradients to the images but none to the critic."""
+        critic = self.others[0]
+        fixed = {name: weight.detach() for name, weight in critic.named_parameters()}
+        return functional_call(critic, fixed, (blurry, restored))

@@ -1,0 +1,63 @@
+"""Training pairs (blurry, sharp): a batch's own, or made from its sharp photographs while training."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+import torch
+from torch import Generator, Tensor
+from torch.utils.data import Dataset
+
+from bd_diff.blur.curriculum import level, severity
+from bd_diff.blur.kernels import SIZE, blur
+from bd_diff.blur.synthesis import draw_kernels
+
+BORDER = SIZE - 1  # pixels a side that a crop must have beyond what training sees: every kernel stays inside it
+
+
+@dataclass(frozen=True)
+class BlurConfig:
+    """The blur of training pairs.
+
+    families: share of each family (`bd_diff.blur.synthesis.FAMILIES`); the share of `delta` is that of sharp-sharp
+        pairs, 0.1 by default: the best of X-DECODE's ablation.
+    noise: standard deviation of the noise, drawn per image from [0, noise], on the scale of [0, 1].
+    curriculum: how the severity grows (`bd_diff.blur.curriculum.CURRICULA`); "none" is the whole range throughout.
+    epochs: parts of equal length that the run is divided into, one step of the curriculum's argument each.
+    """
+
+    families: dict[str, float] = field(default_factory=lambda: {"delta": 0.1, "box": 0.9})
+    noise: float = 0.0
+    curriculum: str = "none"
+    epochs: int = 100
+
+
+class Severities(Dataset):
+    """Sample i of `samples` with the `severity` in [0, 1] that a curriculum has when i of `total` samples were seen."""
+
+    def __init__(self, samples: Dataset, config: BlurConfig, total: int):
+        level(config.curriculum, 0)  # a name that does not exist is an error now, not at the first sample
+        self.samples, self.config, self.total = samples, config, total
+
+    def __getitem__(self, index: int) -> dict[str, Tensor]:
+        epoch = min(self.config.epochs * index // self.total, self.config.epochs - 1)
+        return {**self.samples[index], "severity": torch.tensor(severity(level(self.config.curriculum, epoch)))}
+
+
+def make_pair(batch: Mapping[str, Tensor], config: BlurConfig, generator: Generator) -> tuple[Tensor, Tensor]:
+    """Blurry and sharp images, both `(B, 3, H, W)` in [0, 1].
+
+    A batch with `blurry` is its own pair. From one without, `sharp` is blurred by kernels drawn at the largest of its
+    severities (1 where it has none), and the border of 16 pixels where a kernel would see beyond the image is cut off.
+    """
+    sharp = batch["sharp"]
+    if "blurry" in batch:
+        return batch["blurry"], sharp
+    hardest = float(batch["severity"].max()) if "severity" in batch else 1.0
+    kernels, _ = draw_kernels(len(sharp), generator, config.families, hardest, device=sharp.device)
+    blurry = blur(sharp, kernels, mode="valid")
+    if config.noise:
+        sigma = config.noise * torch.rand(len(sharp), 1, 1, 1, generator=generator, device=generator.device)
+        noise = torch.randn(blurry.shape, generator=generator, device=generator.device)
+        blurry = (blurry + (sigma * noise).to(blurry.device)).clamp(0, 1)
+    inside = slice(BORDER // 2, -(BORDER // 2))
+    return blurry, sharp[..., inside, inside]
