@@ -79,6 +79,15 @@ def scales(size: int, ratio: float = math.sqrt(0.5), smallest: int = 5) -> list[
 
 
 @torch.no_grad()
+def search_evidence(luminance: Tensor, starts: tuple[Start, ...] = STARTS) -> tuple[Tensor, Tensor]:
+    """The best hypothesis `(B, k, k)` of the search and its evidence `(B, 2, k, k)`: what the image encoder reads."""
+    hypotheses = search_kernels(luminance, starts)
+    residuals = torch.stack([reblur_residual(luminance, kernels) for kernels in hypotheses.unbind(1)], 1)
+    best = hypotheses[torch.arange(len(hypotheses)), residuals.argmin(1)]
+    return best, edge_evidence(luminance, best)
+
+
+@torch.no_grad()
 def reblur_residual(luminance: Tensor, kernels: Tensor) -> Tensor:
     """How badly each kernel explains the photograph: rms of the gradients of (kernel * sharp estimate - photograph), `(B,)`.
 
@@ -91,7 +100,7 @@ def reblur_residual(luminance: Tensor, kernels: Tensor) -> Tensor:
 
 
 @torch.no_grad()
-def evidence_from_edges(luminance: Tensor, kernels: Tensor) -> Tensor:
+def edge_evidence(luminance: Tensor, kernels: Tensor) -> Tensor:
     """Unconstrained least-squares kernels `(B, 2, k, k)` from few and from many edges of the L0 deblurring with `kernels`.
 
     Where a hypothesis is wrong these differ from it: that difference is what the blur decoder corrects it by.

@@ -1,0 +1,48 @@
+"""Blur tokens -> what blur is: a kernel."""
+
+import torch
+from diffusers import ConfigMixin, ModelMixin
+from diffusers.configuration_utils import register_to_config
+from torch import Tensor, nn
+
+from bd_diff.blur.kernels import SIZE, grid
+from bd_diff.models.image_encoder import ResidualBlock
+
+COARSE = 9  # the tokens first make a 9x9 picture of the kernel
+
+
+class BlurDecoder(ModelMixin, ConfigMixin):
+    """Kernels from blur tokens, sharpened by the encoder's maps (ours).
+
+    Sixteen tokens are a narrow way for a one-pixel line at any angle; the maps keep it thin. A kernel hypothesis, where
+    the search gave one, is what the output starts from.
+    """
+
+    @register_to_config
+    def __init__(self, num_tokens: int = 16, token_channels: int = 128, map_channels: int = 32):
+        super().__init__()
+        self.from_tokens = nn.Linear(num_tokens * token_channels, map_channels * COARSE**2)
+        self.grow = nn.Sequential(
+            ResidualBlock(map_channels),
+            nn.Upsample(size=SIZE, mode="bilinear"),
+            nn.Conv2d(map_channels, map_channels, 3, padding=1),
+        )
+        self.refine = nn.Sequential(
+            ResidualBlock(map_channels),
+            ResidualBlock(map_channels),
+            nn.GroupNorm(1, map_channels),
+        )
+        self.to_logits = nn.Conv2d(map_channels, 1, 3, padding=1)
+        nn.init.zeros_(self.to_logits.weight)
+        rows, columns = grid(SIZE)
+        self.prior = nn.Parameter(-torch.hypot(rows, columns) / 6)
+        self.trust = nn.Parameter(torch.ones(()))
+
+    def forward(self, tokens: Tensor, maps: Tensor, hypothesis: Tensor | None = None) -> Tensor:
+        """Kernels `(B, 33, 33)`, non-negative, sum one, from tokens `(B, T, D)`, maps `(B, M, 33, 33)` and perhaps a
+        hypothesis `(B, 33, 33)`.
+        """
+        coarse = self.from_tokens(tokens.flatten(1)).unflatten(1, (-1, COARSE, COARSE))
+        logits = self.to_logits(self.refine(self.grow(coarse) + maps))[:, 0]
+        start = self.prior if hypothesis is None else self.trust * (hypothesis + 3e-4).log()
+        return (logits + start).float().flatten(1).softmax(1).view(-1, SIZE, SIZE)

@@ -1,0 +1,119 @@
+"""The small model's denoiser: a UNet of NAFNet blocks, called like diffusers' UNet2DConditionModel."""
+
+import torch
+from diffusers import ConfigMixin, ModelMixin
+from diffusers.configuration_utils import register_to_config
+from diffusers.models.attention_processor import Attention
+from diffusers.models.embeddings import TimestepEmbedding, Timesteps
+from diffusers.models.unets.unet_2d_condition import UNet2DConditionOutput
+from torch import Tensor, nn
+
+
+class NAFBlock(nn.Module):
+    """Gates instead of activations (Chen et al., "Simple baselines for image restoration", 2022), told the time."""
+
+    def __init__(self, channels: int, time_channels: int):
+        super().__init__()
+        C = channels
+        self.modulate = nn.Linear(time_channels, 2 * C)
+        self.mix = nn.Sequential(nn.GroupNorm(1, C), nn.Conv2d(C, 2 * C, 1), nn.Conv2d(2 * C, 2 * C, 3, 1, 1, groups=2 * C))
+        self.attend = nn.Conv2d(C, C, 1)
+        self.project = nn.Conv2d(C, C, 1)
+        self.feed = nn.Sequential(nn.GroupNorm(1, C), nn.Conv2d(C, 2 * C, 1))
+        self.forward_project = nn.Conv2d(C, C, 1)
+        self.scales = nn.Parameter(torch.full((2, C, 1, 1), 0.1))
+        nn.init.zeros_(self.modulate.weight)
+        nn.init.zeros_(self.modulate.bias)
+
+    def forward(self, x: Tensor, time: Tensor) -> Tensor:
+        gain, offset = self.modulate(time)[..., None, None].chunk(2, 1)
+        left, right = self.mix(x * (1 + gain) + offset).chunk(2, 1)
+        gated = left * right
+        gated = gated * self.attend(gated.mean((2, 3), keepdim=True))
+        x = x + self.scales[0] * self.project(gated)
+        left, right = self.feed(x).chunk(2, 1)
+        return x + self.scales[1] * self.forward_project(left * right)
+
+
+class TokenAttention(nn.Module):
+    """Every position reads the tokens; starts as the identity."""
+
+    def __init__(self, channels: int, token_channels: int):
+        super().__init__()
+        self.norm = nn.GroupNorm(1, channels)
+        self.attention = Attention(channels, cross_attention_dim=token_channels, heads=4, dim_head=channels // 4)
+        nn.init.zeros_(self.attention.to_out[0].weight)
+        nn.init.zeros_(self.attention.to_out[0].bias)
+
+    def forward(self, x: Tensor, tokens: Tensor) -> Tensor:
+        positions = self.norm(x).flatten(2).transpose(1, 2)  # (B, H * W, C)
+        return x + self.attention(positions, encoder_hidden_states=tokens).transpose(1, 2).view_as(x)
+
+
+class NAFUNet(ModelMixin, ConfigMixin):
+    """Denoises `(B, in_channels, H, W)`: noisy latents first, then the condition; H and W multiples of 4.
+
+    Predicts the clean latents (`prediction_type="sample"`). At the last timestep the latents are noise alone and are
+    faded out, so that one step is a regression and does not depend on the seed.
+    """
+
+    @register_to_config
+    def __init__(
+        self,
+        in_channels: int = 60,
+        out_channels: int = 12,
+        width: int = 32,
+        encoder_blocks: tuple[int, ...] = (1, 1),
+        middle_blocks: int = 4,
+        decoder_blocks: tuple[int, ...] = (1, 1),
+        cross_attention_dim: int = 128,
+        num_train_timesteps: int = 1000,
+    ):
+        super().__init__()
+        time_channels = 4 * width
+        self.time_features = Timesteps(64, flip_sin_to_cos=True, downscale_freq_shift=0)
+        self.time_embedding = TimestepEmbedding(64, time_channels)
+        self.enter = nn.Conv2d(in_channels, width, 3, padding=1)
+        # A straight way from the condition to the output: most of the answer is a linear mix of the Wiener images.
+        self.shortcut = nn.Conv2d(in_channels - out_channels, out_channels, 3, padding=1, bias=False)
+
+        def blocks(count: int, channels: int) -> nn.ModuleList:
+            return nn.ModuleList(NAFBlock(channels, time_channels) for _ in range(count))
+
+        widths = [width * 2**level for level in range(len(encoder_blocks) + 1)]
+        self.encoders = nn.ModuleList(blocks(n, C) for n, C in zip(encoder_blocks, widths, strict=False))
+        self.downs = nn.ModuleList(nn.Conv2d(C, 2 * C, 2, stride=2) for C in widths[:-1])
+        self.middle = blocks(middle_blocks, widths[-1])
+        self.readers = nn.ModuleList(TokenAttention(widths[-1], cross_attention_dim) for _ in range(middle_blocks))
+        self.ups = nn.ModuleList(
+            nn.Sequential(nn.Conv2d(2 * C, 4 * C, 1, bias=False), nn.PixelShuffle(2)) for C in reversed(widths[:-1])
+        )
+        self.decoders = nn.ModuleList(
+            blocks(n, C) for n, C in zip(decoder_blocks, reversed(widths[:-1]), strict=True)
+        )
+        self.leave = nn.Conv2d(width, out_channels, 3, padding=1)
+        for zero in (self.shortcut.weight, self.leave.weight, self.leave.bias):
+            nn.init.zeros_(zero)
+
+    def forward(self, sample: Tensor, timestep: Tensor | int, encoder_hidden_states: Tensor, return_dict: bool = True):
+        """`sample` `(B, in_channels, H, W)`, `timestep` `()` or `(B,)`, tokens `(B, T, D)` -> clean latents."""
+        timestep = torch.as_tensor(timestep, device=sample.device).expand(len(sample))
+        time = self.time_embedding(self.time_features(timestep).to(sample.dtype))
+        channels = self.config.out_channels
+        known = 1 - (timestep.to(sample.dtype) / (self.config.num_train_timesteps - 1))[:, None, None, None] ** 4
+        condition = sample[:, channels:]
+        x = self.enter(torch.cat([sample[:, :channels] * known, condition], 1))
+        skips = []
+        for stage, down in zip(self.encoders, self.downs, strict=True):
+            for block in stage:
+                x = block(x, time)
+            skips.append(x)
+            x = down(x)
+        for block, reader in zip(self.middle, self.readers, strict=True):
+            x = reader(block(x, time), encoder_hidden_states)
+        for up, stage in zip(self.ups, self.decoders, strict=True):
+            x = up(x) + skips.pop()
+            for block in stage:
+                x = block(x, time)
+        clean = self.leave(x) + self.shortcut(condition)
+        return UNet2DConditionOutput(sample=clean) if return_dict else (clean,)
