@@ -1,0 +1,66 @@
+"""Overlapping tiles of an image and its feature maps, and the weights that put them together again."""
+
+from collections.abc import Sequence
+from itertools import product
+
+import torch
+from torch import Tensor
+
+
+def tile_starts(length: int, tile: int, overlap: int) -> list[int]:
+    """Where tiles start along a side: every `tile - overlap` pixels, the last shifted back to end with the side."""
+    if length <= tile:
+        return [0]
+    return [*range(0, length - tile, tile - overlap), length - tile]
+
+
+def tile_windows(length: int, tile: int, overlap: int) -> Tensor:
+    """Weights `(tiles, min(tile, length))` that sum to one at every pixel of the side.
+
+    A window rises and falls linearly over what it shares with its neighbours, and is not lowered at the image's ends.
+    """
+    starts, tile = tile_starts(length, tile, overlap), min(tile, length)
+    windows = torch.ones(len(starts), tile)
+    for index, (before, after) in enumerate(zip(starts, starts[1:], strict=False)):
+        shared = before + tile - after
+        ramp = torch.arange(1, shared + 1) / (shared + 1)
+        windows[index + 1, :shared] *= ramp
+        windows[index, tile - shared :] *= 1 - ramp
+    total = torch.zeros(length)
+    for start, window in zip(starts, windows, strict=True):
+        total[start : start + tile] += window
+    return torch.stack([w / total[start : start + tile] for start, w in zip(starts, windows, strict=True)])
+
+
+class Grid:
+    """The tiles of an image of `height` x `width` pixels, row by row.
+
+    `tile` and `overlap` are in pixels of the image; where feature maps are cut too, all four must be multiples of their
+    scale, so that the tiles of every map line up.
+    """
+
+    def __init__(self, height: int, width: int, tile: int, overlap: int):
+        if not 0 <= overlap < tile:
+            raise ValueError(f"overlap is {overlap} and tile {tile}; the overlap must be from 0 to below the tile")
+        self.height, self.width = height, width
+        self.tile = min(tile, height), min(tile, width)
+        self.starts = [*product(tile_starts(height, tile, overlap), tile_starts(width, tile, overlap))]
+        rows, columns = tile_windows(height, tile, overlap), tile_windows(width, tile, overlap)
+        self.windows = [row[:, None] * column for row, column in product(rows, columns)]
+
+    def __len__(self) -> int:
+        return len(self.starts)
+
+    def cut(self, features: Tensor, tiles: Sequence[int]) -> Tensor:
+        """The numbered tiles of one map `(C, h, w)`, whose sides divide the image's: `(len(tiles), C, ...)`."""
+        scale = self.height // features.shape[-2]
+        high, wide = self.tile[0] // scale, self.tile[1] // scale
+        corners = [(self.starts[tile][0] // scale, self.starts[tile][1] // scale) for tile in tiles]
+        return torch.stack([features[:, top : top + high, left : left + wide] for top, left in corners])
+
+    def paste(self, canvas: Tensor, parts: Tensor, tiles: Sequence[int]) -> None:
+        """Add the weighted tiles `(len(tiles), C, ...)` to `canvas (C, height, width)`, in place."""
+        for part, tile in zip(parts, tiles, strict=True):
+            top, left = self.starts[tile]
+            place = canvas[:, top : top + self.tile[0], left : left + self.tile[1]]
+            place += part * self.windows[tile].to(part)
