@@ -32,7 +32,7 @@ WRITTEN = {  # format: (modes it holds, how it is written)
     "AVIF": (MODES[:4], {"quality": 90}),
     "JPEG": (("L", "RGB"), {"quality": 95, "subsampling": 0}),
     "BMP": (("L", "RGB"), {}),
-    "PPM": (("L", "RGB"), {}),
+    "PPM": (("L", "RGB", "I;16"), {}),
 }
 
 
@@ -161,9 +161,9 @@ def save_image(image: Image.Image, path: str | os.PathLike) -> None:
     without permission an `OSError` naming the path.
     """
     path = Path(path)
-    kind = Image.registered_extensions().get(path.suffix.lower())
-    if kind not in WRITTEN:
+    if not can_write(path):
         raise ValueError(f"{path} does not end in an image format that can be written ({', '.join(WRITTEN)})")
+    kind = Image.registered_extensions()[path.suffix.lower()]
     modes, options = WRITTEN[kind]
     if image.mode not in modes:
         what = "16 bits of grey" if image.mode == "I;16" else "transparency"
@@ -171,6 +171,11 @@ def save_image(image: Image.Image, path: str | os.PathLike) -> None:
     kept = {name: image.info[name] for name in KEPT if name in image.info}
     with replacing(path) as part:
         image.save(part, format=kind, **options, **kept)
+
+
+def can_write(path: str | os.PathLike) -> bool:
+    """Whether the path ends in the name of a format that `save_image` writes."""
+    return Image.registered_extensions().get(Path(path).suffix.lower()) in WRITTEN
 
 
 @contextmanager

@@ -1,0 +1,39 @@
+"""`bd-diff`: one line per command, and one line on the terminal for every error a user can cause."""
+
+import sys
+
+import typer
+
+from bd_diff.commands.deblur import deblur
+from bd_diff.commands.kernel import kernel
+from bd_diff.commands.sample import sample
+from bd_diff.commands.transfer import transfer
+
+COMMANDS = [
+    deblur,
+    transfer,
+    kernel,
+    sample,
+]
+
+app = typer.Typer(
+    help="Deblur photographs, move blur from one to another, and see what blur a model sees.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+for command in COMMANDS:
+    app.command()(command)
+
+
+def main() -> None:
+    """Run the command line; `ValueError` and `OSError` become `error: ...` on stderr and exit code 1."""
+    try:
+        app(prog_name="bd-diff")
+    except (ValueError, OSError) as error:
+        print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
+        sys.exit(1)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,30 @@
+"""`bd-diff kernel`: a picture of the blur that the model sees in a photograph."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from bd_diff.commands.options import Fast, Model, Overwrite, check_output, load_pipeline_of
+
+
+def kernel(
+    image: Annotated[Path, typer.Argument(help="The blurry photograph.")],
+    out: Annotated[Path, typer.Option(help="The image file to write.")],
+    model: Model = None,
+    fast: Fast = False,
+    overwrite: Overwrite = False,
+) -> None:
+    """Draw the blur kernel that the model sees in a photograph, and print its extent and direction."""
+    check_output(out, [image], overwrite)
+
+    from bd_diff.data.images import read_image, save_image, to_tensor
+    from bd_diff.drawing import draw_kernel, kernel_shape
+
+    photograph = read_image(image)
+    (found,) = load_pipeline_of(model).pipeline.estimate_kernel(to_tensor(photograph)[None], fast=fast).cpu()
+    save_image(draw_kernel(found), out)
+    along, across, angle = kernel_shape(found)
+    print(
+        f"spread {along:.1f} px along {angle:.0f} degrees, {across:.1f} px across (standard deviations); drawn in {out}"
+    )

@@ -1,0 +1,68 @@
+"""What several commands take from the command line in the same way."""
+
+import os
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+Model = Annotated[
+    str | None, typer.Option(help="Model folder or Hugging Face id; by default the model in this repository.")
+]
+Steps = Annotated[int | None, typer.Option(min=1, help="Diffusion steps; by default the model's own.")]
+Seed = Annotated[int, typer.Option(help="Same seed, same image.")]
+Fast = Annotated[bool, typer.Option("--fast", help="Learned estimate of the kernel only: faster, less exact.")]
+Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace results that are already there.")]
+
+
+def shipped_model() -> Path:
+    """The model folder beside the package in a checkout of the repository."""
+    folder = Path(__file__).parents[2] / "assets" / "bd-diff-tiny"
+    if not folder.is_dir():
+        raise ValueError("there is no model beside this installation (assets/bd-diff-tiny); pass --model FOLDER")
+    return folder
+
+
+def call_settings(restorer, seed: int, **given) -> dict:
+    """Keyword arguments for one call of `restorer`: what was given on the command line, and the seed where it counts.
+
+    A new generator for every call, so that an image's result does not depend on those before it.
+    """
+    import torch
+
+    from bd_diff.restore import PipelineRestorer
+
+    settings = {name: value for name, value in given.items() if value not in (None, False)}
+    if isinstance(restorer, PipelineRestorer):
+        settings["generator"] = torch.Generator().manual_seed(seed)
+    return settings
+
+
+def load_pipeline_of(model: str | None):
+    """The restorer of BD-Diff at `model`; another system is a `ValueError`."""
+    from bd_diff.restore import PipelineRestorer, load
+
+    restorer = load(model or shipped_model())
+    if not isinstance(restorer, PipelineRestorer):
+        raise ValueError(f"{model} holds {restorer.name}; only BD-Diff sees kernels and moves blur")
+    return restorer
+
+
+def check_output(path: Path, sources: list[Path], overwrite: bool) -> None:
+    """Raise before any work is done if `path` is one of the sources, already there, or not to be written."""
+    if path.is_dir():
+        raise ValueError(f"{path} is a folder; name a file, such as {path / 'result.png'}")
+    if any(path.exists() and source.exists() and path.samefile(source) for source in sources):
+        raise ValueError(f"{path} is the input itself; choose another --out")
+    if path.exists() and not overwrite:
+        raise ValueError(f"{path} is already there; pass --overwrite to replace it")
+    check_writable(path.parent)
+
+
+def check_writable(folder: Path) -> None:
+    """Raise if `folder`, which may not be there yet, cannot be written to."""
+    there = next(parent for parent in (folder, *folder.absolute().parents) if parent.exists())
+    if not there.is_dir():
+        raise ValueError(f"{there} is a file, so {folder} cannot be a folder")
+    if not os.access(there, os.W_OK | os.X_OK):
+        raise PermissionError(f"no permission to write to {there}")

@@ -1,0 +1,55 @@
+"""`bd-diff sample`: the repository's sample photographs deblurred, measured, and laid side by side."""
+
+import time
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from bd_diff.commands.options import Fast, Model, Seed, Steps, call_settings, check_writable, shipped_model
+
+SAMPLES = Path(__file__).parents[2] / "assets" / "samples"
+
+
+def sample(
+    out: Annotated[Path, typer.Option(help="The folder for the results.")] = Path("outputs"),
+    model: Model = None,
+    steps: Steps = None,
+    seed: Seed = 0,
+    fast: Fast = False,
+) -> None:
+    """Deblur the sample photographs and draw one sheet: before, after, and the truth where it is known."""
+    if not SAMPLES.is_dir():
+        raise ValueError(f"{SAMPLES} is missing; the sample photographs are in a checkout of the repository")
+    check_writable(out)
+
+    from bd_diff.data.images import list_images, read_image, save_image, to_image, to_tensor
+    from bd_diff.drawing import contact_sheet
+    from bd_diff.metrics import psnr
+    from bd_diff.restore import load
+
+    restorer = load(model or shipped_model())
+    rows, seconds = [], []
+    print(f"{'photograph':<28} {'size':>9} {'seconds':>8} {'PSNR before':>12} {'after':>7}")
+    for path in list_images(SAMPLES / "blurry"):
+        photograph = read_image(path)
+        blurry = to_tensor(photograph)[None]
+        started = time.perf_counter()
+        restored = restorer(blurry, **call_settings(restorer, seed, num_inference_steps=steps, fast=fast))
+        result = to_image(restored[0], like=photograph)
+        seconds.append(time.perf_counter() - started)
+        save_image(result, out / f"{path.stem}.png")
+        row = [(f"{path.stem}: before", photograph), ("after", result)]
+        figures = ""
+        truth = SAMPLES / "sharp" / path.name
+        if truth.exists():
+            sharp = to_tensor(read_image(truth))[None]
+            before, after = (psnr(images, sharp).item() for images in (blurry, to_tensor(result)[None]))
+            row = [(f"{path.stem}: {before:.2f} dB", photograph), (f"after: {after:.2f} dB", result)]
+            row.append(("truth", read_image(truth)))
+            figures = f"{before:>9.2f} dB {after:>7.2f} dB"
+        rows.append(row)
+        print(f"{path.stem:<28} {'x'.join(map(str, photograph.size)):>9} {seconds[-1]:>8.1f} {figures}")
+    save_image(contact_sheet(rows), out / "sample.png")
+    mean = sum(seconds) / len(seconds)
+    print(f"{mean:.1f} seconds per image on the {restored.device.type.upper()}; results and sample.png are in {out}/")

@@ -1,0 +1,30 @@
+"""`bd-diff transfer`: one photograph with the blur of another."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from bd_diff.commands.options import Model, Overwrite, Seed, Steps, call_settings, check_output, load_pipeline_of
+
+
+def transfer(
+    structure: Annotated[Path, typer.Argument(help="The photograph to blur.")],
+    blur: Annotated[Path, typer.Argument(help="The photograph whose blur is taken.")],
+    out: Annotated[Path, typer.Option(help="The image file to write.")],
+    model: Model = None,
+    steps: Steps = None,
+    seed: Seed = 0,
+    overwrite: Overwrite = False,
+) -> None:
+    """Blur one photograph the way another is blurred."""
+    check_output(out, [structure, blur], overwrite)
+
+    from bd_diff.data.images import read_image, save_image, to_image, to_tensor
+
+    photograph, reference = read_image(structure), read_image(blur)
+    restorer = load_pipeline_of(model)
+    settings = call_settings(restorer, seed, num_inference_steps=steps, blur_image=to_tensor(reference)[None])
+    (result,) = restorer(to_tensor(photograph)[None], **settings)
+    save_image(to_image(result, like=photograph), out)
+    print(f"written to {out}")

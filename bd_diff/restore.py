@@ -1,0 +1,110 @@
+"""One way to use every system of the project: `load(folder)` gives a callable, blurry images in, sharp images out."""
+
+import importlib
+from pathlib import Path
+
+import torch
+from diffusers import ModelMixin
+from torch import Tensor, nn
+
+from bd_diff.data.images import crop_to, pad_to_multiple
+from bd_diff.model_folder import check_files, check_network, find_folder, read_json
+
+NETWORKS = {  # config.json's _class_name: where the class is, and the lowest value of its pixels
+    "UResNet": ("bd_diff.baselines.uresnet", 0),
+    "NAFNet": ("bd_diff.baselines.nafnet", 0),
+    "AdaRevD": ("bd_diff.baselines.adarevd", 0),
+    "Generator": ("bd_diff.baselines.xdecode", -1),
+}
+
+
+class PipelineRestorer:
+    """BD-Diff: settings of a call are those of `BDDiffPipeline.__call__`. The pipeline itself is `.pipeline`."""
+
+    name = "BD-Diff"
+
+    def __init__(self, pipeline):
+        self.pipeline = pipeline
+
+    def __call__(self, images: Tensor, **settings) -> Tensor:
+        """Images `(B, 3, H, W)` in [0, 1], sides from 8, to the same."""
+        check_images(images)
+        return self.pipeline(images.to(self.pipeline.device), output_type="pt", **settings).images
+
+
+class NetworkRestorer:
+    """A network that regresses the sharp image; it has no settings. The network itself is `.network`.
+
+    lowest: its pixels lie in [lowest, 1], lowest 0 or -1.
+    """
+
+    def __init__(self, network: nn.Module, lowest: float = 0):
+        self.network, self.lowest, self.name = network, lowest, type(network).__name__
+
+    @torch.no_grad()
+    def __call__(self, images: Tensor, **settings) -> Tensor:
+        """Images `(B, 3, H, W)` in [0, 1] of any size to the same."""
+        if settings:
+            raise ValueError(f"{self.name} has no setting {', '.join(settings)}; only BD-Diff has")
+        check_images(images)
+        parameter = next(self.network.parameters())
+        padded = pad_to_multiple(images.to(parameter), getattr(self.network, "multiple", 1))
+        span = 1 - self.lowest
+        restored = (self.network(padded * span + self.lowest) - self.lowest) / span
+        return crop_to(restored, *images.shape[-2:]).float().clamp(0, 1)
+
+
+Restorer = PipelineRestorer | NetworkRestorer
+
+
+def load(
+    folder_or_id: str | Path, device: str | torch.device | None = None, dtype: torch.dtype | None = None
+) -> Restorer:
+    """The system saved in a folder (`save_pretrained` of any of the four), or under an id of the Hugging Face hub.
+
+    device: the GPU where there is one, by default. dtype: float32 by default.
+    A missing or damaged file and NaN in the weights are a `ValueError` naming file and tensor.
+    """
+    folder = find_folder(folder_or_id)
+    device = device or ("cuda" if torch.cuda.is_available() else "cpu")
+    dtype = dtype or torch.float32
+    if (folder / "model_index.json").exists():
+        return PipelineRestorer(load_pipeline(folder, dtype).to(device))
+    if not (folder / "config.json").exists():
+        raise ValueError(f"{folder} is not a model folder: it has neither a model_index.json nor a config.json")
+    name = read_json(folder / "config.json").get("_class_name")
+    if name not in NETWORKS:
+        raise ValueError(
+            f"{folder / 'config.json'} is of class {name}; known are BDDiffPipeline, {', '.join(NETWORKS)}"
+        )
+    check_files(folder)
+    module, lowest = NETWORKS[name]
+    network = getattr(importlib.import_module(module), name).from_pretrained(folder, torch_dtype=dtype)
+    check_network(network, folder)
+    return NetworkRestorer(network.to(device).eval(), lowest)
+
+
+def load_pipeline(folder: Path, dtype: torch.dtype):
+    """The `BDDiffPipeline` of a folder, every file and tensor of it checked."""
+    from bd_diff.pipeline import BDDiffPipeline
+
+    name = read_json(folder / "model_index.json").get("_class_name")
+    if name != "BDDiffPipeline":
+        raise ValueError(f"{folder / 'model_index.json'} is of class {name}, not BDDiffPipeline")
+    check_files(folder)
+    small = not list(folder.glob("*/*_model.safetensors")) and list(folder.glob("*/*.fp16.safetensors"))
+    pipeline = BDDiffPipeline.from_pretrained(folder, torch_dtype=dtype, variant="fp16" if small else None)
+    for component, network in pipeline.components.items():
+        if isinstance(network, ModelMixin):
+            check_network(network, folder / component)
+    return pipeline
+
+
+def check_images(images: Tensor) -> None:
+    """Raise `ValueError` unless images are finite `(B, 3, H, W)` in [0, 1]."""
+    if not isinstance(images, Tensor) or images.ndim != 4 or images.shape[1] != 3 or not images.is_floating_point():
+        what = f"{images.dtype} {tuple(images.shape)}" if isinstance(images, Tensor) else type(images).__name__
+        raise ValueError(f"images must be a floating point tensor (B, 3, H, W) in [0, 1], not {what}")
+    low, high = images.aminmax()
+    if not (low >= -1e-3 and high <= 1 + 1e-3):
+        raise ValueError(f"images must lie in [0, 1]; these lie in [{low:.3g}, {high:.3g}]")
