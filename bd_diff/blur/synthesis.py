@@ -16,14 +16,16 @@ from bd_diff.blur.kernels import SIZE
 class Family:
     """One kind of blur: what its parameter means, where it runs from and to, and the kernel it makes.
 
-    `make(parameter (B,), angle (B,), generator, size) -> (B, k, k)`. A family with a `step` takes only the values
-    easiest, easiest + step, ...
+    `make(parameter (B,), angle (B,), generator, size) -> (B, k, k)`. `reach` is how far a kernel goes from its
+    middle, in pixels per unit of the parameter. A family with a `step` takes only the values easiest, easiest + step,
+    and so on.
     """
 
     make: Callable[[Tensor, Tensor, Generator, int], Tensor]
     parameter: str
     easiest: float
     hardest: float
+    reach: float
     step: float = 0.0
 
     def scale(self, share: Tensor, severity: float) -> Tensor:
@@ -35,12 +37,12 @@ class Family:
 
 
 FAMILIES = {
-    "delta": Family(lambda p, a, g, size: kernels.delta(len(p), size, p.device), "nothing", 0, 0),
-    "gaussian": Family(lambda p, a, g, size: kernels.gaussian(p, size), "sigma in pixels", 0.5, 3),
-    "box": Family(lambda p, a, g, size: kernels.box(p, size), "width in pixels, odd", 3, 29, step=2),
-    "line": Family(lambda p, a, g, size: kernels.line(p, a, size), "length in pixels", 5, 25),
-    "shake": Family(lambda p, a, g, size: kernels.shake(p, g, size), "extent in pixels", 6, 26),
-    "disc": Family(lambda p, a, g, size: kernels.disc(p, size), "radius in pixels", 1, 8),
+    "delta": Family(lambda p, a, g, size: kernels.delta(len(p), size, p.device), "nothing", 0, 0, reach=0),
+    "gaussian": Family(lambda p, a, g, size: kernels.gaussian(p, size), "sigma in pixels", 0.5, 3, reach=5),
+    "box": Family(lambda p, a, g, size: kernels.box(p, size), "width in pixels, odd", 3, 29, reach=0.5, step=2),
+    "line": Family(lambda p, a, g, size: kernels.line(p, a, size), "length in pixels", 5, 25, reach=0.5),
+    "shake": Family(lambda p, a, g, size: kernels.shake(p, g, size), "extent in pixels", 6, 26, reach=0.5),
+    "disc": Family(lambda p, a, g, size: kernels.disc(p, size), "radius in pixels", 1, 8, reach=1),
 }
 
 FIELD = 3  # kernels along each side of the image where blur varies
@@ -124,14 +126,22 @@ class Blur:
         """What a JSON file stores; `Blur(**parameters)` is this blur again."""
         return asdict(self)
 
-    def kernel(self, size: int = SIZE) -> Tensor:
-        """The kernel `(k, k)` at the middle of the image, on the CPU."""
+    @property
+    def window(self) -> int:
+        """Pixels a side, odd, of a window that holds the kernel at every place of the image; at least `SIZE`."""
+        corner = 1 + math.sqrt(2) * self.variation
+        return max(SIZE, 2 * math.ceil(FAMILIES[self.family].reach * self.parameter * corner + 1) + 1)
+
+    def kernel(self, size: int | None = None) -> Tensor:
+        """The kernel `(k, k)` at the middle of the image, on the CPU; k is `size`, or the `window`."""
+        size = size or self.window
         generator = torch.Generator().manual_seed(self.seed)
         parameter, angle = torch.tensor([[self.parameter], [self.angle]], dtype=torch.float32)
         return FAMILIES[self.family].make(parameter, angle, generator, size)[0]
 
-    def field(self, size: int = SIZE) -> Tensor:
+    def field(self, size: int | None = None) -> Tensor:
         """Kernels `(n, n, k, k)` on a grid from corner to corner; n is 1 where the blur does not vary."""
+        size = size or self.window
         if not self.variation:
             return self.kernel(size)[None, None]
         along = torch.linspace(-1, 1, FIELD)
@@ -152,7 +162,7 @@ class Blur:
         # A small turn by r moves the point (down, right) by r * (right, -down).
         return kernels.splat(rows + right[:, None] * roll, columns - down[:, None] * roll, size)
 
-    def apply(self, images: Tensor, size: int = SIZE) -> Tensor:
+    def apply(self, images: Tensor, size: int | None = None) -> Tensor:
         """Blur images `(B, C, H, W)`, all by this blur; the border is reflected."""
         field = self.field(size).to(images.device)
         return blur_field(images, field.expand(len(images), *field.shape))
