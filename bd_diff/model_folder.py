@@ -3,6 +3,7 @@
 import json
 from pathlib import Path
 
+from diffusers import ModelMixin
 from safetensors import SafetensorError, safe_open
 from torch import nn
 
@@ -25,6 +26,23 @@ def find_folder(folder_or_id: str | Path) -> Path:
     except Exception as error:  # no network, no such model, no permission: each has its own class there
         reason = str(error).strip().splitlines()[0]
         raise ValueError(f"{folder_or_id} is neither a folder nor a model the hub gives: {reason}") from error
+
+
+def load_checked(cls: type, folder: Path, **settings):
+    """`cls.from_pretrained(folder)` of a network or pipeline, after its files and before its tensors are checked.
+
+    Raises `ValueError` naming the file, or the tensor, that is missing, damaged or does not fit.
+    """
+    check_files(folder)
+    try:
+        model = cls.from_pretrained(folder, **settings)
+    except (ValueError, TypeError, RuntimeError, OSError) as error:  # sizes or names that do not fit the configuration
+        raise ValueError(f"{folder} cannot be loaded: {str(error).strip().split('. ')[0]}; {ADVICE}") from error
+    components = {".": model} if isinstance(model, nn.Module) else model.components
+    for name, component in components.items():
+        if isinstance(component, ModelMixin):
+            check_network(component, folder / name)
+    return model
 
 
 def read_json(path: Path) -> dict:

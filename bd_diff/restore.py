@@ -4,11 +4,10 @@ import importlib
 from pathlib import Path
 
 import torch
-from diffusers import ModelMixin
 from torch import Tensor, nn
 
 from bd_diff.data.images import crop_to, pad_to_multiple
-from bd_diff.model_folder import check_files, check_network, find_folder, read_json
+from bd_diff.model_folder import find_folder, load_checked, read_json
 
 NETWORKS = {  # config.json's _class_name: where the class is, and the lowest value of its pixels
     "UResNet": ("bd_diff.baselines.uresnet", 0),
@@ -77,10 +76,8 @@ def load(
         raise ValueError(
             f"{folder / 'config.json'} is of class {name}; known are BDDiffPipeline, {', '.join(NETWORKS)}"
         )
-    check_files(folder)
     module, lowest = NETWORKS[name]
-    network = getattr(importlib.import_module(module), name).from_pretrained(folder, torch_dtype=dtype)
-    check_network(network, folder)
+    network = load_checked(getattr(importlib.import_module(module), name), folder, torch_dtype=dtype)
     return NetworkRestorer(network.to(device).eval(), lowest)
 
 
@@ -91,13 +88,8 @@ def load_pipeline(folder: Path, dtype: torch.dtype):
     name = read_json(folder / "model_index.json").get("_class_name")
     if name != "BDDiffPipeline":
         raise ValueError(f"{folder / 'model_index.json'} is of class {name}, not BDDiffPipeline")
-    check_files(folder)
     small = not list(folder.glob("*/*_model.safetensors")) and list(folder.glob("*/*.fp16.safetensors"))
-    pipeline = BDDiffPipeline.from_pretrained(folder, torch_dtype=dtype, variant="fp16" if small else None)
-    for component, network in pipeline.components.items():
-        if isinstance(network, ModelMixin):
-            check_network(network, folder / component)
-    return pipeline
+    return load_checked(BDDiffPipeline, folder, torch_dtype=dtype, variant="fp16" if small else None)
 
 
 def check_images(images: Tensor) -> None:

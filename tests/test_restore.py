@@ -1,0 +1,188 @@
+"""Every system loads by one call and works on every size; a damaged model folder is named, never half loaded."""
+
+import json
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from bd_diff.baselines.adarevd import AdaRevD
+from bd_diff.baselines.nafnet import NAFNet
+from bd_diff.baselines.uresnet import UResNet
+from bd_diff.baselines.xdecode import Generator
+from bd_diff.restore import load
+
+WEIGHTS = "diffusion_pytorch_model.safetensors"
+TOYS = {
+    "uresnet": lambda: UResNet(width=2),
+    "nafnet": lambda: NAFNet(width=4, enc_blocks=[1, 1], middle_blocks=1, dec_blocks=[1, 1]),
+    "adarevd": lambda: AdaRevD(variant=1, width=4, enc_blocks=[1, 1], layers=[1, 1], tile=32, overlap=8),
+    "xdecode": lambda: Generator(ngf=2, depth=4),
+}
+
+
+@pytest.fixture(scope="module")
+def folders(tmp_path_factory):
+    """A saved toy of each baseline."""
+    root = tmp_path_factory.mktemp("models")
+    for name, build in TOYS.items():
+        torch.manual_seed(0)
+        build().save_pretrained(root / name)
+    return root
+
+
+@pytest.fixture
+def broken(folders, tmp_path):
+    """A copy of the U-ResNet's folder, to be damaged."""
+    folder = tmp_path / "model"
+    TOYS["uresnet"]().save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture
+def broken_pipeline(tiny_pipeline_folder, tmp_path):
+    """A copy of the pipeline's folder, to be damaged."""
+    for path in tiny_pipeline_folder.rglob("*"):
+        if path.is_file():
+            copy = tmp_path / "model" / path.relative_to(tiny_pipeline_folder)
+            copy.parent.mkdir(parents=True, exist_ok=True)
+            copy.write_bytes(path.read_bytes())
+    return tmp_path / "model"
+
+
+def images(height, width, batch=1):
+    return torch.rand(batch, 3, height, width, generator=torch.Generator().manual_seed(height * width))
+
+
+@pytest.mark.parametrize("system", TOYS)
+@pytest.mark.parametrize("size", [(1, 1), (8, 8), (33, 50), (3, 90)])
+def test_any_size_comes_back_at_its_size_and_in_range(folders, system, size):
+    restored = load(folders / system, device="cpu")(images(*size, batch=2))
+    assert restored.shape == (2, 3, *size)
+    assert restored.dtype == torch.float32
+    assert 0 <= restored.min() and restored.max() <= 1
+
+
+@pytest.mark.parametrize("size", [(8, 8), (33, 50)])
+def test_the_pipeline_gives_any_size_back_too(tiny_pipeline_folder, size):
+    restored = load(tiny_pipeline_folder, device="cpu")(images(*size), num_inference_steps=1)
+    assert restored.shape == (1, 3, *size)
+    assert 0 <= restored.min() and restored.max() <= 1
+
+
+@pytest.mark.parametrize("system", TOYS)
+def test_a_batch_gives_what_its_images_give(folders, system):
+    restorer, batch = load(folders / system, device="cpu"), images(16, 24, batch=3)
+    singles = torch.cat([restorer(image[None]) for image in batch])
+    assert torch.allclose(restorer(batch), singles, atol=1e-5)
+
+
+def test_the_pixels_of_x_decode_are_shifted_to_its_range_and_back(folders):
+    network = Generator.from_pretrained(folders / "xdecode").eval()
+    blurry = images(32, 32)
+    with torch.no_grad():
+        expected = (network(2 * blurry - 1) + 1) / 2
+    assert torch.allclose(load(folders / "xdecode", device="cpu")(blurry), expected, atol=1e-6)
+
+
+def test_a_network_has_no_settings(folders):
+    with pytest.raises(ValueError, match="UResNet has no setting num_inference_steps"):
+        load(folders / "uresnet", device="cpu")(images(8, 8), num_inference_steps=3)
+
+
+@pytest.mark.parametrize(
+    "wrong, what",
+    [
+        (torch.rand(3, 8, 8), r"\(3, 8, 8\)"),
+        (torch.rand(1, 1, 8, 8), r"\(1, 1, 8, 8\)"),
+        (torch.zeros(1, 3, 8, 8, dtype=torch.uint8), "uint8"),
+        (torch.rand(1, 3, 8, 8) * 255, r"\[0, 1\]"),
+        (torch.rand(1, 3, 8, 8) - 1, r"\[0, 1\]"),
+        (torch.full((1, 3, 8, 8), torch.nan), "nan"),
+        ("photo.png", "str"),
+    ],
+)
+def test_a_tensor_of_wrong_range_or_shape_is_refused(folders, wrong, what):
+    with pytest.raises(ValueError, match=what):
+        load(folders / "uresnet", device="cpu")(wrong)
+
+
+# Damaged folders
+
+
+def refused(folder, *words):
+    with pytest.raises(ValueError) as caught:
+        load(folder, device="cpu")
+    for word in (str(folder), *words):
+        assert word in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_folder_that_is_not_there_is_named(tmp_path):
+    refused(tmp_path / "nowhere", "not a model folder")
+
+
+def test_a_folder_without_a_model_is_named(tmp_path):
+    refused(tmp_path, "model_index.json")
+
+
+def test_a_folder_of_an_unknown_class_is_named(tmp_path):
+    (tmp_path / "config.json").write_text('{"_class_name": "ResNet50"}')
+    refused(tmp_path, "ResNet50", "UResNet")
+
+
+def test_missing_weights_are_named(broken):
+    (broken / WEIGHTS).unlink()
+    refused(broken, "safetensors")
+
+
+def test_truncated_weights_are_named(broken):
+    path = broken / WEIGHTS
+    path.write_bytes(path.read_bytes()[:-100])
+    refused(broken, WEIGHTS, "damaged")
+
+
+def test_a_damaged_configuration_is_named(broken):
+    (broken / "config.json").write_text('{"_class_name": ')
+    refused(broken, "config.json", "damaged")
+
+
+def test_a_missing_tensor_is_named(broken):
+    tensors = load_file(broken / WEIGHTS)
+    del tensors["conv2d.weight"]
+    save_file(tensors, broken / WEIGHTS, metadata={"format": "pt"})
+    refused(broken, "conv2d.weight")
+
+
+def test_nan_in_the_weights_is_named(broken):
+    tensors = load_file(broken / WEIGHTS)
+    tensors["conv2d_9.bias"][1] = torch.nan
+    save_file(tensors, broken / WEIGHTS, metadata={"format": "pt"})
+    refused(broken, WEIGHTS, "conv2d_9.bias", "NaN")
+
+
+def test_weights_of_another_size_than_the_configuration_are_named(broken):
+    config = json.loads((broken / "config.json").read_text())
+    (broken / "config.json").write_text(json.dumps({**config, "width": 4}))
+    refused(broken, "conv2d")
+
+
+def test_a_pipeline_without_one_of_its_components_names_it(broken_pipeline):
+    config = next(path for path in broken_pipeline.glob("*/config.json"))
+    config.unlink()
+    refused(broken_pipeline, str(config), "missing")
+
+
+def test_a_pipeline_with_truncated_weights_names_them(broken_pipeline):
+    weights = max(broken_pipeline.rglob("*.safetensors"), key=lambda path: path.stat().st_size)
+    weights.write_bytes(weights.read_bytes()[:-100])
+    refused(broken_pipeline, str(weights), "damaged")
+
+
+def test_a_pipeline_with_nan_in_its_weights_names_file_and_tensor(broken_pipeline):
+    weights = max(broken_pipeline.rglob("*.safetensors"), key=lambda path: path.stat().st_size)
+    tensors = load_file(weights)
+    name = sorted(tensors)[0]
+    tensors[name].flatten()[0] = torch.nan
+    save_file(tensors, weights, metadata={"format": "pt"})
+    refused(broken_pipeline, str(weights), name, "NaN")
