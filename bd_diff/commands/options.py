@@ -1,6 +1,6 @@
 """What several commands take from the command line in the same way."""
 
-import os
+import tempfile
 from pathlib import Path
 from typing import Annotated
 
@@ -64,5 +64,8 @@ def check_writable(folder: Path) -> None:
     there = next(parent for parent in (folder, *folder.absolute().parents) if parent.exists())
     if not there.is_dir():
         raise ValueError(f"{there} is a file, so {folder} cannot be a folder")
-    if not os.access(there, os.W_OK | os.X_OK):
-        raise PermissionError(f"no permission to write to {there}")
+    try:
+        with tempfile.TemporaryFile(dir=there):
+            pass
+    except OSError as error:
+        raise OSError(f"cannot write to {there}: {error.strerror}") from error

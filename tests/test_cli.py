@@ -1,0 +1,273 @@
+"""What a user types, what appears on the disk and on the terminal; every mistake is one line and exit code 1."""
+
+import os
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from bd_diff.baselines.uresnet import UResNet
+from bd_diff.cli import main
+
+
+@pytest.fixture(scope="module")
+def network(tmp_path_factory):
+    """The folder of a small network that changes every image: any system does for deblur."""
+    folder = tmp_path_factory.mktemp("model")
+    torch.manual_seed(0)
+    UResNet(width=2).save_pretrained(folder)
+    return str(folder)
+
+
+@pytest.fixture
+def photos(tmp_path):
+    """A folder with two photographs."""
+    folder = tmp_path / "photos"
+    folder.mkdir()
+    for name, seed in (("a.png", 0), ("b.jpg", 1)):
+        noise = np.random.default_rng(seed).integers(0, 256, (24, 32, 3), dtype=np.uint8)
+        Image.fromarray(noise).save(folder / name)
+    return folder
+
+
+@pytest.fixture
+def bd_diff(monkeypatch, capfd):
+    """Run the command line: `code, printed, errors = bd_diff("deblur", ...)`."""
+
+    def run(*arguments):
+        monkeypatch.setattr(sys, "argv", ["bd-diff", *map(str, arguments)])
+        try:
+            main()
+            code = 0
+        except SystemExit as stop:
+            code = stop.code or 0
+        printed, errors = capfd.readouterr()
+        assert "Traceback" not in errors
+        return code, printed, errors
+
+    return run
+
+
+def names(folder):
+    return sorted(str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file())
+
+
+def in_one_line(errors, *words):
+    lines = [line for line in errors.splitlines() if line.startswith("error: ")]
+    assert len(lines) == 1, errors
+    for word in words:
+        assert str(word) in lines[0]
+
+
+def test_help_comes_within_two_seconds_and_without_torch():
+    started = time.monotonic()
+    shown = subprocess.run([sys.executable, "-m", "bd_diff.cli", "--help"], capture_output=True, text=True)
+    assert time.monotonic() - started < 2
+    assert shown.returncode == 0
+    for command in ("deblur", "transfer", "kernel", "sample"):
+        assert command in shown.stdout
+    loaded = "import sys, bd_diff.cli; print('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", loaded], capture_output=True, text=True).stdout.strip() == "False"
+
+
+# deblur
+
+
+def test_one_photograph_to_a_file(bd_diff, network, photos, tmp_path):
+    out = tmp_path / "sharp.png"
+    assert bd_diff("deblur", photos / "a.png", "--out", out, "--model", network)[0] == 0
+    result = Image.open(out)
+    assert result.size == (32, 24)
+    assert not np.array_equal(result, Image.open(photos / "a.png"))
+
+
+def test_one_photograph_to_a_folder(bd_diff, network, photos, tmp_path):
+    assert bd_diff("deblur", photos / "a.png", "--out", tmp_path / "out", "--model", network)[0] == 0
+    assert names(tmp_path / "out") == ["a.png"]
+
+
+def test_a_folder_a_glob_and_a_file_together(bd_diff, network, photos, tmp_path):
+    Image.new("RGB", (16, 16)).save(tmp_path / "c.png")
+    Image.new("RGB", (16, 16)).save(tmp_path / "d1.webp")
+    code, printed, _ = bd_diff(
+        "deblur", photos, tmp_path / "c.png", tmp_path / "d*.webp", "--out", tmp_path / "out", "--model", network
+    )
+    assert code == 0 and "4 deblurred" in printed
+    assert names(tmp_path / "out") == ["a.png", "b.jpg", "c.png", "d1.webp"]
+
+
+def test_subfolders_are_kept_when_asked_for(bd_diff, network, photos, tmp_path):
+    (photos / "deep").mkdir()
+    Image.new("RGB", (16, 16)).save(photos / "deep" / "a.png")
+    assert bd_diff("deblur", photos, "--recursive", "--out", tmp_path / "out", "--model", network)[0] == 0
+    assert names(tmp_path / "out") == ["a.png", "b.jpg", "deep/a.png"]
+
+
+def test_what_exists_is_skipped_unless_overwrite(bd_diff, network, photos, tmp_path):
+    out = tmp_path / "out"
+    out.mkdir()
+    (out / "a.png").write_text("kept")
+    code, printed, _ = bd_diff("deblur", photos, "--out", out, "--model", network)
+    assert code == 0 and "1 already there" in printed and "1 deblurred" in printed
+    assert (out / "a.png").read_text() == "kept"
+    assert bd_diff("deblur", photos, "--out", out, "--model", network, "--overwrite")[0] == 0
+    assert Image.open(out / "a.png").size == (32, 24)
+
+
+@pytest.mark.parametrize("overwrite", [[], ["--overwrite"]])
+def test_an_input_is_never_overwritten(bd_diff, network, photos, overwrite):
+    before = (photos / "a.png").read_bytes()
+    code, _, errors = bd_diff("deblur", photos, "--out", photos, "--model", network, *overwrite)
+    assert code == 1
+    in_one_line(errors, photos / "a.png", "--out")
+    assert (photos / "a.png").read_bytes() == before
+    os.symlink(photos, photos.parent / "alias")
+    code, _, _ = bd_diff("deblur", photos / "a.png", "--out", photos.parent / "alias", "--model", network, *overwrite)
+    assert code == 1 and (photos / "a.png").read_bytes() == before
+
+
+def test_two_inputs_of_one_name_are_refused_before_any_work(bd_diff, network, photos, tmp_path):
+    Image.new("RGB", (16, 16)).save(tmp_path / "a.png")
+    code, _, errors = bd_diff(
+        "deblur", photos / "a.png", tmp_path / "a.png", "--out", tmp_path / "out", "--model", network
+    )
+    assert code == 1
+    in_one_line(errors, photos / "a.png", tmp_path / "a.png")
+    assert not (tmp_path / "out").exists()
+
+
+def test_bad_files_among_many_are_named_and_the_others_done(bd_diff, network, photos, tmp_path):
+    (photos / "notes.png").write_text("text")
+    (photos / "cut.jpg").write_bytes((photos / "b.jpg").read_bytes()[:700])
+    code, printed, errors = bd_diff(
+        "deblur", photos, tmp_path / "gone.png", "--out", tmp_path / "out", "--model", network
+    )
+    assert code == 1
+    assert "2 deblurred" in printed and "3 failed" in printed
+    lines = [line for line in errors.splitlines() if "error: " in line]
+    assert len(lines) == 3
+    for name in (photos / "notes.png", photos / "cut.jpg", tmp_path / "gone.png"):
+        assert any(str(name) in line for line in lines)
+    assert names(tmp_path / "out") == ["a.png", "b.jpg"]
+
+
+def test_a_grey_photograph_stays_grey_and_a_still_gif_becomes_png(bd_diff, network, tmp_path):
+    Image.effect_noise((20, 20), 50).save(tmp_path / "grey.png")
+    Image.effect_noise((20, 20), 50).save(tmp_path / "old.gif")
+    code, _, errors = bd_diff(
+        "deblur", tmp_path / "grey.png", tmp_path / "old.gif", "--out", tmp_path / "out", "--model", network
+    )
+    assert code == 0, errors
+    assert Image.open(tmp_path / "out" / "grey.png").mode == "L"
+    assert names(tmp_path / "out") == ["grey.png", "old.png"]
+
+
+def test_a_folder_without_images_is_named(bd_diff, network, tmp_path):
+    code, _, errors = bd_diff("deblur", tmp_path, "--out", tmp_path / "out", "--model", network)
+    assert code == 1
+    in_one_line(errors, tmp_path, "holds no images")
+
+
+def test_a_glob_that_matches_nothing_is_named(bd_diff, network, tmp_path):
+    code, _, errors = bd_diff("deblur", tmp_path / "*.jpg", "--out", tmp_path / "out", "--model", network)
+    assert code == 1
+    in_one_line(errors, tmp_path / "*.jpg", "matches no images")
+
+
+def test_an_output_folder_without_permission_is_named_before_the_model_loads(bd_diff, photos, tmp_path):
+    locked = tmp_path / "locked"
+    locked.mkdir()
+    locked.chmod(0o500)
+    if os.geteuid() == 0:
+        locked = "/proc"  # where even root may not write
+    code, _, errors = bd_diff("deblur", photos, "--out", f"{locked}/out", "--model", tmp_path / "none")
+    assert code == 1
+    in_one_line(errors, locked)
+
+
+def test_a_model_that_is_not_there_is_named(bd_diff, photos, tmp_path):
+    code, _, errors = bd_diff("deblur", photos, "--out", tmp_path / "out", "--model", tmp_path / "none")
+    assert code == 1
+    in_one_line(errors, tmp_path / "none", "model folder")
+
+
+@pytest.mark.parametrize("wrong", [["--steps", "0"], ["--strength", "2"], ["--sharpness", "3"]])
+def test_a_wrong_option_is_explained(bd_diff, network, photos, tmp_path, wrong):
+    code, _, errors = bd_diff("deblur", photos, "--out", tmp_path / "out", "--model", network, *wrong)
+    assert code == 2
+    assert wrong[0] in errors
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_setting_that_the_system_does_not_have_is_an_error(bd_diff, network, photos, tmp_path):
+    code, _, errors = bd_diff("deblur", photos / "a.png", "--out", tmp_path, "--model", network, "--steps", "3")
+    assert code == 1
+    in_one_line(errors, "num_inference_steps", "UResNet")
+
+
+# BD-Diff
+
+
+def test_the_pipeline_deblurs_and_the_same_seed_gives_the_same_file(bd_diff, tiny_pipeline_folder, photos, tmp_path):
+    results = []
+    for name, seed in (("one", 3), ("two", 3), ("three", 4)):
+        code, _, errors = bd_diff(
+            "deblur",
+            photos / "a.png",
+            "--out",
+            tmp_path / f"{name}.png",
+            "--model",
+            tiny_pipeline_folder,
+            "--seed",
+            seed,
+        )
+        assert code == 0, errors
+        results.append((tmp_path / f"{name}.png").read_bytes())
+    assert results[0] == results[1] != results[2]
+
+
+def test_an_image_in_a_folder_is_deblurred_as_it_is_alone(bd_diff, tiny_pipeline_folder, photos, tmp_path):
+    model = ("--model", tiny_pipeline_folder)
+    assert bd_diff("deblur", photos, "--out", tmp_path / "all", *model)[0] == 0
+    assert bd_diff("deblur", photos / "b.jpg", "--out", tmp_path / "alone", *model)[0] == 0
+    assert (tmp_path / "all" / "b.jpg").read_bytes() == (tmp_path / "alone" / "b.jpg").read_bytes()
+
+
+def test_transfer_writes_the_structure_at_its_size(bd_diff, tiny_pipeline_folder, photos, tmp_path):
+    out = tmp_path / "moved.png"
+    Image.effect_noise((40, 48), 50).save(tmp_path / "blur.png")
+    command = ("transfer", photos / "a.png", tmp_path / "blur.png", "--out", out, "--model", tiny_pipeline_folder)
+    code, _, errors = bd_diff(*command)
+    assert code == 0, errors
+    assert Image.open(out).size == (32, 24)
+    code, _, errors = bd_diff(*command)
+    assert code == 1
+    in_one_line(errors, out, "--overwrite")
+
+
+def test_kernel_draws_what_the_model_sees(bd_diff, tiny_pipeline_folder, photos, tmp_path):
+    out = tmp_path / "kernel.png"
+    code, printed, errors = bd_diff("kernel", photos / "a.png", "--out", out, "--model", tiny_pipeline_folder)
+    assert code == 0, errors
+    assert "degrees" in printed
+    assert np.asarray(Image.open(out)).max() == 255
+
+
+@pytest.mark.parametrize("command", ["transfer", "kernel"])
+def test_the_output_is_never_an_input(bd_diff, photos, command):
+    inputs = [photos / "a.png", photos / "b.jpg"][: 2 if command == "transfer" else 1]
+    code, _, errors = bd_diff(command, *inputs, "--out", inputs[-1], "--overwrite")
+    assert code == 1
+    in_one_line(errors, inputs[-1], "is the input itself")
+
+
+@pytest.mark.parametrize("command", ["transfer", "kernel"])
+def test_only_bd_diff_sees_kernels(bd_diff, network, photos, tmp_path, command):
+    inputs = [photos / "a.png", photos / "b.jpg"][: 2 if command == "transfer" else 1]
+    code, _, errors = bd_diff(command, *inputs, "--out", tmp_path / "out.png", "--model", network)
+    assert code == 1
+    in_one_line(errors, "UResNet", "only BD-Diff")
