@@ -20,7 +20,7 @@ def psnr(images: Tensor, target: Tensor) -> Tensor:
 def degradation_class(blurry: Tensor, sharp: Tensor, thresholds: Sequence[float] = THRESHOLDS) -> Tensor:
     """How many thresholds (dB) lie strictly below each image's PSNR: `(B,)`, 0 the most degraded class."""
     decibels = psnr(blurry, sharp)
-    return (decibels[:, None] > torch.tensor(thresholds, device=decibels.device)).sum(1)
+    return (decibels[:, None] > decibels.new_tensor(thresholds)).sum(1)
 
 
 class Classifier(nn.Module):
