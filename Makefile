@@ -25,9 +25,11 @@ lint: .venv/installed-dev  ## check the style
 	touch $@
 
 .venv/installed: .venv/created pyproject.toml
+	@echo "installing into .venv (PyTorch is large: this takes minutes, once)"
 	$(ACTIVE)pip install --quiet -e .
 	touch $@
 
 .venv/installed-dev: .venv/created pyproject.toml
+	@echo "installing into .venv (PyTorch is large: this takes minutes, once)"
 	$(ACTIVE)pip install --quiet -e '.[dev]'
 	touch .venv/installed $@
