@@ -24,11 +24,12 @@ class PipelineRestorer:
 
     def __init__(self, pipeline):
         self.pipeline = pipeline
+        pipeline.set_progress_bar_config(disable=True)  # who restores many images shows their progress, not the steps'
 
     def __call__(self, images: Tensor, **settings) -> Tensor:
         """Images `(B, 3, H, W)` in [0, 1], sides from 8, to the same."""
         check_images(images)
-        return self.pipeline(images.to(self.pipeline.device), output_type="pt", **settings).images
+        return self.pipeline(images.clamp(0, 1), output_type="pt", **settings).images
 
 
 class NetworkRestorer:

@@ -230,6 +230,16 @@ def test_the_pipeline_deblurs_and_the_same_seed_gives_the_same_file(bd_diff, tin
     assert results[0] == results[1] != results[2]
 
 
+def test_strength_zero_gives_the_photograph_back(bd_diff, tiny_pipeline_folder, photos, tmp_path):
+    model = ("--model", tiny_pipeline_folder)
+    for strength in (0, 1):
+        out = tmp_path / f"{strength}.png"
+        assert bd_diff("deblur", photos / "a.png", "--out", out, *model, "--strength", strength)[0] == 0
+    difference = np.abs(np.asarray(Image.open(tmp_path / "0.png"), int) - np.asarray(Image.open(photos / "a.png"), int))
+    assert difference.max() <= 1
+    assert (tmp_path / "0.png").read_bytes() != (tmp_path / "1.png").read_bytes()
+
+
 def test_an_image_in_a_folder_is_deblurred_as_it_is_alone(bd_diff, tiny_pipeline_folder, photos, tmp_path):
     model = ("--model", tiny_pipeline_folder)
     assert bd_diff("deblur", photos, "--out", tmp_path / "all", *model)[0] == 0

@@ -32,7 +32,7 @@ def call_settings(restorer, seed: int, **given) -> dict:
 
     from bd_diff.restore import PipelineRestorer
 
-    settings = {name: value for name, value in given.items() if value not in (None, False)}
+    settings = {name: value for name, value in given.items() if value is not None and value is not False}
     if isinstance(restorer, PipelineRestorer):
         settings["generator"] = torch.Generator().manual_seed(seed)
     return settings
