@@ -3,6 +3,7 @@
 import argparse
 import dataclasses
 import difflib
+import inspect
 import types
 import typing
 from pathlib import Path
@@ -136,3 +137,14 @@ def to_dict(config: Any) -> dict[str, Any]:
         return [lists(item) for item in value] if isinstance(value, (list, tuple)) else value
 
     return lists(plain)
+
+
+def construct(cls: type, values: dict[str, Any], where: str) -> Any:
+    """`cls(**values)`: the constructor is the schema, and a name it does not have is an error that names the nearest."""
+    known = [name for name in inspect.signature(cls.__init__).parameters if name != "self"]
+    for name in values:
+        if name not in known:
+            near = difflib.get_close_matches(str(name), known, 1)
+            hint = f"did you mean {near[0]}?" if near else f"known are {', '.join(known)}"
+            raise ValueError(f"{where}: {cls.__name__} has no {name}; {hint}")
+    return cls(**values)

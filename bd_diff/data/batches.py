@@ -12,17 +12,24 @@ from torch.utils.data import Dataset
 from bd_diff.data.images import list_images, read_image, to_tensor
 
 
-def read_photographs(folder: str | Path, exclude: str | Path | None = None, skip_smaller_than: int = 0) -> list[Tensor]:
-    """All photographs of a folder as uint8 `(3, H, W)`, sorted by name, without those named in the text file `exclude`.
+def read_photographs(
+    folder: str | Path,
+    exclude: str | Path | None = None,
+    only: str | Path | None = None,
+    skip_smaller_than: int = 0,
+) -> list[Tensor]:
+    """All photographs of a folder as uint8 `(3, H, W)`, sorted by name, without those named in the text file `exclude`
+    or, with `only`, those named there and in its order.
 
-    Raises ValueError for a folder without images, an unreadable photograph (by name) or an `exclude` name not there.
+    Raises ValueError for a folder without images, an unreadable photograph (by name) or a listed name that is not there.
     """
     paths = list_images(Path(folder))
-    if exclude is not None:
-        names = set(Path(exclude).read_text().split())
-        if missing := sorted(names - {path.name for path in paths}):
-            raise ValueError(f"{exclude} names {missing[0]}, which is not in {folder}")
-        paths = [path for path in paths if path.name not in names]
+    for listed in filter(None, (exclude, only)):
+        names = Path(listed).read_text().split()
+        by_name = {path.name: path for path in paths}
+        if missing := [name for name in names if name not in by_name]:
+            raise ValueError(f"{listed} names {missing[0]}, which is not in {folder}")
+        paths = [by_name[name] for name in names] if listed is only else [p for p in paths if p.name not in set(names)]
     photographs = [(to_tensor(read_image(path)) * 255).round().byte() for path in paths]
     large = [photograph for photograph in photographs if min(photograph.shape[1:]) >= skip_smaller_than]
     if not large:
@@ -45,11 +52,11 @@ def draw(high: int, generator: Generator) -> int:
     return int(torch.randint(high, (), generator=generator))
 
 
-def random_crop(photograph: Tensor, size: int, generator: Generator) -> Tensor:
-    """A square crop, turned and mirrored at random: `(3, size, size)`."""
+def random_crop(photograph: Tensor, size: int, generator: Generator, turn: int | None = None) -> Tensor:
+    """A square crop `(3, size, size)`, turned and mirrored at random unless `turn` says how."""
     height, width = photograph.shape[1:]
     top, left = draw(height - size + 1, generator), draw(width - size + 1, generator)
-    return dihedral(photograph[:, top : top + size, left : left + size], draw(8, generator))
+    return dihedral(photograph[:, top : top + size, left : left + size], draw(8, generator) if turn is None else turn)
 
 
 def dihedral(images: Tensor, which: int) -> Tensor:
@@ -71,3 +78,36 @@ class SharpCrops(Dataset):
         generator = seeded(self.seed, index)
         photograph = self.photographs[draw(len(self.photographs), generator)]
         return {"sharp": random_crop(photograph, self.size, generator) / 255}
+
+
+class JointSamples(Dataset):
+    """Sample i of BD-Diff's training.
+
+    `sharp` `(3, crop + 32, crop + 32)` float32 in [0, 1]; with `targets`, two crops of one blurry photograph as `target`
+    `(2, 3, crop, crop)`. With a bank (`bd_diff.data.kernel_bank.read_bank`), every second sample carries an entry of it,
+    turned and mirrored at random, as `bank`.
+    """
+
+    def __init__(self, sharp: SharpCrops, crop: int, targets: list[Tensor] | None = None, bank: dict | None = None):
+        self.sharp, self.crop, self.targets, self.bank = sharp, crop, targets, bank
+
+    def __getitem__(self, index: int) -> dict[str, Tensor | dict[str, Tensor]]:
+        sample = self.sharp[index]
+        generator = seeded(self.sharp.seed, index, 2)
+        if self.targets:
+            photograph = self.targets[draw(len(self.targets), generator)]
+            crops = [random_crop(photograph, self.crop, generator, turn=0) for _ in range(2)]
+            sample["target"] = dihedral(torch.stack(crops), draw(8, generator)) / 255
+        if self.bank and index % 2 == 0:
+            entry = draw(len(self.bank["kernel"]), generator)
+            turn = draw(8, generator)
+            sample["bank"] = {name: dihedral(values[entry], turn).float() for name, values in self.bank.items()}
+        return sample
+
+
+def collate_joint(samples: list[dict]) -> dict[str, Tensor]:
+    """Samples with an entry of the bank first, their entries as `bank_<name>`."""
+    samples = sorted(samples, key=lambda sample: "bank" not in sample)
+    banked = [sample.pop("bank") for sample in samples if "bank" in sample]
+    batch = {name: torch.stack([sample[name] for sample in samples]) for name in samples[0]}
+    return batch | {f"bank_{name}": torch.stack([entry[name] for entry in banked]) for name in (banked[0] if banked else ())}

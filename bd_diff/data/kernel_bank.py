@@ -62,11 +62,10 @@ def build_bank(
 
 
 def read_bank(folder: str | Path) -> dict[str, Tensor]:
-    """All samples: blurry `(N, 3, H, W)` uint8, kernel and hypothesis `(N, k, k)`, family `(N,)`, evidence
-    `(N, 2, k, k)`.
-    """
+    """All samples: `blurry` `(N, 3, H, W)` uint8, `kernel` and `hypothesis` `(N, k, k)`, `evidence` `(N, 2, k, k)`."""
     paths = sorted(Path(folder).glob("*.safetensors"))
     if not paths:
         raise ValueError(f"{folder} holds no kernel bank; make one with train/kernel_bank.py")
     shards = [load_file(path) for path in paths]
-    return {name: torch.cat([shard[name] for shard in shards]) for name in shards[0]}
+    names = ("blurry", "kernel", "hypothesis", "evidence")
+    return {name: torch.cat([shard[name] for shard in shards]) for name in names}

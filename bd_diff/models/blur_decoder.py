@@ -8,7 +8,8 @@ from torch import Tensor, nn
 from bd_diff.blur.kernels import SIZE, grid
 from bd_diff.models.image_encoder import ResidualBlock
 
-COARSE = 9  # the tokens first make a 9x9 picture of the kernel
+COARSE = 9  # pixels a side of the pictures that the tokens paint of the kernel
+PICTURES = 4  # painted by each token
 
 
 class BlurDecoder(ModelMixin, ConfigMixin):
@@ -21,11 +22,11 @@ class BlurDecoder(ModelMixin, ConfigMixin):
     @register_to_config
     def __init__(self, num_tokens: int = 16, token_channels: int = 128, map_channels: int = 32):
         super().__init__()
-        self.from_tokens = nn.Linear(num_tokens * token_channels, map_channels * COARSE**2)
+        self.paint = nn.Linear(token_channels, PICTURES * COARSE**2)
         self.grow = nn.Sequential(
+            nn.Conv2d(num_tokens * PICTURES, map_channels, 3, padding=1),
             ResidualBlock(map_channels),
             nn.Upsample(size=SIZE, mode="bilinear"),
-            nn.Conv2d(map_channels, map_channels, 3, padding=1),
         )
         self.refine = nn.Sequential(
             ResidualBlock(map_channels),
@@ -36,13 +37,18 @@ class BlurDecoder(ModelMixin, ConfigMixin):
         nn.init.zeros_(self.to_logits.weight)
         rows, columns = grid(SIZE)
         self.prior = nn.Parameter(-torch.hypot(rows, columns) / 6)
-        self.trust = nn.Parameter(torch.ones(()))
+        self.trust = nn.Linear(num_tokens * token_channels, 1)
+        nn.init.zeros_(self.trust.weight)
+        nn.init.constant_(self.trust.bias, 2.0)
 
     def forward(self, tokens: Tensor, maps: Tensor, hypothesis: Tensor | None = None) -> Tensor:
         """Kernels `(B, 33, 33)`, non-negative, sum one, from tokens `(B, T, D)`, maps `(B, M, 33, 33)` and perhaps a
-        hypothesis `(B, 33, 33)`.
+        hypothesis `(B, 33, 33)`, all zero where there is none.
         """
-        coarse = self.from_tokens(tokens.flatten(1)).unflatten(1, (-1, COARSE, COARSE))
-        logits = self.to_logits(self.refine(self.grow(coarse) + maps))[:, 0]
-        start = self.prior if hypothesis is None else self.trust * (hypothesis + 3e-4).log()
-        return (logits + start).float().flatten(1).softmax(1).view(-1, SIZE, SIZE)
+        pictures = self.paint(tokens).reshape(len(tokens), -1, COARSE, COARSE)  # (B, T * PICTURES, 9, 9)
+        logits = self.to_logits(self.refine(self.grow(pictures) + maps))[:, 0]
+        if hypothesis is None:
+            hypothesis = torch.zeros_like(logits)
+        trust = self.trust(tokens.flatten(1)).sigmoid()[..., None] * hypothesis.sum((1, 2), keepdim=True)
+        logits = logits + self.prior.lerp((hypothesis + 3e-4).log(), trust)
+        return logits.float().flatten(1).softmax(1).view(-1, SIZE, SIZE)

@@ -89,16 +89,19 @@ class ImageEncoder(ModelMixin, ConfigMixin):
 
     def forward(self, pixels: Tensor, hypothesis: Tensor | None = None, evidence: Tensor | None = None) -> ImageFeatures:
         """`pixels` `(B, 3, H, W)` in [-1, 1]; optionally a kernel `hypothesis` `(B, 33, 33)` and its `evidence` maps
-        `(B, 2, 33, 33)` (`bd_diff.models.kernel_search`).
+        `(B, 2, 33, 33)` (`bd_diff.models.kernel_search`), all zero for an image that was not searched.
         """
         maps, spectrum = lag_maps((pixels + 1) / 2)
+        return self.encode_maps(self.encode_structure(pixels), maps, spectrum, hypothesis, evidence)
+
+    def encode_structure(self, pixels: Tensor) -> Tensor:
+        """Structure features `(B, 64, C)` alone."""
         height, width = pixels.shape[-2:]
         even = F.pad(pixels, (0, -width % 4, 0, -height % 4), mode="replicate")
-        structure = self.structure(even).flatten(2).transpose(1, 2)  # (B, 64, C)
-        return self.encode_maps(structure, maps, spectrum, hypothesis, evidence)
+        return self.structure(even).flatten(2).transpose(1, 2)
 
     def encode_maps(self, structure, maps, spectrum, hypothesis=None, evidence=None) -> ImageFeatures:
-        """The rest of `forward`, from lag maps that may have been computed before."""
+        """The rest of `forward`, from lag maps that may have been computed before (`bd_diff.models.lag_maps`)."""
         searched = hypothesis_maps(hypothesis, evidence, like=maps)
         maps = self.read_maps(torch.cat([maps, searched, self.where.expand(len(maps), -1, -1, -1)], 1))  # (B, M, 49, 49)
         spectrum = self.read_spectrum(spectrum)  # (B, C)
@@ -119,6 +122,7 @@ def hypothesis_maps(hypothesis: Tensor | None, evidence: Tensor | None, like: Te
     if hypothesis is None:
         return like.new_zeros(len(like), HYPOTHESIS_MAPS, LAGS, LAGS)
     stacked = torch.cat([20 * hypothesis[:, None], (hypothesis[:, None] + 1e-4).log() / 5 + 1.8, 20 * evidence], 1)
-    there = torch.ones_like(hypothesis[:, None])
+    there = hypothesis.sum((1, 2), keepdim=True)[:, None].expand_as(hypothesis[:, None])
+    stacked = stacked * there
     margin = (LAGS - SIZE) // 2
     return F.pad(torch.cat([stacked, there], 1), (margin,) * 4)

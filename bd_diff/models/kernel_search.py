@@ -78,6 +78,16 @@ def scales(size: int, ratio: float = math.sqrt(0.5), smallest: int = 5) -> list[
     return steps[::-1]
 
 
+def best_window(luminance: Tensor, side: int = 256) -> Tensor:
+    """The window `(1, 1, <= side, <= side)` of one image with most strong edges: where there is most to learn from."""
+    height, width = (min(size, side) for size in luminance.shape[-2:])
+    gradients = gradients_inside(luminance).abs().sum(1, keepdim=True)
+    # Square roots: many edges count for more than one very strong edge.
+    richness = F.avg_pool2d(gradients.sqrt(), (height, width), stride=16)
+    top, left = (16 * int(index) for index in divmod(int(richness.argmax()), richness.shape[-1]))
+    return luminance[..., top : top + height, left : left + width]
+
+
 @torch.no_grad()
 def search_evidence(luminance: Tensor, starts: tuple[Start, ...] = STARTS) -> tuple[Tensor, Tensor]:
     """The best hypothesis `(B, k, k)` of the search and its evidence `(B, 2, k, k)`: what the image encoder reads."""

@@ -44,13 +44,16 @@ class QFormer(ModelMixin, ConfigMixin):
         self.null_tokens = nn.Parameter(torch.randn(1, num_queries, token_channels) * 0.02)
 
     def forward(self, features: Tensor, strength: float | Tensor = 1.0) -> Tensor:
-        """Tokens `(B, Q, D)` of features `(B, N, C)`.
-
-        `strength` (a number or `(B,)`) fades them: 1 is the image's tokens, 0 the null tokens whatever the image. Fading
-        instead of choosing keeps every parameter in the graph, so that processes with different tasks stay in step.
-        """
+        """Tokens `(B, Q, D)` of features `(B, N, C)`, faded to `strength`."""
         queries = self.queries.expand(len(features), -1, -1)
         hidden = self.reader(query_embeds=queries, encoder_hidden_states=features).last_hidden_state
-        tokens = self.to_tokens(hidden)
+        return self.fade(self.to_tokens(hidden), strength)
+
+    def fade(self, tokens: Tensor, strength: float | Tensor) -> Tensor:
+        """From the null tokens, which mean "no blur" whatever the image, at `strength` 0, to `tokens` at 1.
+
+        `strength` is a number or `(B,)`. Fading instead of choosing keeps every parameter in the graph, so that processes
+        with different tasks stay in step.
+        """
         strength = torch.as_tensor(strength, dtype=tokens.dtype, device=tokens.device).reshape(-1, 1, 1)
         return self.null_tokens.lerp(tokens, strength)

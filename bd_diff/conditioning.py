@@ -1,0 +1,65 @@
+"""What the UNet sees beside the tokens: the source image and what the blur operator makes of it, as latents.
+
+The first guess is what the result would be if nothing were learned; the UNet denoises the residual to it.
+"""
+
+import torch
+from torch import Tensor
+
+from bd_diff.models.blur_operator import reblur, wiener
+
+
+def deblur_guesses(pixels: Tensor, kernels: Tensor | None) -> Tensor:
+    """`(B, G, 3, H, W)` in [-1, 1] (deconvolution overshoots to 1.5): the image, then its three Wiener deconvolutions."""
+    if kernels is None:
+        return pixels[:, None]
+    return torch.cat([pixels[:, None], wiener(pixels, kernels).clamp(-1.5, 1.5)], 1)
+
+
+def transfer_guesses(pixels: Tensor, kernels: Tensor | None) -> Tensor:
+    """`(B, G, 3, H, W)`: the image blurred by the kernels, then the image itself in place of the deconvolutions."""
+    if kernels is None:
+        return pixels[:, None]
+    return torch.cat([reblur(pixels, kernels)[:, None], pixels[:, None].expand(-1, 3, -1, -1, -1)], 1)
+
+
+def to_latents(vae, pixels: Tensor) -> Tensor:
+    """Scaled latents of pixels `(B, 3, H, W)` in [-1, 1]."""
+    return vae.encode(pixels).latent_dist.mode() * vae.config.scaling_factor
+
+
+def to_pixels(vae, latents: Tensor) -> Tensor:
+    """The inverse of `to_latents`."""
+    return vae.decode(latents / vae.config.scaling_factor).sample
+
+
+def condition(vae, guesses: Tensor) -> tuple[Tensor, Tensor]:
+    """Latents of the first guess `(B, c, h, w)`, and the UNet's condition `(B, G c, h, w)`: they and the differences of
+    the others to them.
+    """
+    latents = to_latents(vae, guesses.flatten(0, 1)).unflatten(0, guesses.shape[:2])
+    first = latents[:, 0]
+    return first, torch.cat([first, (latents[:, 1:] - first[:, None]).flatten(1, 2)], 1)
+
+
+def clean_latents(scheduler, output: Tensor, noisy: Tensor, timesteps: Tensor) -> Tensor:
+    """Clean latents from the UNet's output at `timesteps` `(B,)`, whatever the scheduler says it predicts."""
+    kind = scheduler.config.prediction_type
+    if kind == "sample":
+        return output
+    signal = scheduler.alphas_cumprod.to(noisy.device)[timesteps].reshape(-1, 1, 1, 1)
+    if kind == "v_prediction":
+        return signal.sqrt() * noisy - (1 - signal).sqrt() * output
+    return (noisy - (1 - signal).sqrt() * output) / signal.sqrt()
+
+
+def prediction_target(scheduler, clean: Tensor, noise: Tensor, timesteps: Tensor) -> Tensor:
+    """What the UNet has to predict. Raises ValueError for a prediction type that diffusers does not have."""
+    kind = scheduler.config.prediction_type
+    if kind == "sample":
+        return clean
+    if kind == "epsilon":
+        return noise
+    if kind == "v_prediction":
+        return scheduler.get_velocity(clean, noise, timesteps)
+    raise ValueError(f"the scheduler predicts {kind!r}; BD-Diff knows sample, epsilon and v_prediction")

@@ -1,0 +1,219 @@
+"""The joint objective of BD-Diff: its task table (arXiv 2502.01522) as losses, every network used in every step."""
+
+import torch
+import torch.nn.functional as F
+from torch import Generator, Tensor, nn
+
+from bd_diff.blur.kernels import SIZE, blur, transfer_function
+from bd_diff.blur.synthesis import draw_kernels
+from bd_diff.conditioning import (
+    clean_latents,
+    condition,
+    deblur_guesses,
+    prediction_target,
+    to_latents,
+    to_pixels,
+    transfer_guesses,
+)
+from bd_diff.models.blur_operator import gradient_power, reblur
+from bd_diff.models.lag_maps import lag_maps
+
+
+class JointObjective(nn.Module):
+    """`forward(batch, generator) -> {"loss": ..., <one entry per task>}`.
+
+    | task            | structure from | blur from        | must produce                              |
+    |-----------------|----------------|------------------|-------------------------------------------|
+    | kernel          |                | k * x, or banked | k (ours: supervises the blur decoder)     |
+    | deblur          | k * x          | none             | x                                         |
+    | identity        | x              | none             | x (the share of k that is no blur)        |
+    | transfer        | x1             | k * x2           | k * x1                                    |
+    | cross_crop      | y, crop 1      | y, crop 2        | y, crop 1                                 |
+    | reconstruction  | y              | y                | y, from its deblurred estimate            |
+    | back_translation| y'             | none             | x, where y' = x with the blur of y        |
+
+    x sharp, k a synthetic blur, y an unpaired blurry photograph of the target domain. Tasks on y are there when the batch
+    has `target`. `weights` gives each task's share of the loss; a task of weight 0 is left out.
+    """
+
+    def __init__(
+        self,
+        networks: nn.ModuleDict,
+        scheduler,
+        weights: dict[str, float],
+        families: dict[str, float],
+        noise: float = 2 / 255,
+        transfer_rows: int = 2,
+        back_translation_from: int = 0,
+        residual: bool = True,
+    ):
+        super().__init__()
+        unknown = set(weights) - {"kernel", "deblur", "transfer", "cross_crop", "reconstruction", "back_translation"}
+        if unknown:
+            raise ValueError(f"there is no task {', '.join(sorted(unknown))} to weigh")
+        self.networks, self.scheduler, self.weights, self.families = networks, scheduler, weights, families
+        self.noise, self.transfer_rows, self.back_translation_from = noise, transfer_rows, back_translation_from
+        self.residual = residual
+        self.register_buffer("steps", torch.zeros((), dtype=torch.long))
+        self.vae = networks["vae"]
+
+    def forward(self, batch: dict[str, Tensor], generator: Generator) -> dict[str, Tensor]:
+        sharp, blurry, kernels, seen = self.synthesize(batch, generator)
+        features, tokens, estimated = self.read_blur(blurry, **seen)
+        rows = slice(0, self.transfer_rows)
+        other = torch.arange(len(sharp), device=sharp.device).roll(1)[rows]  # whose blur is transferred
+        guess = estimated.detach()
+        losses = {
+            "kernel": kernel_loss(estimated, kernels),
+            "deblur": self.produce(
+                sharp, deblur_guesses(blurry, guess), features.structure, tokens, strength=0.0, generator=generator
+            ),
+            "transfer": self.produce(
+                reblur(sharp[rows], kernels[other]),
+                transfer_guesses(sharp[rows], guess[other]),
+                self.structure_of(sharp[rows]),
+                tokens[other],
+                strength=1.0,
+                generator=generator,
+            ),
+        }
+        if "target" in batch:
+            losses |= self.target_tasks(batch["target"] * 2 - 1, sharp, generator)
+        losses["loss"] = sum(self.weights[task] * loss for task, loss in losses.items() if self.weights.get(task))
+        self.steps += self.training
+        return losses
+
+    def target_tasks(self, target: Tensor, sharp: Tensor, generator: Generator) -> dict[str, Tensor]:
+        """Losses on unpaired photographs: two crops of each, `(B, 2, 3, H, W)` in [-1, 1]."""
+        first, second = target.unbind(1)
+        features, tokens, kernels = self.read_blur(torch.cat([first, second]))
+        structure, other_tokens = features.structure[: len(first)], tokens[len(first) :]
+        own, other = kernels.detach().chunk(2)
+        with torch.no_grad():
+            guesses = deblur_guesses(first, own)
+            deblurred = self.sample(guesses, structure, tokens[: len(first)], 0.0, generator)
+        losses = {
+            # The blur comes from elsewhere in the photograph: tokens can carry blur but never this crop's content.
+            "cross_crop": self.produce(
+                first, transfer_guesses(deblurred, other), structure, other_tokens, strength=1.0, generator=generator
+            ),
+            "reconstruction": self.produce(
+                first,
+                transfer_guesses(deblurred, own),
+                structure,
+                tokens[: len(first)],
+                strength=1.0,
+                generator=generator,
+            ),
+        }
+        if self.weights.get("back_translation"):
+            sharp = sharp[: len(first)]
+            with torch.no_grad():
+                guesses = transfer_guesses(sharp, own[: len(sharp)])
+                pseudo = self.sample(guesses, self.structure_of(sharp), tokens[: len(sharp)], 1.0, generator)
+                pseudo = pseudo.clamp(-1, 1)
+            pseudo_features, pseudo_tokens, pseudo_kernels = self.read_blur(pseudo)
+            loss = self.produce(
+                sharp,
+                deblur_guesses(pseudo, pseudo_kernels.detach()),
+                pseudo_features.structure,
+                pseudo_tokens,
+                strength=0.0,
+                generator=generator,
+            )
+            losses["back_translation"] = loss * (self.steps >= self.back_translation_from)
+        return losses
+
+    def synthesize(self, batch: dict[str, Tensor], generator: Generator):
+        """Sharp and blurry pixels `(B, 3, H, W)` in [-1, 1], true kernels, and what the encoder gets to see of the blur.
+
+        The first half of the rows takes a kernel from the bank, with the lag maps and the search's findings of the
+        photograph it was banked with; the others a new one, seen in the blurry crop itself.
+        """
+        wide = batch["sharp"]
+        kernels, _ = draw_kernels(len(wide), generator, self.families, device=wide.device)
+        banked = len(batch["bank_kernel"]) if "bank_kernel" in batch else 0
+        if banked:
+            kernels = torch.cat([batch["bank_kernel"], kernels[banked:]])
+        blurry = blur(wide, kernels, mode="valid")
+        sigma = self.noise * torch.rand(len(wide), 1, 1, 1, generator=generator)
+        blurry = (blurry + (sigma * torch.randn(blurry.shape, generator=generator)).to(wide.device)).clamp(0, 1)
+        margin = SIZE // 2
+        sharp = wide[..., margin:-margin, margin:-margin]
+        maps, spectrum = lag_maps(blurry)
+        seen = {"maps": maps, "spectrum": spectrum}
+        if banked:
+            nothing = kernels.new_zeros(len(wide) - banked, SIZE, SIZE)
+            bank_maps, bank_spectrum = lag_maps(batch["bank_blurry"] / 255)
+            seen = {
+                "maps": torch.cat([bank_maps, maps[banked:]]),
+                "spectrum": torch.cat([bank_spectrum, spectrum[banked:]]),
+                "hypothesis": torch.cat([batch["bank_hypothesis"], nothing]),
+                "evidence": torch.cat([batch["bank_evidence"], nothing[:, None].expand(-1, 2, -1, -1)]),
+            }
+        return sharp * 2 - 1, blurry * 2 - 1, kernels, seen
+
+    def read_blur(self, pixels: Tensor, maps=None, spectrum=None, hypothesis=None, evidence=None):
+        """Features, blur tokens `(B, T, D)` and kernels `(B, k, k)` of blurry pixels."""
+        encoder = self.networks["image_encoder"]
+        if maps is None:
+            maps, spectrum = lag_maps((pixels + 1) / 2)
+        features = encoder.encode_maps(encoder.encode_structure(pixels), maps, spectrum, hypothesis, evidence)
+        tokens = self.networks["blur_qformer"](features.blur)
+        return features, tokens, self.networks["blur_decoder"](tokens, features.maps, hypothesis)
+
+    def structure_of(self, pixels: Tensor) -> Tensor:
+        return self.networks["image_encoder"].encode_structure(pixels)
+
+    def tokens(self, structure: Tensor, blur_tokens: Tensor, strength: float) -> Tensor:
+        """`(B, S + T, D)`: structure tokens, then blur tokens faded towards "no blur"."""
+        faded = self.networks["blur_qformer"].fade(blur_tokens, strength)
+        return torch.cat([self.networks["structure_qformer"](structure), faded], 1)
+
+    def produce(self, wanted, guesses, structure, blur_tokens, strength: float, generator: Generator) -> Tensor:
+        """Denoising loss: mean absolute error of the prediction at random timesteps, half of them the last one."""
+        start, seen = self.start(guesses)
+        clean = to_latents(self.vae, wanted) - start
+        last = self.scheduler.config.num_train_timesteps - 1
+        timesteps = torch.randint(last + 1, (len(clean),), generator=generator)
+        timesteps[torch.rand(len(clean), generator=generator) < 0.5] = last
+        timesteps = timesteps.to(clean.device)
+        noise = torch.randn(clean.shape, generator=generator).to(clean.device)
+        noisy = self.scheduler.add_noise(clean, noise, timesteps)
+        tokens = self.tokens(structure, blur_tokens, strength)
+        predicted = self.networks["unet"](torch.cat([noisy, seen], 1), timesteps, tokens).sample
+        return (predicted - prediction_target(self.scheduler, clean, noise, timesteps)).abs().mean()
+
+    def sample(self, guesses, structure, blur_tokens, strength: float, generator: Generator) -> Tensor:
+        """Pixels from noise in one step."""
+        start, seen = self.start(guesses)
+        noise = torch.randn(start.shape, generator=generator).to(start.device)
+        last = self.scheduler.config.num_train_timesteps - 1
+        timesteps = torch.full((len(start),), last, device=start.device)
+        tokens = self.tokens(structure, blur_tokens, strength)
+        output = self.networks["unet"](torch.cat([noise, seen], 1), timesteps, tokens).sample
+        return to_pixels(self.vae, start + clean_latents(self.scheduler, output, noise, timesteps))
+
+    def start(self, guesses: Tensor) -> tuple[Tensor, Tensor]:
+        """Where the diffused latents count from (the first guess, or zero), and the UNet's condition."""
+        first, seen = condition(self.vae, guesses)
+        return (first if self.residual else torch.zeros_like(first)), seen
+
+
+def kernel_loss(estimated: Tensor, true: Tensor) -> Tensor:
+    """How differently two kernels `(B, k, k)` blur, as a scalar (ours).
+
+    Root mean square of the difference of the transfer functions, weighted like natural spectra, so that what matters is
+    what they do to photographs; the same of the magnitudes, which a kernel mirrored by mistake gets right; and half the
+    L1 distance of both kernels smoothed by one pixel.
+    """
+    A, B = (transfer_function(kernels, 64, 64) for kernels in (estimated, true))
+    weight = 1 / (gradient_power(64, 64, device=true.device) + 0.02)
+    difference = ((A - B).abs().square() * weight / weight.mean()).mean((1, 2)).add(1e-8).sqrt()
+    milder = weight.sqrt() / weight.sqrt().mean()
+    magnitude = ((A.abs() - B.abs()).square() * milder).mean((1, 2)).add(1e-8).sqrt()
+    offsets = torch.arange(-3.0, 4.0, device=true.device)
+    profile = torch.exp(-offsets.square() / 2)
+    profile = profile / profile.sum()
+    smoothed = F.conv2d((estimated - true)[:, None], (profile[:, None] * profile)[None, None], padding=3)
+    return (difference + magnitude + 0.5 * smoothed.abs().sum((1, 2, 3))).mean()

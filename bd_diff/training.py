@@ -1,0 +1,235 @@
+"""The one training loop: turns of (objective, optimizer), EMA, atomic checkpoints, exact resume, orderly stop."""
+
+import math
+import os
+import shutil
+import signal
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+import yaml
+from accelerate import Accelerator
+from accelerate.utils import send_to_device
+from diffusers.training_utils import EMAModel
+from torch import nn
+from torch.optim import Optimizer
+from torch.utils.data import DataLoader, Dataset, default_collate
+from tqdm import tqdm
+
+from bd_diff.config import RunConfig, to_dict
+from bd_diff.data.batches import seeded
+
+MOST_BAD_STEPS = 20  # gradients that are not finite, one after the other
+
+
+@dataclass
+class Turn:
+    """What is trained in one go: `objective(batch, generator) -> {"loss": scalar, <parts>}` and the optimizer of it."""
+
+    objective: nn.Module
+    optimizer: Optimizer
+
+
+def start(run: RunConfig) -> Accelerator:
+    """The accelerator of a run, and its folder. Raises ValueError when the folder already holds another training."""
+    folder = Path(run.folder)
+    if not run.resume and newest_checkpoint(folder):
+        raise ValueError(f"{folder} already holds a training; pass --resume to continue it, or another run.folder")
+    for name in run.trackers:
+        if name not in ("tensorboard", "wandb"):
+            raise ValueError(f"run.trackers: there is no {name}; known are tensorboard, wandb")
+        try:
+            __import__(name)
+        except ImportError:
+            raise ValueError(f"{name} is not installed; pip install 'bd-diff[track]' or set run.trackers=[]") from None
+    folder.mkdir(parents=True, exist_ok=True)
+    return Accelerator(
+        mixed_precision=run.mixed_precision,
+        gradient_accumulation_steps=run.gradient_accumulation,
+        log_with=list(run.trackers) or None,
+        project_dir=str(folder),
+        cpu=run.cpu,
+    )
+
+
+def fit(
+    accelerator: Accelerator,
+    turns: list[Turn],
+    samples: Dataset,
+    run: RunConfig,
+    save: Callable[[Path], None],
+    validate: Callable[[int], dict[str, float]] | None = None,
+    collate: Callable = default_collate,
+    rate: Callable[[int], float] | None = None,
+) -> None:
+    """Train until `run.steps`, or until SIGTERM or Ctrl-C, which save a checkpoint and stop.
+
+    Batch and noise of step s on process r are functions of (seed, s, r) alone, so a resumed training continues as if it
+    had never stopped, on the CPU bit for bit. `save(folder)` writes the finished model, with the averaged weights in
+    place; `validate(step)` returns figures for the trackers, likewise. The learning rate of every optimizer is its own
+    times `rate(step)`; by default it rises over `warmup_steps` and falls to a fiftieth along a cosine.
+    """
+    folder, device = Path(run.folder), accelerator.device
+    prepared = [accelerator.prepare(turn.objective, turn.optimizer) for turn in turns]
+    trained = [[p for p in turn.objective.parameters() if p.requires_grad] for turn in turns]
+    averages = [EMAModel(parameters, decay=run.ema_decay) for parameters in trained] if run.ema_decay else []
+    for average in averages:
+        accelerator.register_for_checkpointing(average)
+    rates = [[group["lr"] for group in optimizer.param_groups] for _, optimizer in prepared]
+    step = 0
+    if checkpoint := run.resume and newest_checkpoint(folder):
+        accelerator.load_state(str(checkpoint))
+        step = int(checkpoint.name.split("-")[1])
+        for average in averages:
+            average.to(device)
+    accelerator.init_trackers("logs", {name: str(value) for name, value in to_dict(run).items()})
+    bar = tqdm(total=run.steps, initial=step, unit="step", disable=not accelerator.is_main_process)
+    loader = batches(samples, run, step, accelerator, collate)
+    saved_at, bad_steps, history = time.monotonic(), 0, []
+    with Interruption() as interruption:
+        while step < run.steps:
+            values = {}
+            for (objective, optimizer), parameters, base in zip(prepared, trained, rates, strict=True):
+                for group, full in zip(optimizer.param_groups, base, strict=True):
+                    group["lr"] = full * (rate(step) if rate else rate_factor(step, run))
+            micro_batches = [send_to_device(next(loader), device) for _ in range(run.gradient_accumulation)]
+            for turn, ((objective, optimizer), parameters) in enumerate(zip(prepared, trained, strict=True)):
+                optimizer.zero_grad()
+                for part, batch in enumerate(micro_batches):
+                    generator = seeded(run.seed, step, accelerator.process_index, turn, part)
+                    torch.manual_seed(generator.initial_seed())  # for dropout, which takes no generator
+                    last = part == run.gradient_accumulation - 1
+                    with accelerator.autocast(), sync_on(accelerator, objective, last):
+                        losses = objective(batch, generator)
+                    accelerator.backward(losses["loss"])
+                    for name, value in losses.items():
+                        values[name] = values.get(name, 0.0) + float(value.detach()) / run.gradient_accumulation
+                norm = accelerator.clip_grad_norm_(parameters, run.max_grad_norm)
+                bad_steps = 0 if torch.isfinite(norm) else bad_steps + 1
+                if bad_steps == 0:
+                    optimizer.step()
+                elif bad_steps > MOST_BAD_STEPS:
+                    raise ValueError(f"{bad_steps} gradients in a row are not finite at step {step}; lower the rate")
+            for average, parameters in zip(averages, trained, strict=False):
+                average.step(parameters)
+            step += 1
+            bar.update()
+            history = history[-(run.log_every - 1) :] + [values]
+            if step % run.log_every == 0:
+                mean = {name: sum(one[name] for one in history) / len(history) for name in values}
+                bar.set_postfix({"loss": f"{mean['loss']:.4f}"})
+                accelerator.log({f"train/{name}": value for name, value in mean.items()}, step=step)
+                if accelerator.is_main_process:
+                    parts = ", ".join(f"{name} {value:.4f}" for name, value in mean.items())
+                    bar.write(f"step {step}: {parts}")
+            if validate and run.validate_every and (step % run.validate_every == 0 or step == run.steps):
+                with averaged(averages, trained):
+                    if accelerator.is_main_process:
+                        figures = validate(step)
+                        accelerator.log({f"validation/{name}": value for name, value in figures.items()}, step=step)
+                accelerator.wait_for_everyone()
+            due = time.monotonic() - saved_at > 60 * run.save_minutes
+            wanted = torch.tensor([2.0 if interruption.came else float(due)], device=device)
+            wanted = max(accelerator.gather(wanted).tolist())
+            if wanted or step == run.steps:
+                save_checkpoint(accelerator, folder, step)
+                saved_at = time.monotonic()
+            if wanted == 2:
+                break
+    bar.close()
+    if step == run.steps:
+        with averaged(averages, trained):
+            if accelerator.is_main_process:
+                save(folder)
+    elif accelerator.is_main_process:
+        print(f"stopped at step {step} of {run.steps}; continue with --resume")
+    accelerator.wait_for_everyone()
+    accelerator.end_training()
+
+
+def report(config, networks: nn.ModuleDict) -> None:
+    """What `--dry-run` prints: parameters trained and frozen per network, and the effective configuration."""
+    for name, network in networks.items():
+        trained = sum(p.numel() for p in network.parameters() if p.requires_grad)
+        print(f"{name:20s} {trained:>13,} trained {sum(p.numel() for p in network.parameters()) - trained:>13,} frozen")
+    print(yaml.safe_dump(to_dict(config), sort_keys=False))
+
+
+def rate_factor(step: int, run: RunConfig) -> float:
+    """Share of the learning rate at a step: linear warm-up, cosine down to 0.02."""
+    warm = min(1.0, (step + 1) / max(run.warmup_steps, 1))
+    return warm * (0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * step / run.steps)))
+
+
+def batches(samples: Dataset, run: RunConfig, step: int, accelerator: Accelerator, collate: Callable) -> Iterator:
+    """This process's batches from `step` on: batch b of all processes together holds the samples b * size ... ."""
+    size, processes = run.batch_size, accelerator.num_processes
+    first, last = step * run.gradient_accumulation, run.steps * run.gradient_accumulation
+    begins = [(b * processes + accelerator.process_index) * size for b in range(first, last)]
+    indices = [range(begin, begin + size) for begin in begins]
+    return iter(DataLoader(samples, batch_sampler=indices, num_workers=run.workers, collate_fn=collate))
+
+
+def sync_on(accelerator: Accelerator, objective: nn.Module, last: bool):
+    """Processes exchange gradients only with the last of the accumulated batches."""
+    return torch.enable_grad() if last else accelerator.no_sync(objective)
+
+
+class averaged:
+    """Inside, the averaged weights stand in the networks."""
+
+    def __init__(self, averages: list[EMAModel], parameters: list[list[nn.Parameter]]):
+        self.pairs = list(zip(averages, parameters, strict=False))
+
+    def __enter__(self):
+        for average, parameters in self.pairs:
+            average.store(parameters)
+            average.copy_to(parameters)
+
+    def __exit__(self, *_):
+        for average, parameters in self.pairs:
+            average.restore(parameters)
+
+
+class Interruption:
+    """Remembers SIGTERM and SIGINT instead of dying of them, so that the step can end and be saved."""
+
+    def __enter__(self):
+        self.came, self.before = False, {}
+        for number in (signal.SIGTERM, signal.SIGINT):
+            self.before[number] = signal.signal(number, self.note)
+        return self
+
+    def note(self, *_):
+        self.came = True
+
+    def __exit__(self, *_):
+        for number, handler in self.before.items():
+            signal.signal(number, handler)
+
+
+def newest_checkpoint(folder: Path) -> Path | None:
+    """The complete checkpoint with the most steps."""
+    found = [path for path in folder.glob("checkpoint-*") if path.name.split("-")[1].isdigit()]
+    return max(found, key=lambda path: int(path.name.split("-")[1]), default=None)
+
+
+def save_checkpoint(accelerator: Accelerator, folder: Path, step: int) -> None:
+    """Write beside, rename, then drop the older ones: a kill at any moment leaves a complete checkpoint."""
+    temporary, final = folder / "checkpoint-saving", folder / f"checkpoint-{step}"
+    if accelerator.is_main_process and temporary.exists():
+        shutil.rmtree(temporary)
+    accelerator.wait_for_everyone()
+    accelerator.save_state(str(temporary))
+    accelerator.wait_for_everyone()
+    if accelerator.is_main_process:
+        older = [path for path in folder.glob("checkpoint-*") if path not in (temporary, final)]
+        if final.exists():
+            shutil.rmtree(final)
+        os.replace(temporary, final)
+        for path in older:
+            shutil.rmtree(path)
+    accelerator.wait_for_everyone()

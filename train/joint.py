@@ -1,0 +1,90 @@
+"""Train BD-Diff: `accelerate launch train/joint.py --config configs/bd_diff_tiny/joint.yaml [section.name=value ...]`."""
+
+import sys
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from bd_diff.config import RunConfig, load_config
+from bd_diff.data.batches import JointSamples, SharpCrops, collate_joint, read_photographs
+from bd_diff.data.kernel_bank import read_bank
+from bd_diff.objective import JointObjective
+from bd_diff.training import Turn, fit, report, start
+from bd_diff.validation import Validation
+from bd_diff.variants import build_pipeline, load_pipeline
+
+
+@dataclass(frozen=True)
+class DataConfig:
+    """Photographs to learn from."""
+
+    sharp: str | None = None  # folder; None trains on procedural images
+    exclude: str | None = None  # text file of names in `sharp` that are kept for validation
+    target: str | None = None  # folder of unpaired blurry photographs
+    bank: str | None = None  # folder made by train/kernel_bank.py
+    crop: int = 128
+    validation_photographs: int = 8
+
+
+@dataclass(frozen=True)
+class JointConfig:
+    """BD-Diff's joint training."""
+
+    run: RunConfig
+    networks: dict[str, Any]  # section per component: the keyword arguments of its constructor
+    optimizer: dict[str, Any]  # keyword arguments of torch.optim.AdamW
+    weights: dict[str, float]  # of the tasks, see bd_diff.objective
+    families: dict[str, float]  # shares of the synthetic blurs, see bd_diff.blur.synthesis
+    noise: float = 2 / 255
+    transfer_rows: int = 2
+    back_translation_from: int = 0  # step
+    start_from: str | None = None  # pipeline folder to begin with instead of random weights
+    data: DataConfig = field(default_factory=DataConfig)
+
+
+def main(arguments: list[str]) -> None:
+    config = load_config(JointConfig, arguments)
+    data, run = config.data, config.run
+    torch.manual_seed(run.seed)
+    pipeline = load_pipeline(config.start_from) if config.start_from else build_pipeline(config.networks)
+    networks = nn.ModuleDict({name: part for name, part in pipeline.components.items() if isinstance(part, nn.Module)})
+    networks.requires_grad_(True)["vae"].requires_grad_(False)
+    objective = JointObjective(
+        networks.train(),
+        pipeline.scheduler,
+        weights=config.weights,
+        families=config.families,
+        noise=config.noise,
+        transfer_rows=config.transfer_rows,
+        back_translation_from=config.back_translation_from,
+        residual=pipeline.config.residual,
+    )
+    if run.dry_run:
+        return report(config, networks)
+    accelerator = start(run)
+    crops = SharpCrops(read_photographs(data.sharp, data.exclude, skip_smaller_than=data.crop + 32), data.crop + 32, run.seed)
+    targets = read_photographs(data.target, skip_smaller_than=data.crop) if data.target else None
+    samples = JointSamples(crops, data.crop, targets, read_bank(data.bank) if data.bank else None)
+    validation = None
+    if data.exclude:
+        validation = Validation(pipeline, data.sharp, data.exclude, data.validation_photographs, Path(run.folder))
+    optimizer = torch.optim.AdamW([p for p in objective.parameters() if p.requires_grad], **config.optimizer)
+    fit(
+        accelerator,
+        [Turn(objective, optimizer)],
+        samples,
+        run,
+        save=lambda folder: pipeline.save_pretrained(folder / "pipeline"),
+        validate=validation,
+        collate=collate_joint,
+    )
+
+
+if __name__ == "__main__":
+    try:
+        main(sys.argv[1:])
+    except (ValueError, OSError) as error:
+        sys.exit(f"error: {error}")
