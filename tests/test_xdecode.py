@@ -200,7 +200,9 @@ def test_the_generator_s_loss_is_the_published_sum(rivals, batch):
     generator, discriminator = (network.eval() for network in rivals)
     perceptual = Perceptual(torch.nn.Conv2d(3, 4, 3))
     weights = {"adversarial": 1.0, "l1": 30.0, "perceptual": 1.0}
-    objective = GeneratorObjective(generator, discriminator, BlurConfig(families={"delta": 1.0}), weights, perceptual)
+    objective = GeneratorObjective(
+        generator, discriminator, BlurConfig(families={"delta": 1.0}), weights, lambda: perceptual
+    )
     values = objective(batch, torch.Generator().manual_seed(1))
     sharp = 2 * batch["sharp"][..., BORDER // 2 : -(BORDER // 2), BORDER // 2 : -(BORDER // 2)] - 1
     restored = generator(sharp)
@@ -212,16 +214,15 @@ def test_the_generator_s_loss_is_the_published_sum(rivals, batch):
     assert values["loss"].item() == pytest.approx(expected.item(), rel=1e-4)
 
 
-def test_both_turns_of_a_step_see_the_same_blur(rivals, batch, monkeypatch):
-    """The step's generator starts alike for each turn, and nothing else is random in making the pair."""
-    generator, discriminator = rivals
-    blur = BlurConfig(noise=0.1)
-    seen = []
-    original = Generator.forward
-    monkeypatch.setattr(Generator, "forward", lambda self, x: seen.append(x) or original(self, x))
-    for objective in (
-        DiscriminatorObjective(discriminator, generator, blur),
-        GeneratorObjective(generator, discriminator, blur, {"adversarial": 1.0, "l1": 30.0}),
-    ):
-        objective(batch, torch.Generator().manual_seed(7))
-    assert torch.equal(*seen)
+def test_a_loss_of_weight_0_needs_no_weights_of_vgg16(rivals, batch):
+    def unavailable():
+        raise AssertionError("prepared")
+
+    weights = {"adversarial": 1.0, "l1": 30.0, "perceptual": 0.0}
+    objective = GeneratorObjective(*rivals, BlurConfig(), weights, unavailable)
+    assert set(objective(batch, torch.Generator())) == {"loss", "adversarial", "l1"}
+
+
+def test_a_loss_that_does_not_exist_is_refused(rivals):
+    with pytest.raises(ValueError, match="no loss 'gan'; the losses are adversarial"):
+        GeneratorObjective(*rivals, BlurConfig(), {"gan": 1.0})

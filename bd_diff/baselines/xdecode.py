@@ -4,7 +4,7 @@ The state dicts bear the names of the authors' released weights. Each stage owns
 it is not used; the unused ones take no gradient.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from itertools import pairwise
 from pathlib import Path
 
@@ -17,8 +17,9 @@ from torch.func import functional_call
 
 from bd_diff.baselines.released import check_keys, load_strictly, read_checkpoint, unwrap
 from bd_diff.data.pairs import BlurConfig, make_pair
-from bd_diff.losses import hinge_discriminator, hinge_generator
+from bd_diff.losses import Perceptual, hinge_discriminator, hinge_generator
 
+PUBLISHED_WEIGHTS = {"adversarial": 1.0, "l1": 30.0, "perceptual": 1.0}  # of the generator's losses
 KERNEL = 4  # every convolution of both networks is 4x4 with padding 1
 
 
@@ -139,13 +140,15 @@ class DiscriminatorObjective(nn.Module):
         blurry, sharp = (2 * images - 1 for images in make_pair(batch, self.blur, generator))
         with torch.no_grad():
             restored = self.others[0](blurry)
-        return {"loss": hinge_discriminator(self.discriminator(blurry, sharp), self.discriminator(blurry, restored))}
+        loss = hinge_discriminator(self.discriminator(blurry, sharp), self.discriminator(blurry, restored))
+        return {"loss": loss, "critic": loss}
 
 
 class GeneratorObjective(nn.Module):
-    """The generator's turn: to please the critic (weight 1), L1 (30) and L1 between VGG16 features (1).
+    """The generator's turn: to please the critic, to be near the sharp image in L1, and in VGG16's features.
 
-    perceptual: the loss between images in [0, 1], or None for none.
+    weights: of `adversarial`, `l1` and `perceptual`; one that is 0 or not given is off, and VGG16's weights are needed
+    only for `perceptual`. Raises ValueError for another name.
     """
 
     def __init__(
@@ -153,20 +156,25 @@ class GeneratorObjective(nn.Module):
         generator: Generator,
         discriminator: Discriminator,
         blur: BlurConfig,
-        weights: dict[str, float],
-        perceptual: nn.Module | None = None,
+        weights: Mapping[str, float] = PUBLISHED_WEIGHTS,
+        perceptual: Callable[[], nn.Module] = Perceptual,
     ):
         super().__init__()
-        self.generator, self.blur, self.weights, self.perceptual = generator, blur, weights, perceptual
+        if unknown := sorted(set(weights) - set(PUBLISHED_WEIGHTS)):
+            raise ValueError(f"there is no loss {unknown[0]!r}; the losses are {', '.join(PUBLISHED_WEIGHTS)}")
+        self.generator, self.blur = generator, blur
         self.others = (discriminator,)
+        self.weights = {name: weight for name, weight in weights.items() if weight}
+        if "perceptual" in self.weights:
+            self.perceptual = perceptual()
 
     def forward(self, batch: dict[str, Tensor], generator: torch.Generator) -> dict[str, Tensor]:
         blurry, sharp = (2 * images - 1 for images in make_pair(batch, self.blur, generator))
         restored = self.generator(blurry)
         losses = {"adversarial": hinge_generator(self.judge(blurry, restored)), "l1": F.l1_loss(restored, sharp)}
-        if self.perceptual is not None:
+        if "perceptual" in self.weights:
             losses["perceptual"] = self.perceptual((restored + 1) / 2, (sharp + 1) / 2)
-        return {"loss": sum(self.weights[name] * loss for name, loss in losses.items()), **losses}
+        return {"loss": sum(weight * losses[name] for name, weight in self.weights.items()), **losses}
 
     def judge(self, blurry: Tensor, restored: Tensor) -> Tensor:
         """The critic's scores, with gradients to the images but none to the critic."""

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import torch
 from torch import Generator, Tensor
@@ -10,6 +11,8 @@ from torch.utils.data import Dataset
 from bd_diff.blur.curriculum import level, severity
 from bd_diff.blur.kernels import SIZE, blur
 from bd_diff.blur.synthesis import draw_kernels
+from bd_diff.config import RunConfig
+from bd_diff.data.batches import SharpCrops, read_photographs
 
 BORDER = SIZE - 1  # pixels a side that a crop must have beyond what training sees: every kernel stays inside it
 
@@ -31,6 +34,29 @@ class BlurConfig:
     epochs: int = 100
 
 
+@dataclass(frozen=True)
+class DataConfig:
+    """Where photographs come from.
+
+    dataset_dir, dataset_name: the folder is `dataset_dir/dataset_name`.
+    validation: text file with the names of the photographs that are for validation only; none without it.
+    crop: pixels a side of what the network sees in training.
+    validation_size: pixels a side of the centre that is validated on.
+    levels: widths of the boxes that validation blurs with, X-DECODE's test; empty is the project's families.
+    """
+
+    dataset_dir: str
+    dataset_name: str
+    validation: str | None = None
+    crop: int = 256
+    validation_size: int = 256
+    levels: tuple[int, ...] = ()
+
+    @property
+    def folder(self) -> Path:
+        return Path(self.dataset_dir) / self.dataset_name
+
+
 class Severities(Dataset):
     """Sample i of `samples` with the `severity` in [0, 1] that a curriculum has when i of `total` samples were seen."""
 
@@ -41,6 +67,14 @@ class Severities(Dataset):
     def __getitem__(self, index: int) -> dict[str, Tensor]:
         epoch = min(self.config.epochs * index // self.total, self.config.epochs - 1)
         return {**self.samples[index], "severity": torch.tensor(severity(level(self.config.curriculum, epoch)))}
+
+
+def training_samples(data: DataConfig, blur: BlurConfig, run: RunConfig, processes: int = 1) -> Dataset:
+    """Crops of the photographs with the curriculum's severity, reaching `BORDER` pixels beyond what training sees."""
+    size = data.crop + BORDER
+    photographs = read_photographs(data.folder, data.validation, skip_smaller_than=size)
+    total = run.steps * run.batch_size * run.gradient_accumulation * processes
+    return Severities(SharpCrops(photographs, size, run.seed), blur, total)
 
 
 def make_pair(batch: Mapping[str, Tensor], config: BlurConfig, generator: Generator) -> tuple[Tensor, Tensor]:

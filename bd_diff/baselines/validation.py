@@ -1,0 +1,154 @@
+"""Validation of a baseline in training: figures on held-out photographs, pictures for the trackers, the best model."""
+
+import json
+import os
+import shutil
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+
+import torch
+from accelerate import Accelerator, PartialState
+from accelerate.utils import broadcast
+from diffusers import ModelMixin
+from torch import Tensor
+
+from bd_diff.blur.kernels import SIZE, blur, box
+from bd_diff.data.batches import read_photographs
+from bd_diff.data.pairs import DataConfig
+from bd_diff.evaluate import centre_window, eight_bit, family_pairs
+from bd_diff.metrics import psnr, ssim
+
+Cases = Mapping[str, tuple[Tensor, Tensor]]  # name: blurry and sharp, both (N, 3, H, W) in [0, 1] at 8 bit
+
+
+def box_cases(photographs: Sequence[Tensor], levels: Sequence[int], size: int) -> Cases:
+    """X-DECODE's test: the centre of each photograph, `size` pixels a side, under a box of each level.
+
+    Photographs are uint8 `(3, H, W)`, no side below `size`; the blur sees them around the crop.
+    """
+    around = torch.stack([centre_window(image / 255, size, SIZE // 2) for image in photographs])
+    sharp = eight_bit(around[..., SIZE // 2 : -(SIZE // 2), SIZE // 2 : -(SIZE // 2)])
+    widths = {level: torch.full((len(around),), float(level)) for level in levels}
+    return {f"{level}": (eight_bit(blur(around, box(width), mode="valid")), sharp) for level, width in widths.items()}
+
+
+def family_cases(photographs: Sequence[Tensor], size: int) -> Cases:
+    """The families of the project's table (`bd_diff.evaluate.family_pairs`) on the centres of the photographs."""
+    cases = {}
+    for pair in family_pairs(photographs, size=size):
+        cases.setdefault(pair.family, []).append((pair.blurry, pair.sharp))
+    return {name: tuple(torch.stack(images) for images in zip(*pairs, strict=True)) for name, pairs in cases.items()}
+
+
+def validation_cases(data: DataConfig) -> Cases:
+    """What a configuration validates on; nothing where it names no photographs for that. Small ones are left out."""
+    if data.validation is None:
+        return {}
+    size = data.validation_size
+    photographs = read_photographs(data.folder, only=data.validation, skip_smaller_than=size)
+    return box_cases(photographs, data.levels, size) if data.levels else family_cases(photographs, size)
+
+
+@torch.no_grad()
+def measure(
+    restore: Callable[[Tensor], Tensor], cases: Cases, batch: int = 4
+) -> tuple[dict[str, float], dict[str, Tensor]]:
+    """Mean PSNR (dB) and SSIM per case, as `psnr/<case>` and `ssim/<case>`, and the restored images of each."""
+    figures, pictures = {}, {}
+    for name, (blurry, sharp) in cases.items():
+        restored = torch.cat([eight_bit(restore(part).cpu()) for part in blurry.split(batch)])
+        figures[f"psnr/{name}"] = psnr(restored, sharp).mean().item()
+        figures[f"ssim/{name}"] = ssim(restored, sharp).mean().item()
+        pictures[name] = restored
+    return figures, pictures
+
+
+class Validation:
+    """`validate(step)` for `fit`: the figures of `measure` and their mean PSNR; keeps the model with the best one.
+
+    The best model lies in `folder/best`, beside `best.json` with its step and figures; a resumed training reads it.
+    The first `shown` images of every case go to the trackers: blurry, restored and sharp, from left to right.
+    """
+
+    def __init__(
+        self,
+        network: ModelMixin,
+        restore: Callable[[Tensor], Tensor],
+        cases: Cases,
+        folder: str | Path,
+        accelerator: Accelerator,
+        resume: bool = False,
+        shown: int = 4,
+    ):
+        self.network, self.restore, self.cases, self.shown = network, restore, cases, shown
+        self.folder, self.accelerator = Path(folder), accelerator
+        self.watchers: list[Callable[[float], None]] = []  # each is told the mean PSNR
+        if not resume and accelerator.is_main_process:
+            (self.folder / "best.json").unlink(missing_ok=True)  # of a training that never came to a checkpoint
+
+    def __call__(self, step: int) -> dict[str, float]:
+        self.network.eval()
+        figures, pictures = measure(self.restore, self.cases)
+        self.network.train()
+        figures["psnr"] = sum(value for name, value in figures.items() if name.startswith("psnr/")) / len(self.cases)
+        self.show(pictures, step)
+        if figures["psnr"] > self.best():
+            self.keep(figures, step)
+        for watch in self.watchers:
+            watch(figures["psnr"])
+        return figures
+
+    def show(self, pictures: Mapping[str, Tensor], step: int) -> None:
+        """Send strips of images to TensorBoard or W&B, whichever is on."""
+        arrays = {}
+        for name, (blurry, sharp) in self.cases.items():
+            strip = torch.cat([images[: self.shown] for images in (blurry, pictures[name], sharp)], -1)
+            arrays[f"validation/{name}"] = (strip.permute(0, 2, 3, 1) * 255).round().byte().numpy()
+        for tracker in self.accelerator.trackers:
+            order = {"dataformats": "NHWC"} if tracker.name == "tensorboard" else {}
+            tracker.log_images(arrays, step=step, **order)
+
+    def best(self) -> float:
+        """Mean PSNR of the best model so far, minus infinity before the first."""
+        record = self.folder / "best.json"
+        return json.loads(record.read_text())["psnr"] if record.exists() else -float("inf")
+
+    def keep(self, figures: Mapping[str, float], step: int) -> None:
+        """Save the model, then say so: whenever this is killed, `best.json` describes a model that was there."""
+        temporary, final = self.folder / "best-saving", self.folder / "best"
+        self.network.save_pretrained(temporary)
+        if final.exists():
+            shutil.rmtree(final)
+        os.replace(temporary, final)
+        record = self.folder / "best.json.part"
+        record.write_text(json.dumps({"step": step, **figures}, indent=2))
+        os.replace(record, self.folder / "best.json")
+
+
+class Plateau:
+    """A learning rate that falls when the validation does not improve: `fit(..., rate=plateau)`.
+
+    The share of the rate is multiplied by `factor` after more than `patience` validations without a new best figure,
+    down to `floor`. Register it with the accelerator, so that a resumed training continues it.
+    """
+
+    def __init__(self, factor: float = 0.1, patience: float = 25, floor: float = 0.1):
+        self.factor, self.patience, self.floor = factor, patience, floor
+        self.share, self.best, self.waited = 1.0, -float("inf"), 0
+
+    def __call__(self, step: int) -> float:
+        """The share; every process takes that of the first, which alone validates."""
+        return broadcast(torch.tensor(self.share, device=PartialState().device)).item()
+
+    def observe(self, figure: float) -> None:
+        """A validation's figure, of which more is better."""
+        self.waited = 0 if figure > self.best else self.waited + 1
+        self.best = max(self.best, figure)
+        if self.waited > self.patience:
+            self.share, self.waited = max(self.share * self.factor, self.floor), 0
+
+    def state_dict(self) -> dict[str, float]:
+        return {"share": self.share, "best": self.best, "waited": self.waited}
+
+    def load_state_dict(self, state: dict[str, float]) -> None:
+        self.share, self.best, self.waited = state["share"], state["best"], state["waited"]
