@@ -78,7 +78,7 @@ def load(
             f"{folder / 'config.json'} is of class {name}; known are BDDiffPipeline, {', '.join(NETWORKS)}"
         )
     module, lowest = NETWORKS[name]
-    network = load_checked(getattr(importlib.import_module(module), name), folder, torch_dtype=dtype)
+    network = load_checked(getattr(importlib.import_module(module), name), folder, dtype=dtype)
     return NetworkRestorer(network.to(device).eval(), lowest)
 
 
@@ -90,7 +90,7 @@ def load_pipeline(folder: Path, dtype: torch.dtype):
     if name != "BDDiffPipeline":
         raise ValueError(f"{folder / 'model_index.json'} is of class {name}, not BDDiffPipeline")
     small = not list(folder.glob("*/*_model.safetensors")) and list(folder.glob("*/*.fp16.safetensors"))
-    return load_checked(BDDiffPipeline, folder, torch_dtype=dtype, variant="fp16" if small else None)
+    return load_checked(BDDiffPipeline, folder, dtype=dtype, variant="fp16" if small else None)
 
 
 def check_images(images: Tensor) -> None:

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from bd_diff.commands.options import Fast, Model, Overwrite, Seed, Steps, call_settings, check_writable, shipped_model
+from bd_diff.commands.options import Fast, Model, Overwrite, Seed, Steps, call_settings, check_writable, load_system
 
 
 def deblur(
@@ -34,9 +34,8 @@ def deblur(
     from tqdm import tqdm
 
     from bd_diff.data.images import read_image, save_image, to_image, to_tensor
-    from bd_diff.restore import load
 
-    restorer = load(model or shipped_model())
+    restorer = load_system(model)
     failed = 0
     for source, target in tqdm(todo, unit="image", disable=None):
         try:

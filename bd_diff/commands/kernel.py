@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from bd_diff.commands.options import Fast, Model, Overwrite, check_output, load_pipeline_of
+from bd_diff.commands.options import Fast, Model, Overwrite, check_output, load_pipeline
 
 
 def kernel(
@@ -22,7 +22,7 @@ def kernel(
     from bd_diff.drawing import draw_kernel, kernel_shape
 
     photograph = read_image(image)
-    (found,) = load_pipeline_of(model).pipeline.estimate_kernel(to_tensor(photograph)[None], fast=fast).cpu()
+    (found,) = load_pipeline(model).pipeline.estimate_kernel(to_tensor(photograph)[None], fast=fast).cpu()
     save_image(draw_kernel(found), out)
     along, across, angle = kernel_shape(found)
     print(

@@ -38,11 +38,21 @@ def call_settings(restorer, seed: int, **given) -> dict:
     return settings
 
 
-def load_pipeline_of(model: str | None):
-    """The restorer of BD-Diff at `model`; another system is a `ValueError`."""
-    from bd_diff.restore import PipelineRestorer, load
+def load_system(model: str | None):
+    """The restorer of a system at `model`, by default of the model in this repository."""
+    from diffusers.utils import logging
 
-    restorer = load(model or shipped_model())
+    from bd_diff.restore import load
+
+    logging.disable_progress_bar()  # a bar for reading seven small files says nothing
+    return load(model or shipped_model())
+
+
+def load_pipeline(model: str | None):
+    """The restorer of BD-Diff at `model`; another system is a `ValueError`."""
+    from bd_diff.restore import PipelineRestorer
+
+    restorer = load_system(model)
     if not isinstance(restorer, PipelineRestorer):
         raise ValueError(f"{model} holds {restorer.name}; only BD-Diff sees kernels and moves blur")
     return restorer

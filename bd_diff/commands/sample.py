@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from bd_diff.commands.options import Fast, Model, Seed, Steps, call_settings, check_writable, shipped_model
+from bd_diff.commands.options import Fast, Model, Seed, Steps, call_settings, check_writable, load_system
 
 SAMPLES = Path(__file__).parents[2] / "assets" / "samples"
 
@@ -26,9 +26,8 @@ def sample(
     from bd_diff.data.images import list_images, read_image, save_image, to_image, to_tensor
     from bd_diff.drawing import contact_sheet
     from bd_diff.metrics import psnr
-    from bd_diff.restore import load
 
-    restorer = load(model or shipped_model())
+    restorer = load_system(model)
     rows, seconds = [], []
     print(f"{'photograph':<28} {'size':>9} {'seconds':>8} {'PSNR before':>12} {'after':>7}")
     for path in list_images(SAMPLES / "blurry"):

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from bd_diff.commands.options import Model, Overwrite, Seed, Steps, call_settings, check_output, load_pipeline_of
+from bd_diff.commands.options import Model, Overwrite, Seed, Steps, call_settings, check_output, load_pipeline
 
 
 def transfer(
@@ -23,7 +23,7 @@ def transfer(
     from bd_diff.data.images import read_image, save_image, to_image, to_tensor
 
     photograph, reference = read_image(structure), read_image(blur)
-    restorer = load_pipeline_of(model)
+    restorer = load_pipeline(model)
     settings = call_settings(restorer, seed, num_inference_steps=steps, blur_image=to_tensor(reference)[None])
     (result,) = restorer(to_tensor(photograph)[None], **settings)
     save_image(to_image(result, like=photograph), out)
