@@ -1,0 +1,32 @@
+"""`bd-diff data check FOLDER`: what is in a folder of images, and what is wrong with it."""
+
+from typing import Annotated
+
+import typer
+
+data = typer.Typer(help="Look at folders of images.", no_args_is_help=True)
+
+
+@data.callback()
+def commands() -> None:
+    """Look at folders of images."""
+
+
+@data.command()
+def check(
+    folder: Annotated[str, typer.Argument(help="A folder in one of the known layouts.")],
+    split: Annotated[str, typer.Option(help="train, val or test, where the layout has them.")] = "test",
+    layout: Annotated[
+        str | None, typer.Option(help="Take the folder as this layout instead of recognising it.")
+    ] = None,
+) -> None:
+    """Tell layout, counts, sizes, unreadable files and odd pairs; exit code 1 where there are problems."""
+    from tqdm import tqdm
+
+    from bd_diff.data.check import check as check_folder
+    from bd_diff.data.folders import Folder
+
+    findings = check_folder(Folder(folder, split, layout), lambda items: tqdm(items, unit="item", leave=False))
+    print("\n".join(findings.lines()))
+    if findings.problems:
+        raise typer.Exit(1)

@@ -1,0 +1,131 @@
+"""Deblurring data of any layout, or from the Hugging Face hub, as one kind of sample."""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+from torch import Tensor
+
+from bd_diff.data.images import read_image, to_tensor
+from bd_diff.data.layouts import BLURRY, LAYOUTS, SHARP, Item, recognise
+
+BLURRY_COLUMNS = (*BLURRY, "lq", "image")
+SHARP_COLUMNS = (*SHARP, "hq", "ground_truth")
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One image or pair: `(3, H, W)` in [0, 1], or None for the side that is not there."""
+
+    name: str
+    blurry: Tensor | None
+    sharp: Tensor | None
+    group: str = "all"
+
+
+class Folder:
+    """A folder of images as a Hugging Face table of paths and a reader of samples.
+
+    `table` is a `datasets.Dataset` with the columns name, group, blurry and sharp (paths or None).
+    Raises `ValueError` for a folder in no known layout (see `bd_diff.data.layouts.recognise`).
+    """
+
+    def __init__(self, root: str | Path, split: str = "test", layout: str | None = None):
+        self.root, self.split = Path(root), split
+        self.layout, self.items = recognise(root, split, layout)
+
+    def __len__(self) -> int:
+        return len(self.items)
+
+    def __getitem__(self, index: int) -> Sample:
+        return read_item(self.items[index])
+
+    def readers(self) -> Iterator[tuple[str, Callable[[], Sample]]]:
+        """Each sample's name, and what reads it (so that one unreadable sample can be named and passed over)."""
+        return ((item.name, partial(read_item, item)) for item in self.items)
+
+    @property
+    def kind(self) -> str:
+        """One of paired, unpaired and images (see `Layout`)."""
+        return LAYOUTS[self.layout].kind
+
+    @property
+    def table(self):
+        from datasets import Dataset, Features, Value
+
+        columns = Features({column: Value("string") for column in ("name", "group", "blurry", "sharp")})
+        rows = [
+            {"name": item.name, "group": item.group, "blurry": text(item.blurry), "sharp": text(item.sharp)}
+            for item in self.items
+        ]
+        return Dataset.from_list(rows, features=columns)
+
+
+class HubData:
+    """A data set of the Hugging Face hub, streamed: nothing is kept on disk, samples come in order.
+
+    Its image columns are found by name (`BLURRY_COLUMNS`, `SHARP_COLUMNS`). Raises `ValueError` for a data set that
+    cannot be had, or has no such columns.
+    """
+
+    kind, layout = "paired", "hub"
+
+    def __init__(self, repository: str, split: str = "test"):
+        from datasets import load_dataset
+
+        self.root, self.split = repository, split
+        try:
+            self.rows = load_dataset(repository, split=split, streaming=True)
+        except Exception as error:  # no network, no such repository or split, a script instead of files: many types
+            reason = " ".join(str(error).split())[:200]
+            raise ValueError(
+                f"{repository}, split {split}, is neither a folder here nor a data set of the hub: {reason}"
+            ) from error
+
+    def readers(self) -> Iterator[tuple[str, Callable[[], Sample]]]:
+        """As `Folder.readers`."""
+        for index, row in enumerate(self.rows):
+            yield f"{self.split}/{index}", partial(read_row, f"{self.split}/{index}", row)
+
+
+def open_data(source: str | Path, split: str = "test", layout: str | None = None) -> Folder | HubData:
+    """The folder of this name, or, where there is none and it reads owner/name, the data set of the hub."""
+    if not Path(source).exists() and str(source).count("/") == 1 and not str(source).startswith((".", "~", "/")):
+        return HubData(str(source), split)
+    return Folder(source, split, layout)
+
+
+def read_row(name: str, row: dict) -> Sample:
+    """A sample from a row of a hub data set, whose image columns hold PIL images."""
+    sides = {}
+    for side, columns in (("blurry", BLURRY_COLUMNS), ("sharp", SHARP_COLUMNS)):
+        column = next((column for column in columns if column in row), None)
+        if column is None:
+            raise ValueError(f"{name} has {', '.join(row)}; its {side} image must be called {' or '.join(columns)}")
+        sides[side] = to_tensor(row[column].convert("RGB"))
+    return same_size(Sample(name, **sides))
+
+
+def read_item(item: Item) -> Sample:
+    """Read the images of an item.
+
+    Raises `ValueError` naming the file that cannot be read, or the pair whose sides differ in size.
+    """
+    blurry, sharp = (path and to_tensor(read_image(path)) for path in (item.blurry, item.sharp))
+    return same_size(Sample(item.name, blurry, sharp, item.group))
+
+
+def same_size(sample: Sample) -> Sample:
+    """The sample; `ValueError` where its sides differ in size."""
+    blurry, sharp = sample.blurry, sample.sharp
+    if blurry is not None and sharp is not None and blurry.shape != sharp.shape:
+        raise ValueError(
+            f"{sample.name}: the blurry image is {blurry.shape[2]}x{blurry.shape[1]}, "
+            f"the sharp one {sharp.shape[2]}x{sharp.shape[1]}"
+        )
+    return sample
+
+
+def text(path: Path | None) -> str | None:
+    return None if path is None else str(path)
