@@ -29,9 +29,9 @@ def family_pairs(images: Sequence[Tensor], seed: int = 0, size: int = 256) -> li
     """The cases of the protocol `blur-families`: each image under each family, the images of one family together.
 
     `images` are `(3, H, W)`, uint8 or floats in [0, 1]. Of each the centre, `size` pixels a side (or the whole side,
-    where it is shorter), is blurred: Gaussian of sigma 1.8, linear motion over 13 pixels at a random angle, a random camera
-    shake of 16 pixels; noise of sigma 1/255; 8 bit. The blur sees up to 16 pixels around the crop, so its border is
-    real where the photograph goes on (reflected where it ends). Family `sharp` is the crop itself, untouched.
+    where it is shorter), is blurred: Gaussian of sigma 1.8, linear motion over 13 pixels at a random angle, a random
+    camera shake of 16 pixels; noise of sigma 1/255; 8 bit. The blur sees up to 16 pixels around the crop, so its
+    border is real where the photograph goes on (reflected where it ends). Family `sharp` is the crop itself, untouched.
 
     Case (family, image i) depends on the seed, the family and i, not on how many images there are.
     """
