@@ -4,9 +4,11 @@ import sys
 
 import typer
 
+from bd_diff.commands.data import data
 from bd_diff.commands.deblur import deblur
 from bd_diff.commands.kernel import kernel
 from bd_diff.commands.sample import sample
+from bd_diff.commands.synth import synth
 from bd_diff.commands.transfer import transfer
 
 COMMANDS = [
@@ -14,6 +16,7 @@ COMMANDS = [
     transfer,
     kernel,
     sample,
+    synth,
 ]
 
 app = typer.Typer(
@@ -24,6 +27,7 @@ app = typer.Typer(
 )
 for command in COMMANDS:
     app.command()(command)
+app.add_typer(data, name="data")
 
 
 def main() -> None:
