@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import torch
+from scipy.ndimage import gaussian_filter
 from scipy.signal import convolve2d
 from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 
@@ -35,6 +36,41 @@ def test_gaussian_ssim_is_scikit_images(pair):
     settings = dict(channel_axis=-1, data_range=1, gaussian_weights=True, sigma=1.5, use_sample_covariance=False)
     expected = [structural_similarity(a, b, **settings) for a, b in each(pair)]
     assert metrics.ssim(*pair, gaussian=True).numpy() == pytest.approx(np.array(expected), abs=1e-6)
+
+
+def test_volume_ssim_is_scikit_images_on_a_volume_with_repeated_borders(pair):
+    def mean(volume):
+        return gaussian_filter(volume, 1.5, mode="nearest", radius=5)
+
+    for value, (a, b) in zip(metrics.ssim_volume(*pair), each(pair), strict=True):
+        variances = mean(a * a) - mean(a) ** 2 + mean(b * b) - mean(b) ** 2
+        covariance = mean(a * b) - mean(a) * mean(b)
+        similarity = (2 * mean(a) * mean(b) + 1e-4) * (2 * covariance + 9e-4)
+        similarity /= (mean(a) ** 2 + mean(b) ** 2 + 1e-4) * (variances + 9e-4)
+        assert float(value) == pytest.approx(similarity.mean(), abs=1e-6)
+
+
+@pytest.mark.parametrize("gaussian", [False, True])
+def test_data_range_is_scikit_images(gaussian, pair):
+    extra = dict(gaussian_weights=True, sigma=1.5, use_sample_covariance=False) if gaussian else {}
+    a, b = each(pair)[0]
+    first = [images[:1] for images in pair]
+    expected = structural_similarity(a, b, channel_axis=-1, data_range=0.7, **extra)
+    assert float(metrics.ssim(*first, gaussian=gaussian, data_range=0.7)) == pytest.approx(expected, abs=1e-6)
+    assert float(metrics.psnr(*first, data_range=0.7)) == pytest.approx(
+        peak_signal_noise_ratio(b, a, data_range=0.7), abs=1e-6
+    )
+
+
+def test_only_pixels_under_the_mask_count(pair):
+    result, truth = pair
+    mask = torch.zeros(3, 1, 40, 33)
+    mask[..., :20] = 1
+    assert torch.allclose(metrics.psnr(result, truth, mask), metrics.psnr(result[..., :20], truth[..., :20]))
+    assert torch.allclose(metrics.ssim(result, truth, mask=torch.ones_like(mask)), metrics.ssim(result, truth))
+    mask[..., 12:] = 0
+    spoilt = torch.cat([result[..., :20], torch.zeros(3, 3, 40, 13)], -1)
+    assert torch.allclose(metrics.ssim(spoilt, truth, mask=mask), metrics.ssim(result, truth, mask=mask))
 
 
 def test_gmsd_is_the_authors_formula_written_out(pair):
