@@ -155,6 +155,10 @@ class NAFNet(ModelMixin, ConfigMixin):
             hidden = level(F.pixel_shuffle(up(hidden), 2) + skip)
         return (padded + self.ending(hidden))[..., :height, :width]
 
+    def every_depth(self, images: Tensor) -> list[Tensor]:
+        """The one result, as a list: what AdaRevD gives for each of its depths."""
+        return [self(images)]
+
 
 ENCODER_NAMES = {  # released name -> ours; the rest of the key stays
     r"^intro\.": "encoder.intro.",
