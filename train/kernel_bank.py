@@ -1,0 +1,54 @@
+"""Search kernels in blurred photographs, once, for train/joint.py: `accelerate launch train/kernel_bank.py --config ...`.
+
+Several processes (`torchrun --nproc-per-node 2 train/kernel_bank.py ...`) share the work; stopped, it goes on where it was.
+"""
+
+import sys
+from dataclasses import dataclass
+
+import torch
+from accelerate import PartialState
+
+from bd_diff.blur.kernels import SIZE
+from bd_diff.config import load_config
+from bd_diff.data.batches import read_photographs
+from bd_diff.data.kernel_bank import build_bank
+
+
+@dataclass(frozen=True)
+class BankConfig:
+    """The kernel bank."""
+
+    folder: str  # where the bank goes
+    sharp: str  # folder of sharp photographs
+    families: dict[str, float]  # shares of the synthetic blurs
+    count: int
+    exclude: str | None = None  # text file of names in `sharp` that are kept for validation
+    noise: float = 2 / 255
+    window: int = 256
+    seed: int = 1
+
+
+def main(arguments: list[str]) -> None:
+    config = load_config(BankConfig, arguments)
+    processes = PartialState(cpu=True)
+    torch.set_num_threads(1)
+    photographs = read_photographs(config.sharp, config.exclude, skip_smaller_than=config.window + SIZE - 1)
+    build_bank(
+        photographs,
+        config.folder,
+        config.count,
+        config.families,
+        noise=config.noise,
+        window=config.window,
+        seed=config.seed,
+        part=processes.process_index,
+        parts=processes.num_processes,
+    )
+
+
+if __name__ == "__main__":
+    try:
+        main(sys.argv[1:])
+    except (ValueError, OSError) as error:
+        sys.exit(f"error: {error}")
