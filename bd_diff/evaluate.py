@@ -11,6 +11,7 @@ from bd_diff.blur.camera import add_noise
 from bd_diff.blur.kernels import SIZE, blur
 from bd_diff.blur.synthesis import Blur
 from bd_diff.models.blur_operator import extend
+from bd_diff.protocols import eight_bit
 
 TABLE_FAMILIES = {"gaussian": 1.8, "line": 13.0, "shake": 16.0, "sharp": 0.0}  # sigma, length, extent in pixels
 TABLE_NOISE = 1 / 255
@@ -63,8 +64,3 @@ def centre_window(image: Tensor, size: int, margin: int) -> Tensor:
     top, left = (image.shape[-2] - height) // 2, (image.shape[-1] - width) // 2
     around = extend(image[None], margin, margin, margin, margin)[0]
     return around[..., top : top + height + 2 * margin, left : left + width + 2 * margin]
-
-
-def eight_bit(images: Tensor) -> Tensor:
-    """Values in [0, 1] as an 8-bit file holds them."""
-    return (images.clamp(0, 1) * 255).round() / 255
