@@ -6,7 +6,6 @@ the best validation.
 
 import sys
 from dataclasses import dataclass, field
-from typing import Any
 
 from accelerate.utils import set_seed
 from torch import nn
@@ -28,7 +27,7 @@ from bd_diff.training import Turn, fit, report, start
 
 @dataclass(frozen=True)
 class OptimizerConfig:
-    """Adam of both networks. `plateau` holds `Plateau`'s settings (the recipe within GoPro); empty is a constant rate."""
+    """Adam of both networks. `plateau` holds `Plateau`'s settings (the GoPro recipe); empty is a constant rate."""
 
     lr: float = 2.0e-4
     betas: tuple[float, float] = (0.5, 0.999)
@@ -46,7 +45,8 @@ class XDecodeConfig:
     run: RunConfig
     data: DataConfig
     generator: dict[str, int] = field(default_factory=dict)
-    discriminator: dict[str, Any] = field(default_factory=dict)
+    discriminator: dict[str, int] = field(default_factory=dict)
+    sigmoid: bool = False  # scores as the release has them; see Discriminator
     blur: BlurConfig = field(default_factory=BlurConfig)
     loss_weights: dict[str, float] = field(default_factory=lambda: dict(PUBLISHED_WEIGHTS))
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
@@ -57,7 +57,7 @@ def train(config: XDecodeConfig) -> None:
     run, blur, optimizer = config.run, config.blur, config.optimizer
     set_seed(run.seed)
     generator = construct(Generator, config.generator, "generator")
-    discriminator = construct(Discriminator, config.discriminator, "discriminator")
+    discriminator = construct(Discriminator, {"sigmoid": config.sigmoid, **config.discriminator}, "discriminator")
     if config.data.crop % generator.multiple:
         raise ValueError(f"data.crop is {config.data.crop}; this generator needs a multiple of {generator.multiple}")
     if run.dry_run:

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from bd_diff.blur.kernels import SIZE, blur, box
 from bd_diff.data.batches import read_photographs
+from bd_diff.data.folders import Folder
 from bd_diff.data.pairs import DataConfig
 from bd_diff.evaluate import centre_window, eight_bit, family_pairs
 from bd_diff.metrics import psnr, ssim
@@ -40,11 +41,29 @@ def family_cases(photographs: Sequence[Tensor], size: int) -> Cases:
     return {name: tuple(torch.stack(images) for images in zip(*pairs, strict=True)) for name, pairs in cases.items()}
 
 
+def pair_cases(folder: str | Path, size: int, most: int = 32) -> Cases:
+    """Centres of up to `most` pairs, spread over the split `val` of a folder, by group. Small ones are left out."""
+    data = Folder(folder, split="val")
+    if data.kind != "paired":
+        raise ValueError(f"{folder} holds no pairs of blurry and sharp images, so it cannot be validated on")
+    cases = {}
+    for index in range(0, len(data), -(-len(data) // most)):
+        sample = data[index]
+        if min(sample.sharp.shape[1:]) >= size:
+            pair = (centre_window(images, size, 0) for images in (sample.blurry, sample.sharp))
+            cases.setdefault(sample.group, []).append(tuple(pair))
+    if not cases:
+        raise ValueError(f"no pair in {folder} has {size} pixels a side; lower data.validation_size")
+    return {name: tuple(torch.stack(images) for images in zip(*pairs, strict=True)) for name, pairs in cases.items()}
+
+
 def validation_cases(data: DataConfig) -> Cases:
-    """What a configuration validates on; nothing where it names no photographs for that. Small ones are left out."""
+    """What a configuration validates on; nothing where it names nothing for that. Small photographs are left out."""
     if data.validation is None:
         return {}
     size = data.validation_size
+    if Path(data.validation).is_dir():
+        return pair_cases(data.validation, size)
     photographs = read_photographs(data.folder, only=data.validation, skip_smaller_than=size)
     return box_cases(photographs, data.levels, size) if data.levels else family_cases(photographs, size)
 

@@ -12,7 +12,9 @@ from bd_diff.blur.curriculum import level, severity
 from bd_diff.blur.kernels import SIZE, blur
 from bd_diff.blur.synthesis import draw_kernels
 from bd_diff.config import RunConfig
-from bd_diff.data.batches import SharpCrops, read_photographs
+from bd_diff.data.batches import SharpCrops, draw, random_crop, read_photographs, seeded
+from bd_diff.data.folders import Folder, read_item
+from bd_diff.data.layouts import Item
 
 BORDER = SIZE - 1  # pixels a side that a crop must have beyond what training sees: every kernel stays inside it
 
@@ -38,8 +40,9 @@ class BlurConfig:
 class DataConfig:
     """Where photographs come from.
 
-    dataset_dir, dataset_name: the folder is `dataset_dir/dataset_name`.
-    validation: text file with the names of the photographs that are for validation only; none without it.
+    dataset_dir, dataset_name: the folder is `dataset_dir/dataset_name`: sharp photographs, or pairs in any layout.
+    validation: text file with the names of the photographs that are for validation only, or a folder of pairs (its
+        split `val`); without it there is no validation.
     crop: pixels a side of what the network sees in training.
     validation_size: pixels a side of the centre that is validated on.
     levels: widths of the boxes that validation blurs with, X-DECODE's test; empty is the project's families.
@@ -69,10 +72,36 @@ class Severities(Dataset):
         return {**self.samples[index], "severity": torch.tensor(severity(level(self.config.curriculum, epoch)))}
 
 
+class PairedCrops(Dataset):
+    """Sample i: the same square of a random pair, turned and mirrored alike, as `blurry` and `sharp` `(3, size, size)`.
+
+    Values are float32 in [0, 1]. Pairs are read when they are needed: `run.workers` reads them ahead.
+    """
+
+    def __init__(self, items: list[Item], size: int, seed: int = 0):
+        self.items, self.size, self.seed = items, size, seed
+
+    def __getitem__(self, index: int) -> dict[str, Tensor]:
+        generator = seeded(self.seed, index)
+        sample = read_item(self.items[draw(len(self.items), generator)])
+        if min(sample.sharp.shape[1:]) < self.size:
+            raise ValueError(f"{sample.name} has less than {self.size} pixels a side; lower data.crop or leave it out")
+        blurry, sharp = random_crop(torch.cat([sample.blurry, sample.sharp]), self.size, generator).chunk(2)
+        return {"blurry": blurry, "sharp": sharp}
+
+
 def training_samples(data: DataConfig, blur: BlurConfig, run: RunConfig, processes: int = 1) -> Dataset:
-    """Crops of the photographs with the curriculum's severity, reaching `BORDER` pixels beyond what training sees."""
+    """Pairs, where the folder holds pairs (in any layout); otherwise crops of its photographs, to be blurred.
+
+    Those carry the curriculum's severity and reach `BORDER` pixels beyond what training sees. The photographs named for
+    validation are left out. Raises ValueError for a folder in no known layout, or without photographs large enough.
+    """
+    folder = Folder(data.folder, split="train")
+    if folder.kind == "paired":
+        return PairedCrops(folder.items, data.crop, run.seed)
     size = data.crop + BORDER
-    photographs = read_photographs(data.folder, data.validation, skip_smaller_than=size)
+    held_out = data.validation if data.validation and not Path(data.validation).is_dir() else None
+    photographs = read_photographs(data.folder, held_out, skip_smaller_than=size)
     total = run.steps * run.batch_size * run.gradient_accumulation * processes
     return Severities(SharpCrops(photographs, size, run.seed), blur, total)
 
