@@ -16,7 +16,9 @@ from accelerate.state import AcceleratorState
 from PIL import Image
 from safetensors.torch import load_file
 
-from bd_diff.config import load_config
+from bd_diff.baselines.validation import validation_cases
+from bd_diff.config import RunConfig, load_config
+from bd_diff.data.pairs import BlurConfig, DataConfig, training_samples
 from bd_diff.restore import load
 
 ROOT = Path(__file__).parent.parent
@@ -125,8 +127,23 @@ def test_a_folder_of_pairs_is_trained_and_validated_on(system, photographs, tmp_
         for path in (photographs / "set").iterdir():
             Image.open(path).save(pairs / side / path.name)
     given = arguments(system, tmp_path, tmp_path / "run", "data.dataset_name=pairs", f"data.validation={pairs}")
-    train(system, given)
+    with pytest.raises(ValueError, match="follows no curriculum; set data.own_blur=false"):
+        train(system, given)
+    train(system, [*given, "blur.curriculum=none"])
     assert list(json.loads((tmp_path / "run" / "best.json").read_text())) == ["step", "psnr/all", "ssim/all", "psnr"]
+
+
+def test_the_sharp_side_of_pairs_can_be_blurred_by_a_curriculum_instead(tmp_path):
+    pairs = tmp_path / "pairs"
+    for side in ("blur", "sharp"):
+        (pairs / side).mkdir(parents=True)
+        Image.new("RGB", (64, 64), "red" if side == "sharp" else "blue").save(pairs / side / "0.png")
+    data = DataConfig(str(tmp_path), "pairs", str(pairs), own_blur=False, crop=16, validation_size=32, levels=(3, 9))
+    run = RunConfig("runs/none", steps=10, batch_size=2)
+    sample = training_samples(data, BlurConfig(curriculum="linear"), run)[0]
+    assert set(sample) == {"sharp", "severity"}
+    assert torch.equal(sample["sharp"], torch.tensor([1.0, 0, 0])[:, None, None].expand(3, 48, 48))
+    assert list(validation_cases(data)) == ["3", "9"]
 
 
 @pytest.mark.parametrize(

@@ -3,7 +3,7 @@
 import json
 import os
 import shutil
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 
 import torch
@@ -14,7 +14,7 @@ from torch import Tensor
 
 from bd_diff.blur.kernels import SIZE, blur, box
 from bd_diff.data.batches import read_photographs
-from bd_diff.data.folders import Folder
+from bd_diff.data.folders import Folder, Sample
 from bd_diff.data.pairs import DataConfig
 from bd_diff.evaluate import centre_window, eight_bit, family_pairs
 from bd_diff.metrics import psnr, ssim
@@ -35,36 +35,49 @@ def box_cases(photographs: Sequence[Tensor], levels: Sequence[int], size: int) -
 
 def family_cases(photographs: Sequence[Tensor], size: int) -> Cases:
     """The families of the project's table (`bd_diff.evaluate.family_pairs`) on the centres of the photographs."""
-    cases = {}
-    for pair in family_pairs(photographs, size=size):
-        cases.setdefault(pair.family, []).append((pair.blurry, pair.sharp))
-    return {name: tuple(torch.stack(images) for images in zip(*pairs, strict=True)) for name, pairs in cases.items()}
+    return grouped((pair.family, pair.blurry, pair.sharp) for pair in family_pairs(photographs, size=size))
 
 
-def pair_cases(folder: str | Path, size: int, most: int = 32) -> Cases:
-    """Centres of up to `most` pairs, spread over the split `val` of a folder, by group. Small ones are left out."""
-    data = Folder(folder, split="val")
-    if data.kind != "paired":
-        raise ValueError(f"{folder} holds no pairs of blurry and sharp images, so it cannot be validated on")
+def grouped(pairs: Iterable[tuple[str, Tensor, Tensor]]) -> Cases:
+    """Pairs `(name, blurry (3, H, W), sharp (3, H, W))`, those of one name stacked."""
     cases = {}
-    for index in range(0, len(data), -(-len(data) // most)):
-        sample = data[index]
-        if min(sample.sharp.shape[1:]) >= size:
-            pair = (centre_window(images, size, 0) for images in (sample.blurry, sample.sharp))
-            cases.setdefault(sample.group, []).append(tuple(pair))
-    if not cases:
-        raise ValueError(f"no pair in {folder} has {size} pixels a side; lower data.validation_size")
-    return {name: tuple(torch.stack(images) for images in zip(*pairs, strict=True)) for name, pairs in cases.items()}
+    for name, blurry, sharp in pairs:
+        cases.setdefault(name, ([], []))
+        cases[name][0].append(blurry)
+        cases[name][1].append(sharp)
+    return {name: (torch.stack(blurry), torch.stack(sharp)) for name, (blurry, sharp) in cases.items()}
+
+
+def held_out_pairs(data: DataConfig, most: int = 32) -> list[Sample]:
+    """Up to `most` pairs, spread over the split that is validated on. Small ones are left out."""
+    folder = Folder(data.validation, split=data.validation_split)
+    if folder.kind != "paired":
+        raise ValueError(f"{data.validation} holds no pairs of blurry and sharp images, so it cannot be validated on")
+    samples = (folder[index] for index in range(0, len(folder), -(-len(folder) // most)))
+    large = [sample for sample in samples if min(sample.sharp.shape[1:]) >= data.validation_size]
+    if not large:
+        raise ValueError(f"no pair in {data.validation} has {data.validation_size} pixels a side")
+    return large
 
 
 def validation_cases(data: DataConfig) -> Cases:
-    """What a configuration validates on; nothing where it names nothing for that. Small photographs are left out."""
+    """What a configuration validates on; nothing where it names nothing for that.
+
+    Pairs are cut to their centres and grouped as their folder is; photographs, and the sharp sides of pairs whose own
+    blur is not wanted, are blurred: by boxes of `data.levels`, or as in the project's table.
+    """
     if data.validation is None:
         return {}
     size = data.validation_size
-    if Path(data.validation).is_dir():
-        return pair_cases(data.validation, size)
-    photographs = read_photographs(data.folder, only=data.validation, skip_smaller_than=size)
+    if not Path(data.validation).is_dir():
+        photographs = read_photographs(data.folder, only=data.validation, skip_smaller_than=size)
+    elif data.own_blur:
+        return grouped(
+            (pair.group, centre_window(pair.blurry, size, 0), centre_window(pair.sharp, size, 0))
+            for pair in held_out_pairs(data)
+        )
+    else:
+        photographs = [(pair.sharp * 255).round().byte() for pair in held_out_pairs(data)]
     return box_cases(photographs, data.levels, size) if data.levels else family_cases(photographs, size)
 
 

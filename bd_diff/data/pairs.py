@@ -1,6 +1,6 @@
 """Training pairs (blurry, sharp): a batch's own, or made from its sharp photographs while training."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -13,7 +13,7 @@ from bd_diff.blur.kernels import SIZE, blur
 from bd_diff.blur.synthesis import draw_kernels
 from bd_diff.config import RunConfig
 from bd_diff.data.batches import SharpCrops, draw, random_crop, read_photographs, seeded
-from bd_diff.data.folders import Folder, read_item
+from bd_diff.data.folders import Folder, Sample, read_item
 from bd_diff.data.layouts import Item
 
 BORDER = SIZE - 1  # pixels a side that a crop must have beyond what training sees: every kernel stays inside it
@@ -41,8 +41,9 @@ class DataConfig:
     """Where photographs come from.
 
     dataset_dir, dataset_name: the folder is `dataset_dir/dataset_name`: sharp photographs, or pairs in any layout.
-    validation: text file with the names of the photographs that are for validation only, or a folder of pairs (its
-        split `val`); without it there is no validation.
+    validation: text file with the names of the photographs that are for validation only, or a folder of pairs, of which
+        the split `validation_split` is taken; without it there is no validation.
+    own_blur: pairs are trained on as they are; false takes their sharp images only, to be blurred while training.
     crop: pixels a side of what the network sees in training.
     validation_size: pixels a side of the centre that is validated on.
     levels: widths of the boxes that validation blurs with, X-DECODE's test; empty is the project's families.
@@ -51,6 +52,8 @@ class DataConfig:
     dataset_dir: str
     dataset_name: str
     validation: str | None = None
+    validation_split: str = "val"
+    own_blur: bool = True
     crop: int = 256
     validation_size: int = 256
     levels: tuple[int, ...] = ()
@@ -78,30 +81,54 @@ class PairedCrops(Dataset):
     Values are float32 in [0, 1]. Pairs are read when they are needed: `run.workers` reads them ahead.
     """
 
-    def __init__(self, items: list[Item], size: int, seed: int = 0):
+    def __init__(self, items: Sequence[Item], size: int, seed: int = 0):
         self.items, self.size, self.seed = items, size, seed
 
     def __getitem__(self, index: int) -> dict[str, Tensor]:
         generator = seeded(self.seed, index)
-        sample = read_item(self.items[draw(len(self.items), generator)])
-        if min(sample.sharp.shape[1:]) < self.size:
-            raise ValueError(f"{sample.name} has less than {self.size} pixels a side; lower data.crop or leave it out")
+        sample = read_large(self.items[draw(len(self.items), generator)], self.size)
         blurry, sharp = random_crop(torch.cat([sample.blurry, sample.sharp]), self.size, generator).chunk(2)
         return {"blurry": blurry, "sharp": sharp}
 
 
+class SharpSides(Sequence):
+    """The sharp images of pairs as uint8 `(3, H, W)`, read when they are needed."""
+
+    def __init__(self, items: Sequence[Item], size: int):
+        self.items, self.size = items, size
+
+    def __len__(self) -> int:
+        return len(self.items)
+
+    def __getitem__(self, index: int) -> Tensor:
+        return (read_large(self.items[index], self.size).sharp * 255).round().byte()
+
+
+def read_large(item: Item, size: int) -> Sample:
+    """A pair, or a ValueError where a crop of `size` pixels does not fit into it."""
+    sample = read_item(item)
+    if min(sample.sharp.shape[1:]) < size:
+        raise ValueError(f"{sample.name} has less than {size} pixels a side; lower data.crop or leave it out")
+    return sample
+
+
 def training_samples(data: DataConfig, blur: BlurConfig, run: RunConfig, processes: int = 1) -> Dataset:
-    """Pairs, where the folder holds pairs (in any layout); otherwise crops of its photographs, to be blurred.
+    """Pairs, where the folder holds pairs (in any layout); otherwise crops of sharp photographs, to be blurred.
 
     Those carry the curriculum's severity and reach `BORDER` pixels beyond what training sees. The photographs named for
-    validation are left out. Raises ValueError for a folder in no known layout, or without photographs large enough.
+    validation are left out. Raises ValueError for a folder in no known layout, without photographs large enough, or with
+    pairs where a curriculum is asked for.
     """
-    folder = Folder(data.folder, split="train")
-    if folder.kind == "paired":
+    folder, size = Folder(data.folder, split="train"), data.crop + BORDER
+    if folder.kind == "paired" and data.own_blur:
+        if blur.curriculum != "none":
+            raise ValueError(f"{data.folder} holds pairs, whose blur follows no curriculum; set data.own_blur=false")
         return PairedCrops(folder.items, data.crop, run.seed)
-    size = data.crop + BORDER
-    held_out = data.validation if data.validation and not Path(data.validation).is_dir() else None
-    photographs = read_photographs(data.folder, held_out, skip_smaller_than=size)
+    if folder.kind == "paired":
+        photographs = SharpSides(folder.items, size)
+    else:
+        held_out = data.validation if data.validation and not Path(data.validation).is_dir() else None
+        photographs = read_photographs(data.folder, held_out, skip_smaller_than=size)
     total = run.steps * run.batch_size * run.gradient_accumulation * processes
     return Severities(SharpCrops(photographs, size, run.seed), blur, total)
 
