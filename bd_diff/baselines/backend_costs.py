@@ -77,13 +77,10 @@ def saved_bytes(chain: Chain, backend: str, anchor_every: int = 4) -> int:
     return sum(size for size, _ in kept.values())
 
 
-def step_seconds(chain: Chain, backend: str, anchor_every: int = 4, repeats: int = 3) -> float:
-    """Shortest time of a forward and backward pass, after one that is not timed."""
-    times = []
-    for _ in range(repeats + 1):
-        start = time.perf_counter()
-        gradients(chain, backend, anchor_every)
-        if chain.inputs[0].is_cuda:
-            torch.cuda.synchronize()
-        times.append(time.perf_counter() - start)
-    return min(times[1:])
+def step_seconds(chain: Chain, backend: str, anchor_every: int = 4) -> float:
+    """Time of one forward and backward pass; the first of a chain also prepares things and is not to be counted."""
+    start = time.perf_counter()
+    gradients(chain, backend, anchor_every)
+    if chain.inputs[0].is_cuda:
+        torch.cuda.synchronize()
+    return time.perf_counter() - start
