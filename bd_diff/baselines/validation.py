@@ -3,6 +3,7 @@
 import json
 import os
 import shutil
+import statistics
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 
@@ -96,9 +97,11 @@ def measure(
 
 
 class Validation:
-    """`validate(step)` for `fit`: the figures of `measure` and their mean PSNR; keeps the model with the best one.
+    """`validate(step)` for `fit`: the figures of `measure` and, as `psnr`, the mean over the blurred cases.
 
-    The best model lies in `folder/best`, beside `best.json` with its step and figures; a resumed training reads it.
+    Case `sharp` is left out of that mean: an image passed on as it is has 100 dB there, and would outweigh all else.
+    The model with the best mean lies in `folder/best`, beside `best.json` with its step and figures; a resumed training
+    reads that file.
     The first `shown` images of every case go to the trackers: blurry, restored and sharp, from left to right.
     """
 
@@ -122,7 +125,7 @@ class Validation:
         self.network.eval()
         figures, pictures = measure(self.restore, self.cases)
         self.network.train()
-        figures["psnr"] = sum(value for name, value in figures.items() if name.startswith("psnr/")) / len(self.cases)
+        figures["psnr"] = statistics.mean(figures[f"psnr/{name}"] for name in self.cases if name != "sharp")
         self.show(pictures, step)
         if figures["psnr"] > self.best():
             self.keep(figures, step)

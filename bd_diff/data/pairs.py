@@ -116,7 +116,7 @@ def training_samples(data: DataConfig, blur: BlurConfig, run: RunConfig, process
     """Pairs, where the folder holds pairs (in any layout); otherwise crops of sharp photographs, to be blurred.
 
     Those carry the curriculum's severity and reach `BORDER` pixels beyond what training sees. The photographs named for
-    validation are left out. Raises ValueError for a folder in no known layout, without photographs large enough, or with
+    validation are left out. Raises ValueError for a folder in no known layout, with too small photographs, or with
     pairs where a curriculum is asked for.
     """
     folder, size = Folder(data.folder, split="train"), data.crop + BORDER
