@@ -8,13 +8,13 @@ import PIL.Image
 import torch
 import torch.nn.functional as F
 from diffusers import AutoencoderKL, DiffusionPipeline, UNet2DConditionModel
-from diffusers.image_processor import VaeImageProcessor
 from diffusers.schedulers import KarrasDiffusionSchedulers
 from diffusers.utils import BaseOutput
 from diffusers.utils.torch_utils import randn_tensor
 from torch import Generator, Tensor
 
 from bd_diff.conditioning import condition, deblur_guesses, to_pixels, transfer_guesses
+from bd_diff.data.inputs import open_images, to_batch, to_images
 from bd_diff.models.blur_decoder import BlurDecoder
 from bd_diff.models.blur_operator import luminance
 from bd_diff.models.image_encoder import ImageEncoder, ImageFeatures
@@ -83,7 +83,6 @@ class BDDiffPipeline(DiffusionPipeline):
         )
         self.register_to_config(default_steps=default_steps, residual=residual, search=search)
         self.vae_scale_factor = 2 ** (len(vae.config.block_out_channels) - 1)
-        self.image_processor = VaeImageProcessor(do_resize=False, do_convert_rgb=True)
 
     @torch.no_grad()
     def __call__(
@@ -104,19 +103,21 @@ class BDDiffPipeline(DiffusionPipeline):
 
         Args:
             image: PIL image, path, array `(H, W, 3)` or tensor `(3, H, W)` in [0, 1], or a list or batch of one size.
+                PIL images and files may be grey, 16 bit, transparent, palette, CMYK or turned by EXIF.
             blur_image: the same; one for all, or as many as `image`. Its size may differ.
             num_inference_steps: 1 is the mean of all plausible results, more give a sharper one of them.
             strength: 0 gives the image back, 1 is the full result, between is a mixture in latent space.
             fast: leave out the kernel search, whatever the pipeline's `search` says.
             generator: of the starting noise; a list, one an image, makes a batch equal to its singles.
             latents: starting noise instead `(B, c, h, w)`, for images padded to a multiple of the networks' step.
-            output_type: "pil", "np", "pt" or "latent".
+            output_type: "pil", "np", "pt" or "latent"; "pil" keeps the mode, alpha, ICC profile and EXIF of its input.
 
         Raises ValueError when an argument cannot be used, saying which and why.
         """
         # 0. Check the arguments.
-        pixels = self.check_inputs(image, num_inference_steps, strength, output_type, callback_on_step_end_tensor_inputs)
-        references = None if blur_image is None else self.to_pixels_in(blur_image, "blur_image")
+        given = open_images(image)
+        pixels = self.check_inputs(given, num_inference_steps, strength, output_type, callback_on_step_end_tensor_inputs)
+        references = None if blur_image is None else self.to_pixels_in(open_images(blur_image), "blur_image")
         if references is not None and len(references) not in (1, len(pixels)):
             raise ValueError(f"blur_image holds {len(references)} images for {len(pixels)} of image; give one or as many")
         steps = self.config.default_steps if num_inference_steps is None else num_inference_steps
@@ -166,7 +167,11 @@ class BDDiffPipeline(DiffusionPipeline):
             images = latents
         else:
             images = to_pixels(self.vae, latents)[..., :height, :width].float()  # (B, 3, H, W)
-            images = self.image_processor.postprocess(images, output_type=output_type)
+            images = (images / 2 + 0.5).clamp(0, 1)
+            if output_type == "pil":
+                images = to_images(images, given)
+            elif output_type == "np":
+                images = images.movedim(1, -1).cpu().numpy()
         self.maybe_free_model_hooks()
         return BDDiffPipelineOutput(images=images) if return_dict else (images,)
 
@@ -175,11 +180,11 @@ class BDDiffPipeline(DiffusionPipeline):
         """The blur the model sees in each image, as kernels `(B, 33, 33)` that sum to one."""
         if self.blur_decoder is None:
             raise ValueError("this pipeline has no blur_decoder, so it sees blur as tokens and never as a kernel")
-        kernels = self.encode_image(self.to_pixels_in(image, "image"), fast).kernels
+        kernels = self.encode_image(self.to_pixels_in(open_images(image), "image"), fast).kernels
         self.maybe_free_model_hooks()
         return kernels
 
-    def check_inputs(self, image, steps, strength, output_type, callback_names) -> Tensor:
+    def check_inputs(self, given, steps, strength, output_type, callback_names) -> Tensor:
         """The images as pixels `(B, 3, H, W)` in [-1, 1], once every argument has been found usable."""
         if steps is not None and (not isinstance(steps, int) or steps < 1):
             raise ValueError(f"num_inference_steps is {steps!r}; it must be a whole number from 1 up")
@@ -189,38 +194,11 @@ class BDDiffPipeline(DiffusionPipeline):
             raise ValueError(f"output_type is {output_type!r}; it must be pil, np, pt or latent")
         if unknown := [name for name in callback_names if name not in self._callback_tensor_inputs]:
             raise ValueError(f"callbacks cannot get {unknown[0]}; they can get {', '.join(self._callback_tensor_inputs)}")
-        return self.to_pixels_in(image, "image")
+        return self.to_pixels_in(given, "image")
 
-    def to_pixels_in(self, image, name: str) -> Tensor:
-        """Whatever was given as an image, as `(B, 3, H, W)` in [-1, 1] on the pipeline's device, float32."""
-        from bd_diff.data.images import read_image  # only paths need it
-
-        many = image if isinstance(image, (list, tuple)) else [image]
-        if not many:
-            raise ValueError(f"{name} is an empty list")
-        tensors = []
-        for one in many:
-            if isinstance(one, (str, bytes)) or hasattr(one, "__fspath__"):
-                one = read_image(one)
-            if isinstance(one, PIL.Image.Image):
-                one = np.asarray(one.convert("RGB"), dtype=np.float32) / 255
-            if isinstance(one, np.ndarray):
-                one = torch.from_numpy(np.ascontiguousarray(one)).movedim(-1, -3)
-            if not isinstance(one, Tensor) or one.ndim not in (3, 4) or one.shape[-3] != 3:
-                shape = tuple(one.shape) if hasattr(one, "shape") else type(one).__name__
-                raise ValueError(f"{name} is {shape}; expected a PIL image, a path, (H, W, 3) or (3, H, W)")
-            if not one.is_floating_point():
-                raise ValueError(f"{name} has type {one.dtype}; expected floating point values in [0, 1]")
-            if not one.isfinite().all() or one.min() < 0 or one.max() > 1:
-                raise ValueError(f"{name} has values in [{one.min():.3g}, {one.max():.3g}]; expected [0, 1]")
-            if min(one.shape[-2:]) < SMALLEST_SIDE:
-                size = "x".join(map(str, one.shape[-2:]))
-                raise ValueError(f"{name} is {size} pixels; both sides must be at least {SMALLEST_SIDE}")
-            tensors.append(one if one.ndim == 4 else one[None])
-        if len(sizes := {tensor.shape[-2:] for tensor in tensors}) > 1:
-            sizes = ", ".join("x".join(map(str, size)) for size in sorted(sizes))
-            raise ValueError(f"{name} holds images of sizes {sizes}; call the pipeline once per size")
-        return torch.cat(tensors).to(self._execution_device, torch.float32) * 2 - 1
+    def to_pixels_in(self, given: list, name: str) -> Tensor:
+        """Opened images as `(B, 3, H, W)` in [-1, 1] on the pipeline's device, float32."""
+        return to_batch(given, name, SMALLEST_SIDE).to(self._execution_device) * 2 - 1
 
     def encode_image(self, pixels: Tensor, fast: bool = False) -> BlurReading:
         """Features, blur tokens and kernels of pixels `(B, 3, H, W)` in [-1, 1]."""

@@ -52,26 +52,34 @@ def read_image(path: str | os.PathLike) -> Image.Image:
     Image.init()
     try:
         with Image.open(path, formats=[name for name in FORMATS if name in Image.OPEN]) as file:
-            frames = getattr(file, "n_frames", 1)
-            # Phones store a gain map or a second lens behind the photograph (MPO); the photograph comes first.
-            if frames > 1 and file.format != "MPO":
-                raise ValueError(f"it holds {frames} frames or pages; save the one you want as a PNG")
-            file.load()
-            try:
-                upright, exif = ImageOps.exif_transpose(file), _exif(file)
-            except Exception:  # damaged EXIF raises anything, too, but every viewer still shows the picture
-                warnings.warn(f"{path}: its EXIF is damaged and was left out", stacklevel=2)
-                upright, exif = file.copy(), b""
-            image = _plain_mode(upright)
-            kept = {"icc_profile": _icc(upright), "exif": exif}
-            image.info = {name: value for name, value in kept.items() if value}
-            return image
+            return upright(file)
     except UnidentifiedImageError:
         raise ValueError(f"{path} is not an image in a known format ({', '.join(FORMATS)})") from None
     except Image.DecompressionBombError as error:
         raise ValueError(f"{path} is too large to open safely: {error}") from None
     except Exception as error:  # Pillow's decoders raise anything on damaged files; each means the same to the user
         raise ValueError(f"{path} cannot be read as an image: {error}") from error
+
+
+def upright(image: Image.Image) -> Image.Image:
+    """A copy of any still PIL image as `read_image` gives them: turned by its EXIF, and in one of five modes.
+
+    Raises `ValueError` for an animation and for pixels that are not 8 or 16 bit.
+    """
+    frames = getattr(image, "n_frames", 1)
+    # Phones store a gain map or a second lens behind the photograph (MPO); the photograph comes first.
+    if frames > 1 and image.format != "MPO":
+        raise ValueError(f"it holds {frames} frames or pages; save the one you want as a PNG")
+    image.load()
+    try:
+        turned, exif = ImageOps.exif_transpose(image), _exif(image)
+    except Exception:  # damaged EXIF raises anything, too, but every viewer still shows the picture
+        warnings.warn(f"{getattr(image, 'filename', 'image')}: its EXIF is damaged and was left out", stacklevel=2)
+        turned, exif = image.copy(), b""
+    plain = _plain_mode(turned)
+    kept = {"icc_profile": _icc(turned), "exif": exif}
+    plain.info = {name: value for name, value in kept.items() if value}
+    return plain
 
 
 def _plain_mode(image: Image.Image) -> Image.Image:

@@ -1,0 +1,63 @@
+"""Whatever people pass as an image, or as several: paths, PIL images, arrays and tensors, and back to PIL."""
+
+import os
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+from bd_diff.data.images import read_image, to_image, to_tensor, upright
+
+
+def open_images(image) -> list[Image.Image | Tensor]:
+    """One image or several as a list: paths and PIL images as upright PIL images, arrays `(..., H, W, 3)` and tensors
+    `(..., 3, H, W)` as tensors. Raises `ValueError` for what cannot be read and for anything else.
+    """
+    opened = []
+    for one in image if isinstance(image, (list, tuple)) else [image]:
+        if isinstance(one, (str, os.PathLike)):
+            opened.append(read_image(one))
+        elif isinstance(one, Image.Image):
+            opened.append(upright(one))
+        elif isinstance(one, np.ndarray) and one.ndim >= 3:
+            opened.append(torch.from_numpy(np.ascontiguousarray(one)).movedim(-1, -3))
+        else:
+            opened.append(one)
+    return opened
+
+
+def to_batch(opened: list[Image.Image | Tensor], name: str = "image", smallest: int = 1) -> Tensor:
+    """Images from `open_images` as one batch `(B, 3, H, W)` float32 in [0, 1].
+
+    Raises `ValueError`, calling the argument `name`, for a wrong shape, type or range, a side below `smallest` pixels,
+    and sizes that differ.
+    """
+    if not opened:
+        raise ValueError(f"{name} is an empty list")
+    batches = [to_tensor(one) if isinstance(one, Image.Image) else one for one in opened]
+    for one in batches:
+        if not isinstance(one, Tensor) or one.ndim not in (3, 4) or one.shape[-3] != 3:
+            shape = tuple(one.shape) if hasattr(one, "shape") else type(one).__name__
+            raise ValueError(f"{name} is {shape}; expected a PIL image, a path, (H, W, 3) or (3, H, W)")
+        if not one.is_floating_point():
+            raise ValueError(f"{name} has type {one.dtype}; expected floating point values in [0, 1]")
+        if min(one.shape[-2:]) < smallest:
+            size = "x".join(map(str, one.shape[-2:]))
+            raise ValueError(f"{name} is {size} pixels; both sides must be at least {smallest}")
+        low, high = one.aminmax()
+        if not (low >= 0 and high <= 1):
+            raise ValueError(f"{name} has values in [{low:.3g}, {high:.3g}]; expected [0, 1]")
+    if len(sizes := {one.shape[-2:] for one in batches}) > 1:
+        listed = ", ".join("x".join(map(str, size)) for size in sorted(sizes))
+        raise ValueError(f"{name} holds images of sizes {listed}; call once per size")
+    device = batches[0].device
+    return torch.cat([one.reshape(-1, *one.shape[-3:]).to(device, torch.float32) for one in batches])
+
+
+def to_images(batch: Tensor, opened: list[Image.Image | Tensor]) -> list[Image.Image]:
+    """Results `(B, 3, H, W)` as PIL images, each of the mode of the PIL image it was made from, RGB otherwise."""
+    likes = []
+    for one in opened:
+        likes += [one] if isinstance(one, Image.Image) else [None] * (len(one) if one.ndim == 4 else 1)
+    return [to_image(pixels, like) for pixels, like in zip(batch, likes, strict=True)]
