@@ -6,7 +6,7 @@ protocol's business: `bd_diff.protocols`.
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, partial
 
 import torch
 import torch.nn.functional as F
@@ -197,6 +197,28 @@ def dists(a: Tensor, b: Tensor) -> Tensor:
     return network(a.float().clamp(0, 1), b.float().clamp(0, 1)).reshape(-1).double()
 
 
+@cache
+def reference_free_network(name: str) -> torch.nn.Module:
+    """A metric of pyiqa, or one sentence on why it is not to be had."""
+    try:
+        import pyiqa
+
+        return pyiqa.create_metric(name)
+    except Exception as error:
+        reason = " ".join(str(error).split())[:200]
+        raise ValueError(
+            f"{name} needs the package pyiqa (pip install pyiqa) and weights that it downloads on first use, and could "
+            f"not get them ({reason}); leave {name} out"
+        ) from error
+
+
+@torch.no_grad()
+def reference_free(name: str, images: Tensor, truths: Tensor) -> Tensor:
+    """NIQE, MUSIQ or CLIP-IQA of `images` by pyiqa; the truths are not looked at."""
+    check_pair(images, truths)
+    return reference_free_network(name).to(images.device)(images.float().clamp(0, 1)).reshape(-1).double()
+
+
 class FID:
     """Fréchet Inception distance (Heusel et al. 2017) between two sets of images, by torchmetrics; lower is better.
 
@@ -243,6 +265,9 @@ METRICS = {
     "gradient_ratio": Metric(gradient_energy_ratio, higher_is_better=None),
     "lpips": Metric(lpips, higher_is_better=False, downloads=True),
     "dists": Metric(dists, higher_is_better=False, downloads=True),
+    "niqe": Metric(partial(reference_free, "niqe"), higher_is_better=False, downloads=True),
+    "musiq": Metric(partial(reference_free, "musiq"), downloads=True),
+    "clipiqa": Metric(partial(reference_free, "clipiqa"), downloads=True),
 }
 
 

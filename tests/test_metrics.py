@@ -1,5 +1,7 @@
 """Metrics against scikit-image, scipy and torchmetrics."""
 
+import sys
+
 import numpy as np
 import pytest
 import torch
@@ -142,3 +144,16 @@ def test_weights_that_cannot_be_had_are_one_sentence(name, monkeypatch):
     with pytest.raises(ValueError, match=f"{name} needs ImageNet weights .* leave {name} out"):
         metrics.METRICS[name.lower()].compute(torch.zeros(1, 3, 64, 64), torch.zeros(1, 3, 64, 64))
     metrics.perceptual_network.cache_clear()
+
+
+def test_a_reference_free_metric_without_its_package_is_one_sentence(monkeypatch):
+    monkeypatch.setitem(sys.modules, "pyiqa", None)
+    metrics.reference_free_network.cache_clear()
+    with pytest.raises(ValueError, match="niqe needs the package pyiqa .* leave niqe out"):
+        metrics.METRICS["niqe"].compute(torch.zeros(1, 3, 64, 64), torch.zeros(1, 3, 64, 64))
+
+
+def test_fid_without_its_package_is_one_sentence(monkeypatch):
+    monkeypatch.setattr("torchmetrics.image.fid._TORCH_FIDELITY_AVAILABLE", False)
+    with pytest.raises(ValueError, match="FID needs torch-fidelity .* leave FID out"):
+        metrics.FID()

@@ -16,12 +16,13 @@ SHARP_COLUMNS = (*SHARP, "hq", "ground_truth")
 
 @dataclass(frozen=True)
 class Sample:
-    """One image or pair: `(3, H, W)` in [0, 1], or None for the side that is not there."""
+    """One image or pair: `(3, H, W)` in [0, 1], or None for the side that is not there; a kernel `(k, k)` if known."""
 
     name: str
     blurry: Tensor | None
     sharp: Tensor | None
     group: str = "all"
+    kernel: Tensor | None = None
 
 
 class Folder:
