@@ -282,3 +282,45 @@ def test_only_bd_diff_sees_kernels(bd_diff, network, photos, tmp_path, command):
     code, _, errors = bd_diff(command, *inputs, "--out", tmp_path / "out.png", "--model", network)
     assert code == 1
     in_one_line(errors, "UResNet", "only BD-Diff")
+
+
+def test_a_folder_of_every_kind_of_file_gives_a_result_or_one_sentence_for_each(
+    bd_diff, tiny_pipeline_folder, tmp_path
+):
+    folder = tmp_path / "kinds"
+    folder.mkdir()
+    scene = Image.effect_noise((32, 24), 60).convert("RGB")
+    turned = Image.Exif()
+    turned[0x0112] = 6
+    good = {"deep.png": "I;16", "press.jpg": "RGB", "flag.png": "RGB", "clear.png": "RGBA", "turned.jpg": "RGB"}
+    Image.fromarray(np.arange(24 * 32, dtype=np.uint16).reshape(24, 32) * 80).save(folder / "deep.png")
+    scene.convert("CMYK").save(folder / "press.jpg")
+    scene.convert("P").save(folder / "flag.png")
+    scene.convert("RGBA").save(folder / "clear.png")
+    scene.save(folder / "turned.jpg", exif=turned)
+    bad = {
+        "cut.jpg": "truncated",
+        "notes.png": "known format",
+        "dot.png": "1x1 pixels; both sides must be at least 8",
+        "strip.png": "3x2000 pixels; both sides must be at least 8",
+        "moving.gif": "2 frames",
+        "empty.png": "empty",
+    }
+    scene.resize((200, 200)).save(folder / "cut.jpg")
+    (folder / "cut.jpg").write_bytes((folder / "cut.jpg").read_bytes()[:3000])
+    (folder / "notes.png").write_text("not a photograph")
+    Image.new("RGB", (1, 1)).save(folder / "dot.png")
+    Image.new("RGB", (2000, 3)).save(folder / "strip.png")
+    scene.save(folder / "moving.gif", save_all=True, append_images=[scene.rotate(90)])
+    (folder / "empty.png").touch()
+
+    code, printed, errors = bd_diff("deblur", folder, "--out", tmp_path / "out", "--model", tiny_pipeline_folder)
+    assert code == 1 and "5 deblurred" in printed and "6 failed" in printed
+    lines = [line for line in errors.splitlines() if "error: " in line]
+    assert len(lines) == len(bad)
+    for name, reason in bad.items():
+        assert any(str(folder / name) in line and reason in line for line in lines)
+    assert names(tmp_path / "out") == sorted(good)
+    for name, mode in good.items():
+        result = Image.open(tmp_path / "out" / name)
+        assert result.mode == mode and result.size == ((24, 32) if name == "turned.jpg" else (32, 24))
