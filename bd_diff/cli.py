@@ -6,6 +6,7 @@ import typer
 
 from bd_diff.commands.data import data
 from bd_diff.commands.deblur import deblur
+from bd_diff.commands.evaluate import compare, evaluate
 from bd_diff.commands.kernel import kernel
 from bd_diff.commands.sample import sample
 from bd_diff.commands.synth import synth
@@ -17,6 +18,7 @@ COMMANDS = [
     kernel,
     sample,
     synth,
+    compare,
 ]
 
 app = typer.Typer(
@@ -27,6 +29,7 @@ app = typer.Typer(
 )
 for command in COMMANDS:
     app.command()(command)
+app.command("eval")(evaluate)
 app.add_typer(data, name="data")
 
 

@@ -1,0 +1,114 @@
+"""`bd-diff eval` and `bd-diff compare`: figures under a named protocol, and figures side by side."""
+
+from functools import partial
+from itertools import islice
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from bd_diff.commands.options import Fast, Overwrite, Seed, Steps
+
+EXPLAIN = "A model (folder or hub id), a folder of results, or input, wiener or richardson-lucy."
+
+
+def evaluate(
+    entry: Annotated[str, typer.Argument(help=EXPLAIN)],
+    data: Annotated[str, typer.Option(help="A folder of pairs, a hub data set, or sharp photographs (blur-families).")],
+    protocol: Annotated[
+        str, typer.Option(help="rgb, blur-families, gopro-rgb, hide, realblur-ecc, extreme, y-channel.")
+    ] = "rgb",
+    out: Annotated[
+        Path | None, typer.Option(help="A folder for card.json, images.csv, report.html, report.png.")
+    ] = None,
+    split: Annotated[str, typer.Option(help="train, val or test, where the data has them.")] = "test",
+    layout: Annotated[
+        str | None, typer.Option(help="Take the folder as this layout instead of recognising it.")
+    ] = None,
+    names: Annotated[
+        Path | None, typer.Option(help="blur-families: a text file that lists the photographs to use.")
+    ] = None,
+    limit: Annotated[int | None, typer.Option(min=1, help="Only so many images (blur-families: photographs).")] = None,
+    metric: Annotated[list[str] | None, typer.Option(help="Further metrics: ms_ssim, lpips, dists, niqe, ...")] = None,
+    fid: Annotated[bool, typer.Option("--fid", help="FID of all results together.")] = False,
+    kernel: Annotated[Path | None, typer.Option(help="An image of the kernel for wiener and richardson-lucy.")] = None,
+    steps: Steps = None,
+    strength: Annotated[float | None, typer.Option(min=0, max=1, help="0 gives the photograph back, 1 is all.")] = None,
+    fast: Fast = False,
+    seed: Seed = 0,
+    skip_bad: Annotated[bool, typer.Option("--skip-bad", help="Name unreadable images and go on.")] = False,
+    save_images: Annotated[bool, typer.Option("--save-images", help="Write the results to OUT/images, too.")] = False,
+    overwrite: Overwrite = False,
+) -> None:
+    """Score a model, results or a baseline: a table here, and with --out a result card and a report."""
+    if out is not None and (out / "card.json").exists() and not overwrite:
+        raise ValueError(f"{out} already holds a result card; pass --overwrite or another --out")
+    if save_images and out is None:
+        raise ValueError("--save-images needs --out, the folder to write to")
+    if names is not None and protocol != "blur-families":
+        raise ValueError("--names goes with --protocol blur-families only; use --split, --layout or --limit")
+
+    from accelerate import PartialState
+    from tqdm import tqdm
+
+    from bd_diff import evaluate as evaluation
+    from bd_diff.card import Data, make_card, result_table, write_card
+    from bd_diff.data.folders import open_data
+    from bd_diff.data.images import save_image, to_image
+    from bd_diff.entries import open_entry
+    from bd_diff.metrics import FID, check_metrics
+    from bd_diff.protocols import find_protocol
+    from bd_diff.report import write_report
+
+    rules, extra = find_protocol(protocol), tuple(dict.fromkeys(("gmsd", *(metric or []))))
+    check_metrics(extra)
+    state = PartialState()
+    settings = {"num_inference_steps": steps, "strength": strength, "fast": fast}
+    chosen = open_entry(entry, kernel, seed, **settings)
+    if protocol == "blur-families":
+        source = Data(Path(data).name, "photographs", "all", names and names.name, limit)
+        start = partial(evaluation.family_cases, data, names, seed, limit=limit)
+    else:
+        opened = open_data(data, split, layout)
+        source = Data(
+            str(opened.root) if opened.layout == "hub" else Path(data).name, opened.layout, split, None, limit
+        )
+        start = lambda: islice(evaluation.paired_cases(opened), limit)  # noqa: E731
+    total = None if source.layout == "hub" else sum(1 for _ in start())  # counting a hub data set would download it
+
+    def keep(sample, result) -> None:
+        save_image(to_image(result), out / "images" / f"{sample.name}.png")
+
+    distance = FID() if fid else None
+    with tqdm(start(), unit="image", total=total, disable=None if state.is_main_process else True) as cases:
+        rows, bad = evaluation.evaluate(chosen, cases, rules, extra, skip_bad, distance, keep if save_images else None)
+    figures = {"fid": distance.compute()} if distance else {}
+    if not state.is_main_process:
+        return
+    card = make_card(chosen, protocol, source, rows, bad, seed, **figures)
+    for reason in bad:
+        print(f"skipped: {reason}")
+    print(result_table(card))
+    for name, value in figures.items():
+        print(f"{name.upper()} {value:.3f}")
+    if out is not None:
+        write_card(card, rows, out)
+        write_report(card, rows, chosen, lambda index: next(islice(start(), index, None))[1](), out)
+        print(f"card.json, images.csv, report.html and report.png are in {out}")
+
+
+def compare(
+    cards: Annotated[list[Path], typer.Argument(metavar="CARD", help="Result cards, or the folders they are in.")],
+    out: Annotated[Path | None, typer.Option(help="Write the table to this Markdown file, too.")] = None,
+    anyway: Annotated[bool, typer.Option("--anyway", help="Even if protocols or images differ.")] = False,
+) -> None:
+    """Several result cards side by side, as a Markdown table."""
+    from bd_diff.card import compare as compare_cards
+    from bd_diff.card import read_card
+    from bd_diff.data.images import replacing
+
+    table = compare_cards([read_card(card) for card in cards], anyway)
+    print(table)
+    if out is not None:
+        with replacing(out) as part:
+            part.write_text(table + "\n")

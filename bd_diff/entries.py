@@ -1,0 +1,128 @@
+"""What can be evaluated: the models of the project, folders of results, and baselines that need no training."""
+
+import hashlib
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from bd_diff.blur.kernels import blur, normalize
+from bd_diff.data.folders import Sample
+from bd_diff.data.images import EXTENSIONS, read_image, to_tensor
+from bd_diff.metrics import luminance
+from bd_diff.models.blur_operator import extend, wiener
+
+WIENER_NOISE = 0.01  # the middle of the three levels of `bd_diff.models.blur_operator.wiener`
+RICHARDSON_LUCY_STEPS = 30
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A row of a table: `restore(sample) -> (3, H, W)` in [0, 1]; `weights` is the SHA-256 of what it was made from."""
+
+    name: str
+    restore: Callable[[Sample], Tensor]
+    weights: str | None = None
+    settings: dict = field(default_factory=dict)
+
+
+def open_entry(name: str, kernel: Path | None = None, seed: int = 0, **settings) -> Entry:
+    """The entry called `input`, `wiener` or `richardson-lucy`, a folder of results, or a model (folder or hub id).
+
+    The two deconvolutions take the kernel of the file, or the true one where the data knows it. `settings` are those of
+    a model's call. Raises `ValueError` for a kernel or settings that the entry has no use for.
+    """
+    deconvolutions = {"wiener": deconvolve_wiener, "richardson-lucy": deconvolve_richardson_lucy}
+    settings = {key: value for key, value in settings.items() if value is not None and value is not False}
+    is_model = name not in {"input", *deconvolutions} and not holds_results(Path(name))
+    if settings and not is_model:
+        raise ValueError(f"{name} has no setting {', '.join(settings)}; only models have")
+    if kernel is not None and name not in deconvolutions:
+        raise ValueError(f"{name} takes no kernel; wiener and richardson-lucy do")
+    if name == "input":
+        return Entry(name, lambda sample: sample.blurry)
+    if name in deconvolutions:
+        given = read_kernel(kernel) if kernel else None
+        return Entry(name, lambda sample: deconvolutions[name](sample, given), digest([kernel]) if kernel else None)
+    return open_model(name, seed, settings) if is_model else open_results(Path(name))
+
+
+def holds_results(folder: Path) -> bool:
+    """Whether this is a folder of images and not of a model."""
+    return folder.is_dir() and not (folder / "model_index.json").exists() and not (folder / "config.json").exists()
+
+
+def open_model(name: str, seed: int, settings: dict) -> Entry:
+    """A model behind the one interface of `bd_diff.restore`; every image gets the same starting noise."""
+    from bd_diff.commands.options import call_settings, load_system
+    from bd_diff.model_folder import find_folder
+
+    folder = find_folder(name)
+    restorer = load_system(str(folder))
+
+    def restore(sample: Sample) -> Tensor:
+        return restorer(sample.blurry[None], **call_settings(restorer, seed, **settings))[0].float().cpu()
+
+    return Entry(folder.name, restore, digest(sorted(folder.rglob("*.safetensors"))), {"seed": seed, **settings})
+
+
+def open_results(folder: Path) -> Entry:
+    """Results that something else wrote, found by a sample's name: `scene/1.png`, `scene_1.png` or `1.png`."""
+
+    def restore(sample: Sample) -> Tensor:
+        names = (sample.name, sample.name.replace("/", "_"), Path(sample.name).name)
+        for path in (folder / f"{name}{ending}" for name in names for ending in EXTENSIONS):
+            if path.is_file():
+                return to_tensor(read_image(path))
+        raise ValueError(
+            f"{folder} has no result for {sample.name}; it would be called {names[0]}.png or {names[1]}.png"
+        )
+
+    return Entry(folder.name, restore)
+
+
+def known_kernel(sample: Sample, given: Tensor | None) -> Tensor:
+    """The given kernel, or else the sample's own; `(1, k, k)`."""
+    if given is None and sample.kernel is None:
+        raise ValueError(f"the kernel of {sample.name} is not known; give one with --kernel")
+    return (sample.kernel if given is None else given)[None]
+
+
+def deconvolve_wiener(sample: Sample, given: Tensor | None) -> Tensor:
+    """Wiener deconvolution by the known kernel."""
+    return wiener(sample.blurry[None], known_kernel(sample, given), (WIENER_NOISE,))[0, 0].clamp(0, 1)
+
+
+def deconvolve_richardson_lucy(sample: Sample, given: Tensor | None) -> Tensor:
+    """Richardson (1972) and Lucy (1974): 30 multiplicative steps, on an image reflected beyond its borders."""
+    kernel = known_kernel(sample, given)
+    reach = kernel.shape[-1] // 2
+    blurry = extend(sample.blurry[None], reach, reach, reach, reach).clamp_min(1e-4)
+    estimate = blurry
+    for _ in range(RICHARDSON_LUCY_STEPS):
+        ratio = blurry / blur(estimate, kernel, "replicate").clamp_min(1e-4)
+        estimate = (estimate * blur(ratio, kernel.flip(-2, -1), "replicate")).clamp_min(1e-4)
+    return estimate[0, :, reach:-reach, reach:-reach].clamp(0, 1)
+
+
+def read_kernel(path: Path) -> Tensor:
+    """A kernel `(k, k)` from an image file: its luminance, made square and odd by zeros, summing to one."""
+    values = luminance(to_tensor(read_image(path))[None])[0, 0]
+    if not values.any():
+        raise ValueError(f"{path} is black; a kernel needs some light")
+    height, width = values.shape
+    side = max(height, width) // 2 * 2 + 1
+    kernel = torch.zeros(side, side)
+    top, left = (side - height) // 2, (side - width) // 2
+    kernel[top : top + height, left : left + width] = values
+    return normalize(kernel)
+
+
+def digest(paths: list[Path]) -> str:
+    """SHA-256 of the files' contents, in order."""
+    total = hashlib.sha256()
+    for path in paths:
+        total.update(path.read_bytes())
+    return total.hexdigest()
