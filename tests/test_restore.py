@@ -122,6 +122,17 @@ def test_a_folder_that_is_not_there_is_named(tmp_path):
     refused(tmp_path / "nowhere", "not a model folder")
 
 
+def test_an_id_of_the_hub_is_fetched_and_a_failure_told_in_one_sentence(folders, monkeypatch):
+    def snapshot(name, **_):
+        if name != "someone/uresnet":
+            raise ConnectionError("no such model\nlook elsewhere")
+        return str(folders / "uresnet")
+
+    monkeypatch.setattr("huggingface_hub.snapshot_download", snapshot)
+    assert load("someone/uresnet", device="cpu").name == "UResNet"
+    refused("someone/nothing", "neither a folder nor a model the hub gives: no such model")
+
+
 def test_a_folder_without_a_model_is_named(tmp_path):
     refused(tmp_path, "model_index.json")
 
