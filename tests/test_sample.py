@@ -22,7 +22,7 @@ def test_there_are_real_photographs_and_three_with_their_truth():
 @pytest.mark.parametrize("path", list_images(command.SAMPLES / "sharp"), ids=lambda path: path.stem)
 def test_the_truth_is_the_same_picture_and_sharper(path):
     sharp, blurry = (to_tensor(read_image(command.SAMPLES / kind / path.name))[None] for kind in ("sharp", "blurry"))
-    assert 15 < psnr(blurry, sharp).item() < 38
+    assert 14 < psnr(blurry, sharp).item() < 42
     gradients = [torch.diff(images, dim=-1).square().mean() for images in (sharp, blurry)]
     assert gradients[0] > 1.2 * gradients[1]
 
