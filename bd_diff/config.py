@@ -4,6 +4,7 @@ import argparse
 import dataclasses
 import difflib
 import inspect
+import re
 import types
 import typing
 from pathlib import Path
@@ -147,4 +148,6 @@ def construct(cls: type, values: dict[str, Any], where: str) -> Any:
             near = difflib.get_close_matches(str(name), known, 1)
             hint = f"did you mean {near[0]}?" if near else f"known are {', '.join(known)}"
             raise ValueError(f"{where}: {cls.__name__} has no {name}; {hint}")
+        if isinstance(values[name], str) and re.fullmatch(r"[+-]?\d+(\.\d*)?e[+-]?\d+", values[name]):
+            raise ValueError(f"{where}: {name} is the text {values[name]!r}; write 1.0e-4, YAML reads 1e-4 as text")
     return cls(**values)

@@ -33,7 +33,8 @@ class JointObjective(nn.Module):
     | back_translation| y'             | none             | x, where y' = x with the blur of y        |
 
     x sharp, k a synthetic blur, y an unpaired blurry photograph of the target domain. Tasks on y are there when the batch
-    has `target`. `weights` gives each task's share of the loss; a task of weight 0 is left out.
+    has `target`. `weights` gives each task's share of the loss; a task of weight 0 is left out. `transfer_rows` and
+    `target_rows` of a batch take part in transfer and in the tasks on y.
     """
 
     def __init__(
@@ -44,6 +45,7 @@ class JointObjective(nn.Module):
         families: dict[str, float],
         noise: float = 2 / 255,
         transfer_rows: int = 2,
+        target_rows: int = 1,
         back_translation_from: int = 0,
         residual: bool = True,
     ):
@@ -52,7 +54,8 @@ class JointObjective(nn.Module):
         if unknown:
             raise ValueError(f"there is no task {', '.join(sorted(unknown))} to weigh")
         self.networks, self.scheduler, self.weights, self.families = networks, scheduler, weights, families
-        self.noise, self.transfer_rows, self.back_translation_from = noise, transfer_rows, back_translation_from
+        self.noise, self.transfer_rows, self.target_rows = noise, transfer_rows, target_rows
+        self.back_translation_from = back_translation_from
         self.residual = residual
         self.register_buffer("steps", torch.zeros((), dtype=torch.long))
         self.vae = networks["vae"]
@@ -78,7 +81,7 @@ class JointObjective(nn.Module):
             ),
         }
         if "target" in batch:
-            losses |= self.target_tasks(batch["target"] * 2 - 1, sharp, generator)
+            losses |= self.target_tasks(batch["target"][: self.target_rows] * 2 - 1, sharp, generator)
         losses["loss"] = sum(self.weights[task] * loss for task, loss in losses.items() if self.weights.get(task))
         self.steps += self.training
         return losses

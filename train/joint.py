@@ -8,9 +8,11 @@ from typing import Any
 import torch
 from torch import nn
 
-from bd_diff.config import RunConfig, load_config
+from bd_diff.blur.kernels import SIZE
+from bd_diff.config import RunConfig, construct, load_config
 from bd_diff.data.batches import JointSamples, SharpCrops, collate_joint, read_photographs
 from bd_diff.data.kernel_bank import read_bank
+from bd_diff.data.procedural import ProceduralImages
 from bd_diff.objective import JointObjective
 from bd_diff.training import Turn, fit, report, start
 from bd_diff.validation import Validation
@@ -39,7 +41,8 @@ class JointConfig:
     weights: dict[str, float]  # of the tasks, see bd_diff.objective
     families: dict[str, float]  # shares of the synthetic blurs, see bd_diff.blur.synthesis
     noise: float = 2 / 255
-    transfer_rows: int = 2
+    transfer_rows: int = 2  # of a batch
+    target_rows: int = 1  # of a batch
     back_translation_from: int = 0  # step
     start_from: str | None = None  # pipeline folder to begin with instead of random weights
     data: DataConfig = field(default_factory=DataConfig)
@@ -59,19 +62,26 @@ def main(arguments: list[str]) -> None:
         families=config.families,
         noise=config.noise,
         transfer_rows=config.transfer_rows,
+        target_rows=config.target_rows,
         back_translation_from=config.back_translation_from,
         residual=pipeline.config.residual,
     )
+    trained = [parameter for parameter in objective.parameters() if parameter.requires_grad]
+    optimizer = construct(torch.optim.AdamW, {"params": trained} | config.optimizer, "optimizer")
     if run.dry_run:
         return report(config, networks)
     accelerator = start(run)
-    crops = SharpCrops(read_photographs(data.sharp, data.exclude, skip_smaller_than=data.crop + 32), data.crop + 32, run.seed)
+    wide = data.crop + SIZE - 1  # so that every pixel's blur is real
+    if data.sharp:
+        photographs = read_photographs(data.sharp, data.exclude, skip_smaller_than=wide)
+        crops = SharpCrops(photographs, wide, run.seed)
+    else:
+        crops = ProceduralImages(wide, run.seed)
     targets = read_photographs(data.target, skip_smaller_than=data.crop) if data.target else None
     samples = JointSamples(crops, data.crop, targets, read_bank(data.bank) if data.bank else None)
     validation = None
-    if data.exclude:
+    if data.sharp and data.exclude:
         validation = Validation(pipeline, data.sharp, data.exclude, data.validation_photographs, Path(run.folder))
-    optimizer = torch.optim.AdamW([p for p in objective.parameters() if p.requires_grad], **config.optimizer)
     fit(
         accelerator,
         [Turn(objective, optimizer)],

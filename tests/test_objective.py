@@ -1,0 +1,192 @@
+"""The task table: what each task sees, that every network takes part, and that training goes down, stops and resumes."""
+
+import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from torch import nn
+
+from bd_diff.blur.kernels import delta, gaussian, line, shake
+from bd_diff.conditioning import clean_latents, prediction_target
+from bd_diff.data.batches import JointSamples, SharpCrops, collate_joint, seeded
+from bd_diff.data.images import save_image, to_image
+from bd_diff.data.kernel_bank import build_bank, read_bank
+from bd_diff.data.procedural import procedural_image
+from bd_diff.objective import JointObjective, kernel_loss
+from bd_diff.training import newest_checkpoint
+from bd_diff.variants import build_pipeline
+from tests.conftest import TINY
+from train import joint
+
+WEIGHTS = {"kernel": 0.5, "deblur": 1.0, "transfer": 0.2, "cross_crop": 0.1, "reconstruction": 0.1, "back_translation": 0.1}
+FAMILIES = {"delta": 0.1, "gaussian": 0.3, "line": 0.3, "shake": 0.3}
+ROOT = Path(__file__).parents[1]
+
+
+def make_objective(**settings):
+    torch.manual_seed(0)
+    pipeline = build_pipeline(TINY)
+    networks = nn.ModuleDict({name: part for name, part in pipeline.components.items() if isinstance(part, nn.Module)})
+    networks["vae"].requires_grad_(False)
+    return JointObjective(networks.train(), pipeline.scheduler, **({"weights": WEIGHTS, "families": FAMILIES} | settings))
+
+
+@pytest.fixture(scope="module")
+def photographs():
+    return [(procedural_image(140, seeded(index)) * 255).byte() for index in range(3)]
+
+
+@pytest.fixture(scope="module")
+def bank(photographs, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("bank")
+    large = [nn.functional.interpolate(p[None].float(), (230, 230))[0].byte() for p in photographs]
+    build_bank(large, folder, count=8, families=FAMILIES, window=192)
+    return folder
+
+
+def batch(photographs, bank=None, targets=None, size=4):
+    samples = JointSamples(SharpCrops(photographs, 96, 0), 64, targets, bank)
+    return collate_joint([samples[index] for index in range(size)])
+
+
+def test_every_parameter_gets_a_gradient_with_and_without_bank_and_target(photographs, bank):
+    for given in ({}, {"bank": read_bank(bank), "targets": photographs}):
+        objective = make_objective()
+        for zero in (objective.networks["unet"].leave.weight, objective.networks["blur_decoder"].to_logits.weight):
+            nn.init.normal_(zero, std=0.02)
+        losses = objective(batch(photographs, **given), seeded(1))
+        losses["loss"].backward()
+        trained = [(name, p) for name, p in objective.named_parameters() if p.requires_grad]
+        assert [name for name, p in trained if p.grad is None] == []
+        assert ("cross_crop" in losses) == ("targets" in given)
+        assert all(loss.isfinite() for loss in losses.values())
+
+
+def test_the_loss_is_the_weighted_sum_of_the_tasks(photographs):
+    losses = make_objective()(batch(photographs, targets=photographs), seeded(1))
+    total = sum(WEIGHTS[task] * loss for task, loss in losses.items() if task != "loss")
+    assert torch.allclose(losses["loss"], total)
+
+
+def test_the_same_generator_gives_the_same_losses(photographs):
+    objective, given = make_objective(), batch(photographs)
+    assert torch.equal(objective(given, seeded(7))["loss"], objective(given, seeded(7))["loss"])
+    assert not torch.equal(objective(given, seeded(7))["loss"], objective(given, seeded(8))["loss"])
+
+
+def test_back_translation_waits_for_its_step(photographs):
+    waiting = make_objective(back_translation_from=2)
+    given = batch(photographs, targets=photographs)
+    values = [waiting(given, seeded(1))["back_translation"].item() for _ in range(4)]
+    assert values[0] == values[1] == 0 and values[2] > 0 and values[3] > 0
+
+
+def test_an_unknown_task_is_named():
+    with pytest.raises(ValueError, match="there is no task deblurr to weigh"):
+        make_objective(weights={"deblurr": 1.0})
+
+
+def test_a_few_steps_on_one_batch_lower_the_loss(photographs):
+    objective, given = make_objective(), batch(photographs)
+    optimizer = torch.optim.AdamW([p for p in objective.parameters() if p.requires_grad], lr=3e-3)
+    values = []
+    for _ in range(25):
+        losses = objective(given, seeded(3))
+        optimizer.zero_grad()
+        losses["loss"].backward()
+        optimizer.step()
+        values.append(losses["loss"].item())
+    assert values[-1] < 0.8 * values[0]
+
+
+def test_kernel_loss_is_zero_for_the_true_kernel_and_sees_a_mirrored_one():
+    true = shake(torch.tensor([16.0]), torch.Generator().manual_seed(0))
+    assert kernel_loss(true, true) < 1e-3
+    assert kernel_loss(true.flip(1, 2), true) > 0.2
+    soft, softer = gaussian(torch.tensor([2.0])), gaussian(torch.tensor([2.5]))
+    assert kernel_loss(soft, softer) < kernel_loss(delta(1), softer)
+    assert kernel_loss(line(torch.tensor([9.0]), torch.tensor([0.0])), true) > kernel_loss(soft, softer)
+
+
+@pytest.mark.parametrize("prediction_type", ["sample", "epsilon", "v_prediction"])
+def test_clean_latents_undo_what_the_prediction_target_says(prediction_type):
+    scheduler = build_pipeline(TINY | {"scheduler": {"prediction_type": prediction_type}}).scheduler
+    clean, noise = torch.randn(2, 4, 8, 8), torch.randn(2, 4, 8, 8)
+    timesteps = torch.tensor([10, 700])
+    noisy = scheduler.add_noise(clean, noise, timesteps)
+    perfect = prediction_target(scheduler, clean, noise, timesteps)
+    assert torch.allclose(clean_latents(scheduler, perfect, noisy, timesteps), clean, atol=1e-4)
+
+
+def test_a_sample_depends_on_its_index_alone(photographs):
+    samples = JointSamples(SharpCrops(photographs, 96, 0), 64, photographs)
+    again = JointSamples(SharpCrops(photographs, 96, 0), 64, photographs)
+    backwards = [again[index] for index in (5, 3)]
+    assert torch.equal(samples[3]["sharp"], backwards[1]["sharp"])
+    assert torch.equal(samples[3]["target"], backwards[1]["target"])
+    assert not torch.equal(samples[3]["sharp"], samples[5]["sharp"])
+
+
+def test_the_bank_is_kept_when_building_goes_on_and_banked_samples_come_first(photographs, bank):
+    (first,) = sorted(bank.glob("*.safetensors"))
+    before = first.stat().st_mtime_ns
+    build_bank([p.repeat(1, 2, 2) for p in photographs], bank, count=8, families=FAMILIES, window=192)
+    assert first.stat().st_mtime_ns == before
+    read = read_bank(bank)
+    assert read["blurry"].shape == (8, 3, 192, 192) and read["evidence"].shape == (8, 2, 33, 33)
+    together = batch(photographs, bank=read)
+    assert together["sharp"].shape == (4, 3, 96, 96) and together["bank_kernel"].shape == (2, 33, 33)
+    with pytest.raises(ValueError, match="holds no kernel bank"):
+        read_bank(bank / "nowhere")
+
+
+def command(folder, *overrides):
+    config = ROOT / "configs/bd_diff_tiny/smoke.yaml"
+    return [sys.executable, str(ROOT / "train/joint.py"), "--config", str(config), f"run.folder={folder}", *overrides]
+
+
+def test_a_training_killed_at_any_moment_resumes_to_the_same_weights_bit_for_bit(photographs, tmp_path):
+    (tmp_path / "target").mkdir()
+    for index, photograph in enumerate(photographs):
+        save_image(to_image(photograph / 255), tmp_path / f"target/{index}.png")
+    given = [f"data.target={tmp_path / 'target'}", "run.steps=8", "run.save_minutes=0"]
+    subprocess.run(command(tmp_path / "whole", *given), check=True, cwd=ROOT)
+    running = subprocess.Popen(command(tmp_path / "parts", *given), cwd=ROOT)
+    while newest_checkpoint(tmp_path / "parts") is None and running.poll() is None:
+        time.sleep(0.05)
+    running.send_signal(signal.SIGKILL)
+    assert running.wait() == -signal.SIGKILL
+    again = subprocess.run(command(tmp_path / "parts", *given), capture_output=True, text=True, cwd=ROOT)
+    assert again.returncode == 1 and "already holds a training; pass --resume" in again.stderr
+    assert "Traceback" not in again.stderr
+    subprocess.run(command(tmp_path / "parts", *given, "--resume"), check=True, cwd=ROOT)
+    paths = sorted(path.relative_to(tmp_path / "whole") for path in tmp_path.glob("whole/pipeline/*/*.safetensors"))
+    assert len(paths) == 6
+    for path in paths:
+        expected, found = load_file(tmp_path / "whole" / path), load_file(tmp_path / "parts" / path)
+        assert all(torch.equal(expected[name], found[name]) for name in expected)
+
+
+def test_the_dry_run_prints_sizes_and_stops(tmp_path):
+    done = subprocess.run(command(tmp_path / "run", "--dry-run"), capture_output=True, text=True, cwd=ROOT, check=True)
+    assert "blur_qformer" in done.stdout and "frozen" in done.stdout and not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("run.stepz=3", "there is no stepz; did you mean steps?"),
+        ("data.sharp=nowhere", "nowhere"),
+        ("networks.unet.widht=3", "NAFUNet has no widht; did you mean width?"),
+        ("optimizer.lr=1e-3", "optimizer"),
+    ],
+)
+def test_a_wrong_configuration_is_one_line_that_names_the_key(override, message, tmp_path):
+    with pytest.raises((ValueError, OSError), match=re.escape(message)):
+        joint.main(command(tmp_path / "run", override)[2:])
