@@ -8,6 +8,7 @@ from bd_diff.commands.data import data
 from bd_diff.commands.deblur import deblur
 from bd_diff.commands.evaluate import compare, evaluate
 from bd_diff.commands.kernel import kernel
+from bd_diff.commands.probe import probe
 from bd_diff.commands.sample import sample
 from bd_diff.commands.synth import synth
 from bd_diff.commands.transfer import transfer
@@ -19,6 +20,7 @@ COMMANDS = [
     sample,
     synth,
     compare,
+    probe,
 ]
 
 app = typer.Typer(

@@ -28,25 +28,46 @@ class Entry:
     settings: dict = field(default_factory=dict)
 
 
-def open_entry(name: str, kernel: Path | None = None, seed: int = 0, **settings) -> Entry:
+def open_entry(
+    name: str, kernel: Path | None = None, seed: int = 0, kernel_from: str | None = None, **settings
+) -> Entry:
     """The entry called `input`, `wiener` or `richardson-lucy`, a folder of results, or a model (folder or hub id).
 
-    The two deconvolutions take the kernel of the file, or the true one where the data knows it. `settings` are those of
-    a model's call. Raises `ValueError` for a kernel or settings that the entry has no use for.
+    The two deconvolutions take the kernel of the file `kernel`, or the one that the BD-Diff model `kernel_from` sees (with
+    `fast=True`, without its search), or the true one where the data knows it. `settings` are those of a model's call.
+    Raises `ValueError` for a kernel or settings that the entry has no use for.
     """
     deconvolutions = {"wiener": deconvolve_wiener, "richardson-lucy": deconvolve_richardson_lucy}
     settings = {key: value for key, value in settings.items() if value is not None and value is not False}
     is_model = name not in {"input", *deconvolutions} and not holds_results(Path(name))
-    if settings and not is_model:
-        raise ValueError(f"{name} has no setting {', '.join(settings)}; only models have")
-    if kernel is not None and name not in deconvolutions:
+    if unused := set(settings) - ({"fast"} if kernel_from else set()) if not is_model else set():
+        raise ValueError(f"{name} has no setting {', '.join(sorted(unused))}; only models have")
+    if (kernel or kernel_from) and name not in deconvolutions:
         raise ValueError(f"{name} takes no kernel; wiener and richardson-lucy do")
     if name == "input":
         return Entry(name, lambda sample: sample.blurry)
     if name in deconvolutions:
-        given = read_kernel(kernel) if kernel else None
-        return Entry(name, lambda sample: deconvolutions[name](sample, given), digest([kernel]) if kernel else None)
+        find, weights = kernel_source(kernel, kernel_from, **settings)
+        return Entry(name, lambda sample: deconvolutions[name](sample, find(sample)), weights, settings)
     return open_model(name, seed, settings) if is_model else open_results(Path(name))
+
+
+def kernel_source(
+    kernel: Path | None, kernel_from: str | None, fast: bool = False
+) -> tuple[Callable[[Sample], Tensor], str | None]:
+    """`sample -> kernel (1, k, k)`, and the SHA-256 of the file or weights it comes from."""
+    if kernel:
+        given = read_kernel(kernel)[None]
+        return lambda sample: given, digest([kernel])
+    if kernel_from:
+        from bd_diff.commands.options import load_pipeline
+        from bd_diff.model_folder import find_folder
+
+        folder = find_folder(kernel_from)
+        pipeline = load_pipeline(str(folder)).pipeline
+        weights = digest(sorted(folder.rglob("*.safetensors")))
+        return lambda sample: pipeline.estimate_kernel(sample.blurry[None], fast).cpu(), weights
+    return true_kernel, None
 
 
 def holds_results(folder: Path) -> bool:
@@ -83,21 +104,20 @@ def open_results(folder: Path) -> Entry:
     return Entry(folder.name, restore)
 
 
-def known_kernel(sample: Sample, given: Tensor | None) -> Tensor:
-    """The given kernel, or else the sample's own; `(1, k, k)`."""
-    if given is None and sample.kernel is None:
-        raise ValueError(f"the kernel of {sample.name} is not known; give one with --kernel")
-    return (sample.kernel if given is None else given)[None]
+def true_kernel(sample: Sample) -> Tensor:
+    """The kernel `(1, k, k)` that blurred the sample, where that is known."""
+    if sample.kernel is None:
+        raise ValueError(f"the kernel of {sample.name} is not known; give one with --kernel or --kernel-from")
+    return sample.kernel[None]
 
 
-def deconvolve_wiener(sample: Sample, given: Tensor | None) -> Tensor:
-    """Wiener deconvolution by the known kernel."""
-    return wiener(sample.blurry[None], known_kernel(sample, given), (WIENER_NOISE,))[0, 0].clamp(0, 1)
+def deconvolve_wiener(sample: Sample, kernel: Tensor) -> Tensor:
+    """Wiener deconvolution by a kernel `(1, k, k)`."""
+    return wiener(sample.blurry[None], kernel, (WIENER_NOISE,))[0, 0].clamp(0, 1)
 
 
-def deconvolve_richardson_lucy(sample: Sample, given: Tensor | None) -> Tensor:
+def deconvolve_richardson_lucy(sample: Sample, kernel: Tensor) -> Tensor:
     """Richardson (1972) and Lucy (1974): 30 multiplicative steps, on an image reflected beyond its borders."""
-    kernel = known_kernel(sample, given)
     reach = kernel.shape[-1] // 2
     blurry = extend(sample.blurry[None], reach, reach, reach, reach).clamp_min(1e-4)
     estimate = blurry

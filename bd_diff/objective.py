@@ -58,7 +58,6 @@ class JointObjective(nn.Module):
         self.back_translation_from = back_translation_from
         self.residual = residual
         self.register_buffer("steps", torch.zeros((), dtype=torch.long))
-        self.vae = networks["vae"]
 
     def forward(self, batch: dict[str, Tensor], generator: Generator) -> dict[str, Tensor]:
         sharp, blurry, kernels, seen = self.synthesize(batch, generator)
@@ -176,7 +175,7 @@ class JointObjective(nn.Module):
     def produce(self, wanted, guesses, structure, blur_tokens, strength: float, generator: Generator) -> Tensor:
         """Denoising loss: mean absolute error of the prediction at random timesteps, half of them the last one."""
         start, seen = self.start(guesses)
-        clean = to_latents(self.vae, wanted) - start
+        clean = to_latents(self.networks["vae"], wanted) - start
         last = self.scheduler.config.num_train_timesteps - 1
         timesteps = torch.randint(last + 1, (len(clean),), generator=generator)
         timesteps[torch.rand(len(clean), generator=generator) < 0.5] = last
@@ -195,11 +194,11 @@ class JointObjective(nn.Module):
         timesteps = torch.full((len(start),), last, device=start.device)
         tokens = self.tokens(structure, blur_tokens, strength)
         output = self.networks["unet"](torch.cat([noise, seen], 1), timesteps, tokens).sample
-        return to_pixels(self.vae, start + clean_latents(self.scheduler, output, noise, timesteps))
+        return to_pixels(self.networks["vae"], start + clean_latents(self.scheduler, output, noise, timesteps))
 
     def start(self, guesses: Tensor) -> tuple[Tensor, Tensor]:
         """Where the diffused latents count from (the first guess, or zero), and the UNet's condition."""
-        first, seen = condition(self.vae, guesses)
+        first, seen = condition(self.networks["vae"], guesses)
         return (first if self.residual else torch.zeros_like(first)), seen
 
 

@@ -32,6 +32,9 @@ def evaluate(
     metric: Annotated[list[str] | None, typer.Option(help="Further metrics: ms_ssim, lpips, dists, niqe, ...")] = None,
     fid: Annotated[bool, typer.Option("--fid", help="FID of all results together.")] = False,
     kernel: Annotated[Path | None, typer.Option(help="An image of the kernel for wiener and richardson-lucy.")] = None,
+    kernel_from: Annotated[
+        str | None, typer.Option(help="A BD-Diff model that sees the kernel for wiener and richardson-lucy.")
+    ] = None,
     steps: Steps = None,
     strength: Annotated[float | None, typer.Option(min=0, max=1, help="0 gives the photograph back, 1 is all.")] = None,
     fast: Fast = False,
@@ -64,7 +67,7 @@ def evaluate(
     check_metrics(extra)
     state = PartialState()
     settings = {"num_inference_steps": steps, "strength": strength, "fast": fast}
-    chosen = open_entry(entry, kernel, seed, **settings)
+    chosen = open_entry(entry, kernel, seed, kernel_from, **settings)
     if protocol == "blur-families":
         source = Data(Path(data).name, "photographs", "all", names and names.name, limit)
         start = partial(evaluation.family_cases, data, names, seed, limit=limit)
