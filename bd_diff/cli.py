@@ -4,9 +4,11 @@ import sys
 
 import typer
 
+from bd_diff.commands.convert import convert
 from bd_diff.commands.data import data
 from bd_diff.commands.deblur import deblur
 from bd_diff.commands.evaluate import compare, evaluate
+from bd_diff.commands.exits import exits
 from bd_diff.commands.kernel import kernel
 from bd_diff.commands.probe import probe
 from bd_diff.commands.sample import sample

@@ -2,6 +2,7 @@ import pytest
 import torch
 from adarevd_toys import awake, noise, toy
 from torch import nn
+from torch.nn.parallel import DistributedDataParallel
 
 from bd_diff.baselines.backend_costs import Chain, gradients, saved_bytes, worst_error
 from bd_diff.baselines.reversible import run_chain
@@ -172,3 +173,30 @@ def test_a_network_trains_the_same_with_every_backend():
 def test_an_unknown_backend_is_refused():
     with pytest.raises(ValueError, match="choose from plain, checkpoint, reversible"):
         run_chain(nn.ModuleList(), nn.ModuleList(), noise(1), [], "magic")
+
+
+def test_distributed_data_parallel_gives_plain_gradients_with_every_backend(tmp_path):
+    torch.distributed.init_process_group("gloo", init_method=f"file://{tmp_path}/store", rank=0, world_size=1)
+    try:
+        found = {}
+        for backend in ("plain", "checkpoint", "reversible"):
+            network = DistributedDataParallel(Training(toy(2, backend=backend).train()))
+            for _ in range(2):  # the second step waits for every gradient of the first
+                network.zero_grad()
+                network(noise(1, 3, 12, 16)).backward()
+            found[backend] = {name: p.grad.clone() for name, p in network.named_parameters() if p.requires_grad}
+    finally:
+        torch.distributed.destroy_process_group()
+    assert worst_error(found["checkpoint"], found["plain"]) == 0
+    assert worst_error(found["reversible"], found["plain"]) < 1e-3
+
+
+class Training(nn.Module):
+    """A loss on every depth, as its objective has it."""
+
+    def __init__(self, network):
+        super().__init__()
+        self.network = network
+
+    def forward(self, images):
+        return sum(result.square().mean() for result in self.network.every_depth(images))

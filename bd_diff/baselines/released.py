@@ -11,11 +11,14 @@ from torch import Tensor, nn
 def read_checkpoint(path: str | Path) -> dict:
     """The dictionary in a `.pth` file, read without running any code from it."""
     try:
-        return torch.load(path, map_location="cpu", weights_only=True)
+        found = torch.load(path, map_location="cpu", weights_only=True)
     except OSError:
         raise
-    except Exception as error:
+    except Exception as error:  # a damaged file, or one that would run code: many types
         raise ValueError(f"{path} is not a checkpoint of plain tensors; download it again") from error
+    if not isinstance(found, Mapping):
+        raise ValueError(f"{path} holds a {type(found).__name__}, not a dictionary of tensors")
+    return found
 
 
 def unwrap(state_dict: Mapping) -> dict[str, Tensor]:
@@ -27,6 +30,8 @@ def unwrap(state_dict: Mapping) -> dict[str, Tensor]:
         if isinstance(state_dict.get(name), Mapping):
             state_dict = state_dict[name]
             break
+    if not all(isinstance(tensor, Tensor) for tensor in state_dict.values()):
+        raise ValueError(f"the checkpoint holds more than tensors; its keys start with {[*state_dict][:3]}")
     return {key.removeprefix("module."): tensor for key, tensor in state_dict.items()}
 
 
