@@ -16,6 +16,8 @@ from bd_diff.commands.synth import synth
 from bd_diff.commands.transfer import transfer
 
 COMMANDS = [
+    convert,
+    exits,
     deblur,
     transfer,
     kernel,
