@@ -1,9 +1,9 @@
 """What a user types, what appears on the disk and on the terminal; every mistake is one line and exit code 1."""
 
 import os
+import resource
 import subprocess
 import sys
-import time
 
 import numpy as np
 import pytest
@@ -65,10 +65,12 @@ def in_one_line(errors, *words):
         assert str(word) in lines[0]
 
 
-def test_help_comes_within_two_seconds_and_without_torch():
-    started = time.monotonic()
+def test_help_costs_less_than_two_seconds_and_comes_without_torch():
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
     shown = subprocess.run([sys.executable, "-m", "bd_diff.cli", "--help"], capture_output=True, text=True)
-    assert time.monotonic() - started < 2
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    # Processor seconds, not the clock's: a busy machine must not fail the test.
+    assert after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime < 2
     assert shown.returncode == 0
     for command in ("deblur", "transfer", "kernel", "sample"):
         assert command in shown.stdout
