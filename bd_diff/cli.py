@@ -16,8 +16,6 @@ from bd_diff.commands.synth import synth
 from bd_diff.commands.transfer import transfer
 
 COMMANDS = [
-    convert,
-    exits,
     deblur,
     transfer,
     kernel,
@@ -25,6 +23,8 @@ COMMANDS = [
     synth,
     compare,
     probe,
+    convert,
+    exits,
 ]
 
 app = typer.Typer(
