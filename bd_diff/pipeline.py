@@ -124,16 +124,18 @@ class BDDiffPipeline(DiffusionPipeline):
         device = self._execution_device
 
         # 1. Read structure and blur.
-        reading = self.encode_image(pixels, fast)  # tokens (B, T, D), kernels (B, k, k)
-        structure = self.structure_qformer(reading.features.structure)  # (B, S, D)
         if references is None:
+            reading = self.encode_image(pixels, fast)  # tokens (B, T, D), kernels (B, k, k)
+            features = reading.features
+            blur_tokens = self.blur_qformer(features.blur, 0.0)  # (B, T, D): no blur
             guesses = deblur_guesses(pixels, reading.kernels)  # (B, G, 3, H, W)
-            blur_tokens = self.blur_qformer(reading.features.blur, 0.0)  # (B, T, D): no blur
         else:
             reading = self.encode_image(references, fast)
+            features = self.image_encoder(pixels)
+            blur_tokens = reading.tokens.expand(len(pixels), -1, -1)  # (B, T, D): the references' blur
             kernels = None if reading.kernels is None else reading.kernels.expand(len(pixels), -1, -1)
-            guesses = transfer_guesses(pixels, kernels)
-            blur_tokens = reading.tokens.expand(len(pixels), -1, -1)
+            guesses = transfer_guesses(pixels, kernels)  # (B, G, 3, H, W)
+        structure = self.structure_qformer(features.structure)  # (B, S, D)
         tokens = torch.cat([structure, blur_tokens], 1)  # (B, S + T, D)
 
         # 2. Encode what the UNet sees beside the noise.
