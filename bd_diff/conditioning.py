@@ -10,7 +10,7 @@ from bd_diff.models.blur_operator import reblur, wiener
 
 
 def deblur_guesses(pixels: Tensor, kernels: Tensor | None) -> Tensor:
-    """`(B, G, 3, H, W)` in [-1, 1] (deconvolution overshoots to 1.5): the image, then its three Wiener deconvolutions."""
+    """`(B, G, 3, H, W)` in [-1, 1] (deconvolution overshoots to 1.5): the image, then its three deconvolutions."""
     if kernels is None:
         return pixels[:, None]
     return torch.cat([pixels[:, None], wiener(pixels, kernels).clamp(-1.5, 1.5)], 1)

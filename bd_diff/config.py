@@ -141,7 +141,7 @@ def to_dict(config: Any) -> dict[str, Any]:
 
 
 def construct(cls: type, values: dict[str, Any], where: str) -> Any:
-    """`cls(**values)`: the constructor is the schema, and a name it does not have is an error that names the nearest."""
+    """`cls(**values)`: the constructor is the schema; a name it does not have is an error that names the nearest."""
     known = [name for name in inspect.signature(cls.__init__).parameters if name != "self"]
     for name in values:
         if name not in known:

@@ -32,9 +32,9 @@ class JointObjective(nn.Module):
     | reconstruction  | y              | y                | y, from its deblurred estimate            |
     | back_translation| y'             | none             | x, where y' = x with the blur of y        |
 
-    x sharp, k a synthetic blur, y an unpaired blurry photograph of the target domain. Tasks on y are there when the batch
-    has `target`. `weights` gives each task's share of the loss; a task of weight 0 is left out. `transfer_rows` and
-    `target_rows` of a batch take part in transfer and in the tasks on y.
+    x sharp, k a synthetic blur, y an unpaired blurry photograph of the target domain. Tasks on y are there when the
+    batch has `target`. `weights` gives each task's share of the loss; a task of weight 0 is left out. `transfer_rows`
+    and `target_rows` of a batch take part in transfer and in the tasks on y.
     """
 
     def __init__(
@@ -127,7 +127,7 @@ class JointObjective(nn.Module):
         return losses
 
     def synthesize(self, batch: dict[str, Tensor], generator: Generator):
-        """Sharp and blurry pixels `(B, 3, H, W)` in [-1, 1], true kernels, and what the encoder gets to see of the blur.
+        """Sharp and blurry pixels `(B, 3, H, W)` in [-1, 1], true kernels, and what the encoder sees of the blur.
 
         The first half of the rows takes a kernel from the bank, with the lag maps and the search's findings of the
         photograph it was banked with; the others a new one, seen in the blurry crop itself.

@@ -1,4 +1,4 @@
-"""BDDiffPipeline: image -> encoder -> two Q-Formers -> tokens -> UNet -> VAE -> image, as diffusers pipelines are called."""
+"""BDDiffPipeline: image -> encoder -> two Q-Formers -> tokens -> UNet -> VAE -> image, called as in diffusers."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -35,7 +35,7 @@ class BDDiffPipelineOutput(BaseOutput):
 
 @dataclass
 class BlurReading(BaseOutput):
-    """What was read from images: `features`, blur `tokens` `(B, T, D)` and, with a blur decoder, `kernels` `(B, k, k)`."""
+    """What was read from images: `features`, blur `tokens` `(B, T, D)`; with a blur decoder, `kernels` `(B, k, k)`."""
 
     features: ImageFeatures
     tokens: Tensor
@@ -116,10 +116,14 @@ class BDDiffPipeline(DiffusionPipeline):
         """
         # 0. Check the arguments.
         given = open_images(image)
-        pixels = self.check_inputs(given, num_inference_steps, strength, output_type, callback_on_step_end_tensor_inputs)
+        pixels = self.check_inputs(
+            given, num_inference_steps, strength, output_type, callback_on_step_end_tensor_inputs
+        )
         references = None if blur_image is None else self.to_pixels_in(open_images(blur_image), "blur_image")
         if references is not None and len(references) not in (1, len(pixels)):
-            raise ValueError(f"blur_image holds {len(references)} images for {len(pixels)} of image; give one or as many")
+            raise ValueError(
+                f"blur_image holds {len(references)} images for {len(pixels)} of image; give one or as many"
+            )
         steps = self.config.default_steps if num_inference_steps is None else num_inference_steps
         device = self._execution_device
 
@@ -195,7 +199,9 @@ class BDDiffPipeline(DiffusionPipeline):
         if output_type not in ("pil", "np", "pt", "latent"):
             raise ValueError(f"output_type is {output_type!r}; it must be pil, np, pt or latent")
         if unknown := [name for name in callback_names if name not in self._callback_tensor_inputs]:
-            raise ValueError(f"callbacks cannot get {unknown[0]}; they can get {', '.join(self._callback_tensor_inputs)}")
+            raise ValueError(
+                f"callbacks cannot get {unknown[0]}; they can get {', '.join(self._callback_tensor_inputs)}"
+            )
         return self.to_pixels_in(given, "image")
 
     def to_pixels_in(self, given: list, name: str) -> Tensor:
@@ -205,7 +211,12 @@ class BDDiffPipeline(DiffusionPipeline):
     def encode_image(self, pixels: Tensor, fast: bool = False) -> BlurReading:
         """Features, blur tokens and kernels of pixels `(B, 3, H, W)` in [-1, 1]."""
         hypothesis = evidence = None
-        if self.blur_decoder is not None and self.config.search and not fast and min(pixels.shape[-2:]) >= SMALLEST_WINDOW:
+        if (
+            self.blur_decoder is not None
+            and self.config.search
+            and not fast
+            and min(pixels.shape[-2:]) >= SMALLEST_WINDOW
+        ):
             light = (luminance(pixels) + 1) / 2
             # One image at a time: each has its own best window, and a batch then equals its singles.
             found = [search_evidence(best_window(one)) for one in light.split(1)]

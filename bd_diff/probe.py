@@ -23,8 +23,8 @@ def transfer_margin(
     """By family, the PSNR in dB of a photograph blurred like the right reference, and like a wrong one.
 
     The blur of photograph i + 1 (cases of `bd_diff.evaluate.family_pairs`) is transferred to photograph i and compared
-    with photograph i blurred by the true kernel. The right reference has that kernel, the wrong ones have one of another
-    family (mean over both). A model that ignores its blur tokens gets the same figure for both.
+    with photograph i blurred by the true kernel. The right reference has that kernel, the wrong ones have one of
+    another family (mean over both). A model that ignores its blur tokens gets the same figure for both.
     """
     pairs = {family: [pair for pair in family_pairs(photographs, seed) if pair.family == family] for family in FAMILIES}
     rows: dict[str, list[tuple[float, float]]] = {family: [] for family in FAMILIES}
@@ -47,4 +47,3 @@ def transfer_margin(
             right = scores.pop(family)
             rows[family].append((right, sum(scores.values()) / len(scores)))
     return {family: tuple(torch.tensor(row).mean(0).tolist()) for family, row in rows.items()}
-

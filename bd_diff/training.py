@@ -92,7 +92,7 @@ def fit(
     with Interruption() as interruption:
         while step < run.steps:
             values = {}
-            for (objective, optimizer), parameters, base in zip(prepared, trained, rates, strict=True):
+            for (_, optimizer), base in zip(prepared, rates, strict=True):
                 for group, full in zip(optimizer.param_groups, base, strict=True):
                     group["lr"] = full * (rate(step) if rate else rate_factor(step, run))
             micro_batches = [send_to_device(next(loader), device) for _ in range(run.gradient_accumulation)]

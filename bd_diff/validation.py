@@ -29,7 +29,9 @@ class Validation:
             results = []
             for pair in pairs:
                 generator = torch.Generator().manual_seed(0)
-                results.append(self.pipeline(pair.blurry, fast=True, generator=generator, output_type="pt").images.cpu())
+                results.append(
+                    self.pipeline(pair.blurry, fast=True, generator=generator, output_type="pt").images.cpu()
+                )
             sharp, blurry = (torch.stack([getattr(pair, name) for pair in pairs]) for name in ("sharp", "blurry"))
             result = torch.cat(results)
             gain = psnr(result, sharp) - psnr(blurry, sharp) if family != "sharp" else psnr(result, sharp)

@@ -1,4 +1,4 @@
-"""The task table: what each task sees, that every network takes part, and that training goes down, stops and resumes."""
+"""The task table: every network takes part, the loss goes down, and training stops and resumes."""
 
 import re
 import signal
@@ -24,7 +24,14 @@ from bd_diff.variants import build_pipeline
 from tests.conftest import TINY
 from train import joint
 
-WEIGHTS = {"kernel": 0.5, "deblur": 1.0, "transfer": 0.2, "cross_crop": 0.1, "reconstruction": 0.1, "back_translation": 0.1}
+WEIGHTS = {
+    "kernel": 0.5,
+    "deblur": 1.0,
+    "transfer": 0.2,
+    "cross_crop": 0.1,
+    "reconstruction": 0.1,
+    "back_translation": 0.1,
+}
 FAMILIES = {"delta": 0.1, "gaussian": 0.3, "line": 0.3, "shake": 0.3}
 ROOT = Path(__file__).parents[1]
 
@@ -34,7 +41,9 @@ def make_objective(**settings):
     pipeline = build_pipeline(TINY)
     networks = nn.ModuleDict({name: part for name, part in pipeline.components.items() if isinstance(part, nn.Module)})
     networks["vae"].requires_grad_(False)
-    return JointObjective(networks.train(), pipeline.scheduler, **({"weights": WEIGHTS, "families": FAMILIES} | settings))
+    return JointObjective(
+        networks.train(), pipeline.scheduler, **({"weights": WEIGHTS, "families": FAMILIES} | settings)
+    )
 
 
 @pytest.fixture(scope="module")

@@ -119,7 +119,9 @@ def test_a_swapped_scheduler_samples(tiny_pipeline):
     assert other.isfinite().all() and not torch.equal(ddim, other)
 
 
-def test_a_saved_pipeline_loads_in_a_fresh_process_and_gives_the_same_image(tiny_pipeline, tiny_pipeline_folder, tmp_path):
+def test_a_saved_pipeline_loads_in_a_fresh_process_and_gives_the_same_image(
+    tiny_pipeline, tiny_pipeline_folder, tmp_path
+):
     image = photograph(64, 64)
     torch.save(image, tmp_path / "image.pt")
     program = (

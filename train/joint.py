@@ -1,4 +1,4 @@
-"""Train BD-Diff: `accelerate launch train/joint.py --config configs/bd_diff_tiny/joint.yaml [section.name=value ...]`."""
+"""Train BD-Diff: `accelerate launch train/joint.py --config FILE [section.name=value ...]`."""
 
 import sys
 from dataclasses import dataclass, field

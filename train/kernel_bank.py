@@ -1,6 +1,7 @@
-"""Search kernels in blurred photographs, once, for train/joint.py: `accelerate launch train/kernel_bank.py --config ...`.
+"""Search kernels in blurred photographs, once, for train/joint.py: `python train/kernel_bank.py --config FILE`.
 
-Several processes (`torchrun --nproc-per-node 2 train/kernel_bank.py ...`) share the work; stopped, it goes on where it was.
+Several processes (`torchrun --nproc-per-node 2 train/kernel_bank.py ...`) share the work. Stopped, it goes on where it
+was.
 """
 
 import sys

@@ -107,7 +107,7 @@ def blur(images: Tensor, kernels: Tensor, mode: str = "reflect") -> Tensor:
 
 
 def transfer_function(kernels: Tensor, height: int, width: int) -> Tensor:
-    """The kernels' half spectra `(B, H, W // 2 + 1)` on a circular `(H, W)` grid, both at least k, centre at the origin."""
+    """Half spectra `(B, H, W // 2 + 1)` of kernels on a circular `(H, W)` grid, k or larger; centre at the origin."""
     size = kernels.shape[-1]
     placed = F.pad(kernels.float(), (0, width - size, 0, height - size))
     return torch.fft.rfft2(placed.roll((-(size // 2), -(size // 2)), (-2, -1)))

@@ -21,7 +21,7 @@ def read_photographs(
     """All photographs of a folder as uint8 `(3, H, W)`, sorted by name, without those named in the text file `exclude`
     or, with `only`, those named there and in its order.
 
-    Raises ValueError for a folder without images, an unreadable photograph (by name) or a listed name that is not there.
+    Raises ValueError for a folder without images, an unreadable photograph (by name), a listed name not there.
     """
     paths = list_images(Path(folder))
     for listed in filter(None, (exclude, only)):
@@ -83,9 +83,9 @@ class SharpCrops(Dataset):
 class JointSamples(Dataset):
     """Sample i of BD-Diff's training.
 
-    `sharp` `(3, crop + 32, crop + 32)` float32 in [0, 1]; with `targets`, two crops of one blurry photograph as `target`
-    `(2, 3, crop, crop)`. With a bank (`bd_diff.data.kernel_bank.read_bank`), every second sample carries an entry of it,
-    turned and mirrored at random, as `bank`.
+    `sharp` `(3, crop + 32, crop + 32)` float32 in [0, 1]; with `targets`, two crops of one blurry photograph as
+    `target` `(2, 3, crop, crop)`. With a bank (`bd_diff.data.kernel_bank.read_bank`), every second sample carries an
+    entry of it, turned and mirrored at random, as `bank`.
     """
 
     def __init__(self, sharp: SharpCrops, crop: int, targets: list[Tensor] | None = None, bank: dict | None = None):
@@ -110,4 +110,6 @@ def collate_joint(samples: list[dict]) -> dict[str, Tensor]:
     samples = sorted(samples, key=lambda sample: "bank" not in sample)
     banked = [sample.pop("bank") for sample in samples if "bank" in sample]
     batch = {name: torch.stack([sample[name] for sample in samples]) for name in samples[0]}
-    return batch | {f"bank_{name}": torch.stack([entry[name] for entry in banked]) for name in (banked[0] if banked else ())}
+    return batch | {
+        f"bank_{name}": torch.stack([entry[name] for entry in banked]) for name in (banked[0] if banked else ())
+    }

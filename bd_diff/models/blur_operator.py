@@ -19,8 +19,9 @@ def wiener(images: Tensor, kernels: Tensor, noise: tuple[float, ...] = WIENER_NO
 
         W(f) = conj(K) (1 + n e) / (|K|^2 + n (e + D)),   D the power of the discrete gradient, e = FLAT_NOISE
 
-    The factor (1 + n e) keeps constants constant. Borders are reflected and tapered: near the border the padded image is
-    replaced by its own circular blur, so that it looks blurred by the same kernel there too; without it borders ring.
+    The factor (1 + n e) keeps constants constant. Borders are reflected and tapered: near the border the padded
+    image is replaced by its own circular blur, so that it looks blurred by the same kernel there too; without it
+    borders ring.
     """
     height, width = images.shape[-2:]
     reach = kernels.shape[-1] // 2

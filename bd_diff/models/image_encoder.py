@@ -87,7 +87,9 @@ class ImageEncoder(ModelMixin, ConfigMixin):
         where = torch.stack([torch.exp(-radius / 2), torch.exp(-radius / 8), radius / 24])
         self.register_buffer("where", where[None], persistent=False)
 
-    def forward(self, pixels: Tensor, hypothesis: Tensor | None = None, evidence: Tensor | None = None) -> ImageFeatures:
+    def forward(
+        self, pixels: Tensor, hypothesis: Tensor | None = None, evidence: Tensor | None = None
+    ) -> ImageFeatures:
         """`pixels` `(B, 3, H, W)` in [-1, 1]; optionally a kernel `hypothesis` `(B, 33, 33)` and its `evidence` maps
         `(B, 2, 33, 33)` (`bd_diff.models.kernel_search`), all zero for an image that was not searched.
         """
@@ -103,7 +105,8 @@ class ImageEncoder(ModelMixin, ConfigMixin):
     def encode_maps(self, structure, maps, spectrum, hypothesis=None, evidence=None) -> ImageFeatures:
         """The rest of `forward`, from lag maps that may have been computed before (`bd_diff.models.lag_maps`)."""
         searched = hypothesis_maps(hypothesis, evidence, like=maps)
-        maps = self.read_maps(torch.cat([maps, searched, self.where.expand(len(maps), -1, -1, -1)], 1))  # (B, M, 49, 49)
+        where = self.where.expand(len(maps), -1, -1, -1)
+        maps = self.read_maps(torch.cat([maps, searched, where], 1))  # (B, M, 49, 49)
         spectrum = self.read_spectrum(spectrum)  # (B, C)
         halved = self.halve(maps) + self.spread_spectrum(spectrum)[..., None, None]
         halved = self.read_halved(halved)  # (B, 2M, 25, 25)

@@ -1,9 +1,10 @@
 """Blur kernels from the edges of a photograph, coarse to fine, and the re-blur residual that chooses among them.
 
-Second-order statistics cannot tell a kernel from its mirror image; strong edges can. At each scale the search alternates
-between a piecewise smooth image (L0 gradient prior: Xu et al. 2011; Pan et al., "L0-regularized intensity and gradient
-prior", 2014) and the kernel that explains the photograph's gradients from that image's strongest edges (least squares,
-Xu and Jia 2010). Nothing here is learned. It needs a window of about 256 pixels; below 192 it does more harm than good.
+Second-order statistics cannot tell a kernel from its mirror image; strong edges can. At each scale the search
+alternates between a piecewise smooth image (L0 gradient prior: Xu et al. 2011; Pan et al., "L0-regularized intensity
+and gradient prior", 2014) and the kernel that explains the photograph's gradients from that image's strongest edges
+(least squares, Xu and Jia 2010). Nothing here is learned. It needs a window of about 256 pixels; below 192 it does more
+harm than good.
 """
 
 import math
@@ -48,7 +49,7 @@ def search_kernels(luminance: Tensor, starts: tuple[Start, ...] = STARTS, size: 
         torch.tensor([getattr(start, name) for start in starts], device=luminance.device).repeat(len(luminance))
         for name in ("smoothness", "edges", "ridge", "floor")
     )
-    kernels, threshold = None, None
+    kernels, threshold, previous = None, None, 1.0
     for scale, kernel_size in scales(size):
         shape = (round(height * scale), round(width * scale))
         blurry = F.interpolate(images, size=shape, mode="bilinear", antialias=True) if scale < 1 else images
@@ -99,7 +100,7 @@ def search_evidence(luminance: Tensor, starts: tuple[Start, ...] = STARTS) -> tu
 
 @torch.no_grad()
 def reblur_residual(luminance: Tensor, kernels: Tensor) -> Tensor:
-    """How badly each kernel explains the photograph: rms of the gradients of (kernel * sharp estimate - photograph), `(B,)`.
+    """How badly each kernel explains the photograph, `(B,)`: rms of the gradients of (kernel * estimate - photograph).
 
     The sharp estimate is the L0 deblurring with that kernel, which cannot hide a wrong kernel behind texture.
     """
@@ -111,7 +112,7 @@ def reblur_residual(luminance: Tensor, kernels: Tensor) -> Tensor:
 
 @torch.no_grad()
 def edge_evidence(luminance: Tensor, kernels: Tensor) -> Tensor:
-    """Unconstrained least-squares kernels `(B, 2, k, k)` from few and from many edges of the L0 deblurring with `kernels`.
+    """Free least-squares kernels `(B, 2, k, k)` from few and from many edges of the L0 deblurring with `kernels`.
 
     Where a hypothesis is wrong these differ from it: that difference is what the blur decoder corrects it by.
     """
@@ -125,7 +126,7 @@ def edge_evidence(luminance: Tensor, kernels: Tensor) -> Tensor:
 
 
 def l0_deblur(blurry: Tensor, kernels: Tensor, smoothness: Tensor, growth: float = 2.0) -> Tensor:
-    """Piecewise smooth sharp image `(B, 1, H, W)` by half-quadratic splitting; `smoothness` `(B,)` weighs the L0 prior."""
+    """Piecewise smooth sharp image `(B, 1, H, W)` by half-quadratic splitting; `smoothness` `(B,)` weighs the prior."""
     height, width = blurry.shape[-2:]
     reach = max(kernels.shape[-1] // 2 + 1, 4)
     tall, wide = (fft.next_fast_len(side + 2 * reach, real=True) for side in (height, width))
@@ -151,7 +152,7 @@ def l0_deblur(blurry: Tensor, kernels: Tensor, smoothness: Tensor, growth: float
 def kernel_from_edges(edges: Tensor, blurry: Tensor, size: int, ridge: Tensor, border: int = 12) -> Tensor:
     """Least squares on |edges * kernel - gradients(blurry)|^2 + ridge |kernel|^2: `(B, size, size)`, sign free.
 
-    25 conjugate gradient steps on the normal equations, whose operator is a correlation with the edges' autocorrelation.
+    25 conjugate gradient steps on the normal equations, whose operator correlates with the edges' autocorrelation.
     """
     height, width = blurry.shape[-2:]
     window = border_window(height, width, min(border, max(2, width // 8)), device=blurry.device)

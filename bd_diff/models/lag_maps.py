@@ -18,8 +18,8 @@ def lag_maps(images: Tensor) -> tuple[Tensor, Tensor]:
     """Maps `(B, 3, 49, 49)` and log spectra `(B, 64 * 33)` of RGB images `(B, 3, H, W)` in [0, 1].
 
     Gradients in 64x64 Hann windows; their power averaged over windows three ways (mean of logarithms, logarithm of the
-    mean, mean of normalised spectra); each in the lag domain, zero lag removed, divided by its deviation. Images smaller
-    than a window are reflected up to it.
+    mean, mean of normalised spectra); each in the lag domain, zero lag removed, divided by its deviation. Images
+    smaller than a window are reflected up to it.
     """
     light = luminance(images.float())
     missing = [max(0, WINDOW - side) for side in light.shape[-2:]]

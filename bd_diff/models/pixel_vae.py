@@ -12,15 +12,17 @@ from torch import Tensor, nn
 class PixelVAE(ModelMixin, ConfigMixin):
     """Images `(B, 3, H, W)` to latents `(B, 12, H / 2, W / 2)` and back, without loss and without parameters.
 
-    `scaling_factor` brings the residual between a blurry image and a sharp one (about 0.12 in [-1, 1]) to unit variance,
-    so that the noise schedule meets it where it meets a Stable Diffusion latent.
+    `scaling_factor` brings the residual between a blurry image and a sharp one (about 0.12 in [-1, 1]) to unit
+    variance, so that the noise schedule meets it where it meets a Stable Diffusion latent.
     """
 
     @register_to_config
-    def __init__(self, latent_channels: int = 12, block_out_channels: tuple[int, ...] = (3, 12), scaling_factor: float = 8.0):
+    def __init__(
+        self, latent_channels: int = 12, block_out_channels: tuple[int, ...] = (3, 12), scaling_factor: float = 8.0
+    ):
         super().__init__()
         if latent_channels != 3 * 4 ** (len(block_out_channels) - 1):
-            raise ValueError(f"halving {len(block_out_channels) - 1} times gives 3 * 4^n channels, not {latent_channels}")
+            raise ValueError(f"{len(block_out_channels)} resolutions make 3 * 4^n channels, not {latent_channels}")
         self.factor = 2 ** (len(block_out_channels) - 1)
         # diffusers reads a model's dtype and device from its parameters.
         self.anchor = nn.Parameter(torch.zeros(()), requires_grad=False)

@@ -52,8 +52,8 @@ class QFormer(ModelMixin, ConfigMixin):
     def fade(self, tokens: Tensor, strength: float | Tensor) -> Tensor:
         """From the null tokens, which mean "no blur" whatever the image, at `strength` 0, to `tokens` at 1.
 
-        `strength` is a number or `(B,)`. Fading instead of choosing keeps every parameter in the graph, so that processes
-        with different tasks stay in step.
+        `strength` is a number or `(B,)`. Fading instead of choosing keeps every parameter in the graph, so that
+        processes with different tasks stay in step.
         """
         strength = torch.as_tensor(strength, dtype=tokens.dtype, device=tokens.device).reshape(-1, 1, 1)
         return self.null_tokens.lerp(tokens, strength)

@@ -16,7 +16,9 @@ class NAFBlock(nn.Module):
         super().__init__()
         C = channels
         self.modulate = nn.Linear(time_channels, 2 * C)
-        self.mix = nn.Sequential(nn.GroupNorm(1, C), nn.Conv2d(C, 2 * C, 1), nn.Conv2d(2 * C, 2 * C, 3, 1, 1, groups=2 * C))
+        self.mix = nn.Sequential(
+            nn.GroupNorm(1, C), nn.Conv2d(C, 2 * C, 1), nn.Conv2d(2 * C, 2 * C, 3, 1, 1, groups=2 * C)
+        )
         self.attend = nn.Conv2d(C, C, 1)
         self.project = nn.Conv2d(C, C, 1)
         self.feed = nn.Sequential(nn.GroupNorm(1, C), nn.Conv2d(C, 2 * C, 1))
@@ -88,9 +90,7 @@ class NAFUNet(ModelMixin, ConfigMixin):
         self.ups = nn.ModuleList(
             nn.Sequential(nn.Conv2d(2 * C, 4 * C, 1, bias=False), nn.PixelShuffle(2)) for C in reversed(widths[:-1])
         )
-        self.decoders = nn.ModuleList(
-            blocks(n, C) for n, C in zip(decoder_blocks, reversed(widths[:-1]), strict=True)
-        )
+        self.decoders = nn.ModuleList(blocks(n, C) for n, C in zip(decoder_blocks, reversed(widths[:-1]), strict=True))
         self.leave = nn.Conv2d(width, out_channels, 3, padding=1)
         for zero in (self.shortcut.weight, self.leave.weight, self.leave.bias):
             nn.init.zeros_(zero)
