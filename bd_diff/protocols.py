@@ -84,7 +84,7 @@ def aligned(result: Tensor, truth: Tensor) -> View:
     try:
         import cv2
     except ImportError:
-        raise ValueError("the protocol realblur-ecc needs OpenCV: pip install opencv-python-headless") from None
+        raise ValueError("the protocol realblur-ecc needs OpenCV: pip install 'bd-diff[eval]'") from None
     result, truth = (eight_bit(images)[0].permute(1, 2, 0).float().numpy() for images in (result, truth))
     result = (truth * result).sum() / max((result * result).sum(), 1e-12) * result
     grey = [cv2.cvtColor(images, cv2.COLOR_RGB2GRAY) for images in (truth, result)]

@@ -77,7 +77,7 @@ def test_realblur_without_a_common_structure_is_compared_as_it_lies():
 
 def test_realblur_without_opencv_is_one_sentence(monkeypatch):
     monkeypatch.setitem(sys.modules, "cv2", None)
-    with pytest.raises(ValueError, match="realblur-ecc needs OpenCV: pip install opencv-python-headless"):
+    with pytest.raises(ValueError, match="realblur-ecc needs OpenCV: pip install 'bd-diff.eval.'"):
         find_protocol("realblur-ecc").score(RESULT, TRUTH)
 
 
