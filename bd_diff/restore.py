@@ -6,6 +6,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
+from bd_diff.baselines.tiles import Grid
 from bd_diff.data.images import crop_to, pad_to_multiple
 from bd_diff.model_folder import find_folder, load_checked, read_json
 
@@ -50,8 +51,20 @@ class NetworkRestorer:
         parameter = next(self.network.parameters())
         padded = pad_to_multiple(images.to(parameter), getattr(self.network, "multiple", 1))
         span = 1 - self.lowest
-        restored = (self.network(padded * span + self.lowest) - self.lowest) / span
+        restored = (self.run(padded * span + self.lowest) - self.lowest) / span
         return crop_to(restored, *images.shape[-2:]).float().clamp(0, 1)
+
+    def run(self, pixels: Tensor) -> Tensor:
+        """The network on pixels of a size it takes; large images in the overlapping tiles that it asks for."""
+        side, overlap = getattr(self.network, "tiling", (max(pixels.shape[-2:]), 0))
+        grid = Grid(*pixels.shape[-2:], side, overlap)
+        if len(grid) == 1:
+            return self.network(pixels)
+        restored = torch.zeros_like(pixels)
+        for image, canvas in zip(pixels, restored, strict=True):
+            for tile in range(len(grid)):
+                grid.paste(canvas, self.network(grid.cut(image, [tile])), [tile])
+        return restored
 
 
 Restorer = PipelineRestorer | NetworkRestorer

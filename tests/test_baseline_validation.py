@@ -1,7 +1,8 @@
 import pytest
 import torch
 
-from bd_diff.baselines.validation import Plateau, box_cases, family_cases, measure
+from bd_diff.baselines.uresnet import UResNet
+from bd_diff.baselines.validation import Plateau, box_cases, family_cases, measure, save_whole
 from bd_diff.blur.kernels import blur, box
 
 
@@ -49,3 +50,10 @@ def test_a_plateau_continues_where_it_was_saved():
     for figure in [17, 16]:
         second.observe(figure)
     assert second.share == pytest.approx(0.1)
+
+
+def test_a_saved_network_loads_and_leaves_nothing_else_behind(tmp_path):
+    (tmp_path / "logs").mkdir()
+    save_whole(UResNet(width=2), tmp_path)
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["config.json", "diffusion_pytorch_model.safetensors", "logs"]
+    assert UResNet.from_pretrained(tmp_path).config.width == 2

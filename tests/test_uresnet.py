@@ -2,6 +2,7 @@ import pytest
 import torch
 
 from bd_diff.baselines.uresnet import UResNet
+from bd_diff.restore import NetworkRestorer
 
 TABLE = {
     "conv2d": 448,
@@ -44,3 +45,17 @@ def test_a_saved_network_gives_the_same_output(tmp_path):
     images, network = torch.rand(1, 3, 16, 16), UResNet(width=2).eval()
     network.save_pretrained(tmp_path)
     assert torch.equal(UResNet.from_pretrained(tmp_path)(images), network(images))
+
+
+def test_tiles_give_what_the_whole_image_gives_but_for_their_seams(monkeypatch):
+    torch.manual_seed(0)
+    restore = NetworkRestorer(UResNet(width=2).eval())
+    images = torch.rand(2, 3, 150, 202)
+    whole = restore(images)
+    seen = []
+    monkeypatch.setattr(UResNet, "tiling", (96, 64))
+    restore.network.register_forward_pre_hook(lambda network, inputs: seen.append(inputs[0].shape))
+    tiled = restore(images)
+    assert set(seen) == {(1, 3, 96, 96)}
+    assert tiled.shape == images.shape and (tiled - whole).abs().max() < 1e-3
+    assert not torch.equal(tiled, images)

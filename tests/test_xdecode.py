@@ -5,6 +5,7 @@ import torch.nn.functional as F
 from bd_diff.baselines.xdecode import Discriminator, DiscriminatorObjective, Generator, GeneratorObjective
 from bd_diff.data.pairs import BORDER, BlurConfig
 from bd_diff.losses import Perceptual
+from bd_diff.restore import NetworkRestorer
 
 # The generator's output for `fixed_weights` and `fixed_pixels`, from `generator_by_equations` in float64.
 FIXTURE = {(0, 0, 0): 0.044192, (0, 100, 200): -0.011901, (1, 17, 255): 0.386733, (2, 255, 128): -0.056563}
@@ -226,3 +227,10 @@ def test_a_loss_of_weight_0_needs_no_weights_of_vgg16(rivals, batch):
 def test_a_loss_that_does_not_exist_is_refused(rivals):
     with pytest.raises(ValueError, match="no loss 'gan'; the losses are adversarial"):
         GeneratorObjective(*rivals, BlurConfig(), {"gan": 1.0})
+
+
+def test_an_image_of_any_size_is_padded_and_not_refused():
+    restore = NetworkRestorer(Generator(ngf=2).eval(), lowest=-1)
+    images = torch.rand(1, 3, 40, 300)
+    restored = restore(images)
+    assert restored.shape == images.shape and 0 <= restored.min() and restored.max() <= 1

@@ -7,13 +7,14 @@ run.folder, data.dataset_dir and data.dataset_name.
 import argparse
 import sys
 from dataclasses import dataclass, field
+from functools import partial
 
 from accelerate.utils import set_seed
 from torch import nn
 from torch.optim import SGD, Adam, Optimizer, RMSprop
 
 from bd_diff.baselines.uresnet import UResNet, UResNetObjective
-from bd_diff.baselines.validation import Validation, validation_cases
+from bd_diff.baselines.validation import Validation, save_whole, validation_cases
 from bd_diff.config import RunConfig, construct, load_config
 from bd_diff.data.pairs import BlurConfig, DataConfig, training_samples
 from bd_diff.losses import WeightedLosses
@@ -67,7 +68,7 @@ def train(config: UResNetConfig) -> None:
     restore = NetworkRestorer(network)
     validate = Validation(network, restore, cases, config.run.folder, accelerator, config.run.resume) if cases else None
     turns = [Turn(objective, config.optimizer.build(network))]
-    fit(accelerator, turns, samples, config.run, network.save_pretrained, validate)
+    fit(accelerator, turns, samples, config.run, partial(save_whole, network), validate)
 
 
 def original_words(arguments: list[str]) -> list[str]:

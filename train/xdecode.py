@@ -6,12 +6,13 @@ the best validation.
 
 import sys
 from dataclasses import dataclass, field
+from functools import partial
 
 from accelerate.utils import set_seed
 from torch import nn
 from torch.optim import Adam, Optimizer
 
-from bd_diff.baselines.validation import Plateau, Validation, validation_cases
+from bd_diff.baselines.validation import Plateau, Validation, save_whole, validation_cases
 from bd_diff.baselines.xdecode import (
     PUBLISHED_WEIGHTS,
     Discriminator,
@@ -77,7 +78,7 @@ def train(config: XDecodeConfig) -> None:
         accelerator.register_for_checkpointing(plateau)
         validation.watchers.append(plateau.observe)
     rate = plateau or constant
-    fit(accelerator, turns, samples, run, generator.save_pretrained, validation, rate=rate)
+    fit(accelerator, turns, samples, run, partial(save_whole, generator), validation, rate=rate)
 
 
 def constant(step: int) -> float:

@@ -41,6 +41,7 @@ class UResNet(ModelMixin, ConfigMixin):
     """
 
     multiple = 4  # both sides of an image must divide by this: two poolings
+    tiling = 1024, 64  # larger images are restored in tiles of so many pixels a side, with such an overlap
 
     @register_to_config
     def __init__(self, width: int = 16):

@@ -96,6 +96,15 @@ def measure(
     return figures, pictures
 
 
+def save_whole(network: ModelMixin, folder: Path) -> None:
+    """Save a network into `folder` beside what is there; its weights appear last, and complete."""
+    temporary = folder / "model-saving"
+    network.save_pretrained(temporary)
+    for path in sorted(temporary.iterdir()):  # config.json comes before the weights
+        os.replace(path, folder / path.name)
+    temporary.rmdir()
+
+
 class Validation:
     """`validate(step)` for `fit`: the figures of `measure` and, as `psnr`, the mean over the blurred cases.
 

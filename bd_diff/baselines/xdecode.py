@@ -58,6 +58,8 @@ class Generator(ModelMixin, ConfigMixin):
     the decoder begins with ReLU, and ReLU(LeakyReLU(x)) = ReLU(x), the output is that of plain skips.
     """
 
+    tiling = 1024, 256  # larger images are restored in tiles of so many pixels a side, with such an overlap
+
     @register_to_config
     def __init__(self, ngf: int = 96, depth: int = 8):
         super().__init__()
