@@ -11,6 +11,7 @@ from diffusers import AutoencoderKL, DiffusionPipeline, UNet2DConditionModel
 from diffusers.schedulers import KarrasDiffusionSchedulers
 from diffusers.utils import BaseOutput
 from diffusers.utils.torch_utils import randn_tensor
+from huggingface_hub import snapshot_download
 from torch import Generator, Tensor
 
 from bd_diff.conditioning import condition, deblur_guesses, to_pixels, transfer_guesses
@@ -180,6 +181,13 @@ class BDDiffPipeline(DiffusionPipeline):
                 images = images.movedim(1, -1).cpu().numpy()
         self.maybe_free_model_hooks()
         return BDDiffPipelineOutput(images=images) if return_dict else (images,)
+
+    @classmethod
+    def download(cls, pretrained_model_name: str, **settings) -> str:
+        """The repository of a hub id, whole: diffusers' own listing would ask it for the source of our classes."""
+        names = ("cache_dir", "force_download", "local_files_only", "proxies", "revision", "token")
+        given = {name: settings[name] for name in names if settings.get(name) is not None}
+        return snapshot_download(pretrained_model_name, ignore_patterns=["*.bin", "*.ckpt", "*.pth"], **given)
 
     @torch.no_grad()
     def estimate_kernel(self, image, fast: bool = False) -> Tensor:

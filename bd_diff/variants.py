@@ -1,5 +1,7 @@
 """Pipelines from a configuration: which class each component is, and how it is built or loaded."""
 
+import shutil
+from pathlib import Path
 from typing import Any
 
 import diffusers
@@ -38,6 +40,17 @@ def build_pipeline(sections: dict[str, Any]) -> BDDiffPipeline:
             raise ValueError(f"networks.{name}: diffusers has no class {kind}")
         components[name] = construct(getattr(diffusers, kind) if kind else default, arguments, f"networks.{name}")
     return construct(BDDiffPipeline, components | (sections.get("pipeline") or {}), "networks.pipeline")
+
+
+def save_pipeline(pipeline: BDDiffPipeline, folder: Path) -> None:
+    """Save under a temporary name, then rename: the folder is never half written."""
+    temporary = folder.with_name(folder.name + "-saving")
+    if temporary.exists():
+        shutil.rmtree(temporary)
+    pipeline.save_pretrained(temporary)
+    if folder.exists():
+        shutil.rmtree(folder)
+    temporary.rename(folder)
 
 
 def load_pipeline(folder: str) -> BDDiffPipeline:

@@ -135,6 +135,20 @@ def test_a_saved_pipeline_loads_in_a_fresh_process_and_gives_the_same_image(
     assert torch.equal(torch.load(tmp_path / "result.pt"), run(tiny_pipeline, image))
 
 
+def test_a_hub_id_is_downloaded_whole_and_loads(tiny_pipeline, tiny_pipeline_folder, monkeypatch):
+    asked = []
+
+    def stand_in(name, **settings):
+        asked.append((name, settings["revision"]))
+        return str(tiny_pipeline_folder)
+
+    monkeypatch.setattr("bd_diff.pipeline.snapshot_download", stand_in)
+    other = BDDiffPipeline.from_pretrained("someone/bd-diff", revision="v1")
+    other.set_progress_bar_config(disable=True)
+    assert asked == [("someone/bd-diff", "v1")]
+    assert torch.equal(run(other, photograph(64, 64)), run(tiny_pipeline, photograph(64, 64)))
+
+
 def test_components_and_settings_can_be_passed_and_shared(tiny_pipeline, tiny_pipeline_folder):
     other = BDDiffPipeline.from_pretrained(tiny_pipeline_folder, unet=tiny_pipeline.unet, default_steps=3)
     assert other.unet is tiny_pipeline.unet and other.config.default_steps == 3

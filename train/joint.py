@@ -16,7 +16,7 @@ from bd_diff.data.procedural import ProceduralImages
 from bd_diff.objective import JointObjective
 from bd_diff.training import Turn, fit, report, start
 from bd_diff.validation import Validation
-from bd_diff.variants import build_pipeline, load_pipeline
+from bd_diff.variants import build_pipeline, load_pipeline, save_pipeline
 
 
 @dataclass(frozen=True)
@@ -87,7 +87,7 @@ def main(arguments: list[str]) -> None:
         [Turn(objective, optimizer)],
         samples,
         run,
-        save=lambda folder: pipeline.save_pretrained(folder / "pipeline"),
+        save=lambda folder: save_pipeline(pipeline, folder / "pipeline"),
         validate=validation,
         collate=collate_joint,
     )
