@@ -85,9 +85,13 @@ def tensor_names(path: Path) -> set[str]:
 
 
 def check_network(network: nn.Module, folder: Path) -> None:
-    """Raise `ValueError` naming a tensor of the loaded network that `folder` lacks, or that holds NaN or infinity."""
+    """Raise `ValueError` naming a tensor that only one of `folder` and its loaded network has, or that holds NaN."""
     stored = {name: path for path in sorted(folder.glob("*.safetensors")) for name in tensor_names(path)}
-    for name, tensor in network.state_dict().items():
+    wanted = network.state_dict()
+    if extra := [name for name in stored if name not in wanted]:
+        what = f"{type(network).__name__} as config.json describes it"
+        raise ValueError(f"{stored[extra[0]]} holds the tensor {extra[0]}, which {what} does not have; {ADVICE}")
+    for name, tensor in wanted.items():
         if name not in stored:
             raise ValueError(f"{folder} lacks the tensor {name}; {ADVICE}")
         if not tensor.isfinite().all():

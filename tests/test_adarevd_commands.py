@@ -1,3 +1,5 @@
+import json
+
 import pytest
 import torch
 from adarevd_toys import noise, toy
@@ -8,6 +10,7 @@ from bd_diff.baselines.nafnet import NAFNet
 from bd_diff.commands.convert import convert
 from bd_diff.commands.exits import exits
 from bd_diff.data.images import save_image, to_image
+from bd_diff.restore import load
 
 RELEASED = {"enc": (1, 1), "middle": 1, "layers": (1, 1), "blocks": ("fourier", "fourier")}
 
@@ -64,3 +67,20 @@ def test_only_adarevd_reports_exits(tmp_path):
     NAFNet(4, (1, 1), 1, (1, 1)).save_pretrained(tmp_path / "model")
     with pytest.raises(ValueError, match="holds a NAFNet; only AdaRevD leaves early"):
         exits(tmp_path / "model", [])
+
+
+@pytest.mark.parametrize(
+    "key, value, message",
+    [
+        ("width", 8, r"shape"),
+        ("variant", 3, r"lacks the tensor decoders\.2\."),
+        ("variant", 1, r"holds the tensor (decoders|heads)\.1\..*does not have"),
+        ("thresholds", [20.0], r"classifier\.(alpha|to_classes)"),
+    ],
+)
+def test_a_model_folder_of_another_width_depth_or_class_count_says_what_differs(key, value, message, tmp_path):
+    toy(2, classifier_features="e3", thresholds=(20.0, 30.0)).save_pretrained(tmp_path)
+    config = json.loads((tmp_path / "config.json").read_text())
+    (tmp_path / "config.json").write_text(json.dumps(config | {key: value}))
+    with pytest.raises(ValueError, match=message):
+        load(tmp_path)
