@@ -207,7 +207,7 @@ def reference_free_network(name: str) -> torch.nn.Module:
     except Exception as error:
         reason = " ".join(str(error).split())[:200]
         raise ValueError(
-            f"{name} needs the package pyiqa (pip install 'bd-diff[noref]') and weights that it downloads on first use, and could "
+            f"{name} needs the package pyiqa (pip install 'bd-diff[noref]') and weights that it downloads, and could "
             f"not get them ({reason}); leave {name} out"
         ) from error
 

@@ -13,9 +13,10 @@ from bd_diff.data.folders import Sample
 from bd_diff.data.images import replacing, save_image, to_image
 from bd_diff.drawing import contact_sheet
 from bd_diff.entries import Entry
-from bd_diff.metrics import METRICS
+from bd_diff.metrics import IDENTICAL, METRICS
+from bd_diff.protocols import PROTOCOLS
 
-LARGEST_GROUPS = 6  # with more groups than this, images are picked from all of them together
+LARGEST_GROUPS = 6  # more groups than this are shown as one
 CROP = 320  # pixels a side that are shown of larger images
 COLOURS = ("#1b6ca8", "#c8553d", "#3a7d44", "#8f5db7", "#b8860b", "#555555")
 
@@ -41,18 +42,21 @@ def write_report(card: dict, rows: list[dict], entry: Entry, read: Callable[[int
 
 def chosen(rows: list[dict]) -> list[tuple[str, dict]]:
     """The worst, the median and the best image by gain, of each group or, where there are many, of all."""
-    groups: dict[str, list[dict]] = {}
-    for row in rows:
-        groups.setdefault(row["group"], []).append(row)
-    if len(groups) > LARGEST_GROUPS:
-        groups = {"all": rows}
     shown = []
-    for name, members in groups.items():
+    for name, members in grouped(rows).items():
         members = sorted(members, key=lambda row: row["gain"])
         # Of one or two images none is shown twice: a later word takes the place of an earlier one.
         seen = {len(members) // 2: "median", len(members) - 1: "best", 0: "worst"}
         shown += [(f"{name}, {seen[place]}", members[place]) for place in sorted(seen)]
     return shown
+
+
+def grouped(rows: list[dict]) -> dict[str, list[dict]]:
+    """Rows by group, or all together where there are many groups."""
+    groups: dict[str, list[dict]] = {}
+    for row in rows:
+        groups.setdefault(row["group"], []).append(row)
+    return groups if len(groups) <= LARGEST_GROUPS else {"all": rows}
 
 
 def pick(title: str, row: dict, entry: Entry, read: Callable[[int], Sample]) -> Pick:
@@ -76,6 +80,7 @@ def middle(image: Image.Image) -> Image.Image:
 def page(card: dict, rows: list[dict], picks: list[Pick]) -> str:
     """The HTML page, images and curves inside."""
     name, data = html.escape(card["entry"]["name"]), card["data"]
+    rules = html.escape(PROTOCOLS[card["protocol"]].description)
     facts = {
         "Data": f"{data['source']} ({data['layout']}, split {data['split']}), {data['images']} images",
         "Fingerprint of the images": data["fingerprint"],
@@ -91,7 +96,7 @@ def page(card: dict, rows: list[dict], picks: list[Pick]) -> str:
     skipped = "".join(f"<li>{html.escape(reason)}</li>" for reason in data["skipped"])
     return (
         f'<!doctype html><html lang="en"><head><meta charset="utf-8"><title>{name}</title><style>{STYLE}</style></head>'
-        f"<body><h1>{name}</h1><p>Protocol <b>{html.escape(card['protocol'])}</b></p>{table(card)}"
+        f"<body><h1>{name}</h1><p>Protocol <b>{card['protocol']}</b>: {rules}.</p>{table(card)}"
         f"<h2>Gain of every image</h2>{curves(rows)}"
         f"<h2>Worst, median and best</h2><p class=note>Before, after, truth; at most the middle {CROP} pixels.</p>"
         + shown
@@ -116,10 +121,8 @@ def table(card: dict) -> str:
 
 def curves(rows: list[dict], width: int = 960, height: int = 280) -> str:
     """Gains in order, a curve a group, as SVG; images whose input was the truth already are left out."""
-    groups: dict[str, list[float]] = {}
-    for row in rows:
-        if row["psnr_input"] < row["psnr"] or row["psnr_input"] < 99:
-            groups.setdefault(row["group"], []).append(row["gain"])
+    changed = [row for row in rows if row["psnr_input"] < IDENTICAL]
+    groups = {name: [row["gain"] for row in members] for name, members in grouped(changed).items()}
     if not groups:
         return "<p class=note>Every input was the truth already.</p>"
     low = min(0.0, *(min(gains) for gains in groups.values()))

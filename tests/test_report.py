@@ -8,6 +8,7 @@ import torch
 from PIL import Image
 from typer.testing import CliRunner
 
+from bd_diff import report
 from bd_diff.card import compare, read_card, result_table
 from bd_diff.cli import app
 from bd_diff.data.images import read_image, save_image, to_image, to_tensor
@@ -68,6 +69,13 @@ def test_the_report_shows_worst_and_best_and_stands_alone(cards):
     assert "http" not in page and page.count("data:image/png;base64,") == 4 * 2 * 3
     with Image.open(cards / "wiener/report.png") as sheet:
         assert sheet.width > 700 and sheet.height > 8 * 256
+
+
+def test_many_groups_are_shown_as_one():
+    rows = [{"group": str(n % 8), "gain": float(n), "psnr_input": 20.0, "name": str(n)} for n in range(16)]
+    assert [title for title, _ in report.chosen(rows)] == ["all, worst", "all, median", "all, best"]
+    assert [title for title, _ in report.chosen(rows[:2])] == ["0, worst", "1, worst"]
+    assert report.curves(rows).count("<polyline") == 1 and report.curves(rows[:6]).count("<polyline") == 6
 
 
 def test_names_are_escaped_in_the_report(photographs, tmp_path):
