@@ -2,8 +2,6 @@ import pytest
 import torch
 from adarevd_toys import noise, toy
 from released_layouts import adarevd_forward, adarevd_state, classifier_forward, classifier_state
-from torch._subclasses.fake_tensor import FakeTensorMode
-from torch.utils.flop_counter import FlopCounterMode
 
 from bd_diff.baselines.adarevd import AdaRevD, convert_released
 from bd_diff.baselines.nafnet import NAFNet
@@ -44,12 +42,6 @@ def test_parameter_counts_inside_a_sub_decoder_and_of_the_cheap_one():
         network = AdaRevD("S", block=["fourier", "naf"])
     assert [size(level) for level in network.decoders[0].levels] == [12_869_632, 3_223_552, 808_960, 195_392]
     assert size(network.decoders[0].alphas) == 960 and size(network.decoders[1]) == 5_945_856
-
-
-def test_multiplications_of_the_small_variant_are_the_published_ones():
-    with FakeTensorMode(), FlopCounterMode(display=False) as counter, torch.no_grad():
-        AdaRevD("S").every_depth(torch.zeros(1, 3, 256, 256))
-    assert counter.get_total_flops() / 2e9 == pytest.approx(110.4 + 0.113, abs=0.1)  # both heads are run
 
 
 @pytest.mark.parametrize("height, width", [(16, 16), (32, 32), (33, 61), (5, 3), (40, 200)])
@@ -146,6 +138,7 @@ def test_the_encoder_of_a_trained_nafnet_is_taken_over_and_another_width_is_name
         ({"variant": "XL"}, "choose from S, B, L"),
         ({"backend": "magic"}, "choose from plain, checkpoint, reversible"),
         ({"tile": 50}, "multiples of 4"),
+        ({"layers": (1, 1, 1)}, "layers has 3 levels and enc_blocks 2"),
         ({"block": "conv"}, "choose from fourier, naf"),
         ({"block": ["naf"]}, "names 1 sub-decoders and variant 3 has 3"),
         ({"classifier_features": "e5"}, "choose 'e3'"),

@@ -3,7 +3,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from adarevd_toys import noise
+from adarevd_toys import noise, toy
 from PIL import Image
 
 from bd_diff.baselines.adarevd import AdaRevD
@@ -82,6 +82,13 @@ def test_a_stage_refuses_what_another_stage_left(tmp_path):
         run("configs/adarevd/tiny/classifier.yaml", tmp_path / "run", f"start={tmp_path / 'nafnet'}")
     with pytest.raises(ValueError, match=r"intro.weight is \(8, 3, 3, 3\) and should be \(4, 3, 3, 3\)"):
         run("configs/adarevd/tiny/decoders.yaml", tmp_path / "run", f"start={tmp_path / 'wider'}")
+
+
+def test_the_classifier_is_not_trained_on_more_than_a_tile(tmp_path):
+    toy(2).save_pretrained(tmp_path / "decoders")
+    with pytest.raises(ValueError, match="data.crop is 48; the classifier sees tiles of 32"):
+        start = f"start={tmp_path / 'decoders'}"
+        run("configs/adarevd/tiny/classifier.yaml", tmp_path / "run", start, "data.crop=48")
 
 
 def test_scenes_stay_on_one_side_of_the_split():

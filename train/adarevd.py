@@ -75,7 +75,8 @@ class AdaRevDConfig:
 def train(config: AdaRevDConfig) -> None:
     """Leave the network of this stage in `run.folder`."""
     set_seed(config.run.seed)
-    network = build(config.stage, config.start, config.network, config.exits.features, config.exits.thresholds)
+    classifier = config.exits.features, config.exits.thresholds
+    network = build(config.stage, config.start, config.network, config.data.crop, *classifier)
     objective = (ClassifierObjective if config.stage == "classifier" else RestorationObjective)(network, config.blur)
     if config.run.dry_run:
         return report(config, nn.ModuleDict({"network": network}))

@@ -86,6 +86,8 @@ class AdaRevD(ModelMixin, ConfigMixin):
             raise ValueError(f"there is no variant {variant!r}; choose from {', '.join(VARIANTS)} or a number from 1")
         if backend not in BACKENDS:
             raise ValueError(f"there is no backend '{backend}'; choose from {', '.join(BACKENDS)}")
+        if len(layers) != len(enc_blocks):
+            raise ValueError(f"layers has {len(layers)} levels and enc_blocks {len(enc_blocks)}; give both as many")
         self.multiple = 2 ** len(enc_blocks)
         if tile % self.multiple or overlap % self.multiple:
             raise ValueError(f"tile is {tile} and overlap {overlap}; both must be multiples of {self.multiple}")

@@ -14,12 +14,12 @@ STAGES = ("nafnet", "decoders", "classifier", "exits")
 
 
 def build(
-    stage: str, start: str | None, settings: dict[str, Any], features: str, thresholds: Sequence[float]
+    stage: str, start: str | None, settings: dict[str, Any], crop: int, features: str, thresholds: Sequence[float]
 ) -> NAFNet | AdaRevD:
     """The network of a stage, with the weights of the stage before (`start`).
 
-    `settings` are NAFNet's or AdaRevD's constructor's; features and thresholds are the classifier's. Raises ValueError
-    saying what does not fit.
+    `settings` are NAFNet's or AdaRevD's constructor's; crop is in pixels; features and thresholds are the classifier's.
+    Raises ValueError saying what does not fit.
     """
     if stage not in STAGES:
         raise ValueError(f"there is no stage {stage!r}; the stages are {', '.join(STAGES)}")
@@ -34,6 +34,10 @@ def build(
         return network
     if settings:
         raise ValueError(f"stage {stage}: the network is that of {start}; leave `network` out")
+    if crop > before.config.tile:
+        raise ValueError(
+            f"data.crop is {crop}; the classifier sees tiles of {before.config.tile}, so no more than that"
+        )
     if stage == "classifier":
         before.add_classifier(features, thresholds)
     return before

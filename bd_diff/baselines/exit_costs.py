@@ -1,6 +1,6 @@
 """What leaving early saves and costs: multiplications and PSNR of any choice of depths, from one run of every depth."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -26,21 +26,27 @@ class Costs:
         self.known = {}
 
     def count(self, part: str, height: int, width: int) -> int:
-        """MACs of one `encoder`, sub-decoder (`step`), `head` or `classifier` for `height` x `width` pixels."""
-        if (part, height, width) not in self.known:
-            with self.mode, torch.no_grad():
-                bottleneck, state = self.network.encode(torch.zeros(1, 3, height, width))
-                with FlopCounterMode(display=False) as counter:
-                    if part == "encoder":
-                        self.network.encoder(torch.zeros(1, 3, height, width))
-                    elif part == "step":
-                        self.network.decoders[0](bottleneck, state)
-                    elif part == "head":
-                        self.network.heads[0](state[-1])
-                    else:
-                        self.network.classify(bottleneck, state)
-            self.known[part, height, width] = counter.get_total_flops() // 2
-        return self.known[part, height, width]
+        """MACs of the `encoder`, one sub-decoder (`step`), one `head` or the `classifier` at this size in pixels."""
+        if (height, width) not in self.known:
+            self.known[height, width] = self.count_all(height, width)
+        return self.known[height, width][part]
+
+    def count_all(self, height: int, width: int) -> dict[str, int]:
+        network, found = self.network, {}
+
+        def counted(part: str, module: Callable, *inputs):
+            with FlopCounterMode(display=False) as counter:
+                output = module(*inputs)
+            found[part] = counter.get_total_flops() // 2
+            return output
+
+        with self.mode, torch.no_grad():
+            bottleneck, state = counted("encoder", network.encode, torch.zeros(1, 3, height, width))
+            counted("step", network.decoders[0], bottleneck, state)
+            counted("head", network.heads[0], state[-1])
+            if network.classifier is not None:
+                counted("classifier", network.classify, bottleneck, state)
+        return found
 
     def tiled(self, grid: Grid, depths: Sequence[int], classified: bool) -> int:
         """MACs of an image whose tiles run to `depths`: encoder, overlapping tiles and, if used, the classifier."""
