@@ -46,6 +46,8 @@ class JointObjective(nn.Module):
         noise: float = 2 / 255,
         transfer_rows: int = 2,
         target_rows: int = 1,
+        crop: int = 128,
+        last_step_share: float = 0.75,
         back_translation_from: int = 0,
         residual: bool = True,
     ):
@@ -55,7 +57,7 @@ class JointObjective(nn.Module):
             raise ValueError(f"there is no task {', '.join(sorted(unknown))} to weigh")
         self.networks, self.scheduler, self.weights, self.families = networks, scheduler, weights, families
         self.noise, self.transfer_rows, self.target_rows = noise, transfer_rows, target_rows
-        self.back_translation_from = back_translation_from
+        self.crop, self.last_step_share, self.back_translation_from = crop, last_step_share, back_translation_from
         self.residual = residual
         self.register_buffer("steps", torch.zeros((), dtype=torch.long))
 
@@ -130,7 +132,8 @@ class JointObjective(nn.Module):
         """Sharp and blurry pixels `(B, 3, H, W)` in [-1, 1], true kernels, and what the encoder sees of the blur.
 
         The first half of the rows takes a kernel from the bank, with the lag maps and the search's findings of the
-        photograph it was banked with; the others a new one, seen in the blurry crop itself.
+        photograph it was banked with; the others a new one. Blur is read from the whole window, as it will be at
+        inference; the restorer works on a crop of it.
         """
         wide = batch["sharp"]
         kernels, _ = draw_kernels(len(wide), generator, self.families, device=wide.device)
@@ -140,19 +143,22 @@ class JointObjective(nn.Module):
         blurry = blur(wide, kernels, mode="valid")
         sigma = self.noise * torch.rand(len(wide), 1, 1, 1, generator=generator)
         blurry = (blurry + (sigma * torch.randn(blurry.shape, generator=generator)).to(wide.device)).clamp(0, 1)
-        margin = SIZE // 2
-        sharp = wide[..., margin:-margin, margin:-margin]
-        maps, spectrum = lag_maps(blurry)
+        maps, spectrum = lag_maps(blurry[banked:])
         seen = {"maps": maps, "spectrum": spectrum}
         if banked:
             nothing = kernels.new_zeros(len(wide) - banked, SIZE, SIZE)
             bank_maps, bank_spectrum = lag_maps(batch["bank_blurry"] / 255)
             seen = {
-                "maps": torch.cat([bank_maps, maps[banked:]]),
-                "spectrum": torch.cat([bank_spectrum, spectrum[banked:]]),
+                "maps": torch.cat([bank_maps, maps]),
+                "spectrum": torch.cat([bank_spectrum, spectrum]),
                 "hypothesis": torch.cat([batch["bank_hypothesis"], nothing]),
                 "evidence": torch.cat([batch["bank_evidence"], nothing[:, None].expand(-1, 2, -1, -1)]),
             }
+        span = blurry.shape[-1] - self.crop + 1
+        top, left = (int(torch.randint(span, (), generator=generator)) for _ in range(2))
+        blurry = blurry[..., top : top + self.crop, left : left + self.crop]
+        top, left = top + SIZE // 2, left + SIZE // 2
+        sharp = wide[..., top : top + self.crop, left : left + self.crop]
         return sharp * 2 - 1, blurry * 2 - 1, kernels, seen
 
     def read_blur(self, pixels: Tensor, maps=None, spectrum=None, hypothesis=None, evidence=None):
@@ -173,12 +179,12 @@ class JointObjective(nn.Module):
         return torch.cat([self.networks["structure_qformer"](structure), faded], 1)
 
     def produce(self, wanted, guesses, structure, blur_tokens, strength: float, generator: Generator) -> Tensor:
-        """Denoising loss: mean absolute error of the prediction at random timesteps, half of them the last one."""
+        """Denoising loss: mean absolute error of the prediction at random timesteps, most of them the last one."""
         start, seen = self.start(guesses)
         clean = to_latents(self.networks["vae"], wanted) - start
         last = self.scheduler.config.num_train_timesteps - 1
         timesteps = torch.randint(last + 1, (len(clean),), generator=generator)
-        timesteps[torch.rand(len(clean), generator=generator) < 0.5] = last
+        timesteps[torch.rand(len(clean), generator=generator) < self.last_step_share] = last
         timesteps = timesteps.to(clean.device)
         noise = torch.randn(clean.shape, generator=generator).to(clean.device)
         noisy = self.scheduler.add_noise(clean, noise, timesteps)

@@ -144,7 +144,7 @@ def test_decoded_kernels_are_kernels_and_start_at_the_hypothesis():
         assert kernels.min() >= 0 and torch.allclose(kernels.sum((1, 2)), torch.ones(3))
     near = (decoder(tokens, maps, hypothesis) - hypothesis).abs().sum((1, 2))
     far = (decoder(tokens, maps, hypothesis) - hypothesis.flip(1)).abs().sum((1, 2))
-    assert (near < 0.5 * far).all()
+    assert (near < 0.7 * far).all()
 
 
 @pytest.fixture(scope="module")

@@ -27,7 +27,8 @@ class DataConfig:
     exclude: str | None = None  # text file of names in `sharp` that are kept for validation
     target: str | None = None  # folder of unpaired blurry photographs
     bank: str | None = None  # folder made by train/kernel_bank.py
-    crop: int = 128
+    window: int = 256  # pixels a side that blur is read from
+    crop: int = 128  # pixels a side that the restorer is trained on
     validation_photographs: int = 8
 
 
@@ -43,6 +44,7 @@ class JointConfig:
     noise: float = 2 / 255
     transfer_rows: int = 2  # of a batch
     target_rows: int = 1  # of a batch
+    last_step_share: float = 0.75  # of the samples are denoised from noise alone, as one-step sampling does
     back_translation_from: int = 0  # step
     start_from: str | None = None  # pipeline folder to begin with instead of random weights
     data: DataConfig = field(default_factory=DataConfig)
@@ -63,6 +65,8 @@ def main(arguments: list[str]) -> None:
         noise=config.noise,
         transfer_rows=config.transfer_rows,
         target_rows=config.target_rows,
+        crop=data.crop,
+        last_step_share=config.last_step_share,
         back_translation_from=config.back_translation_from,
         residual=pipeline.config.residual,
     )
@@ -71,7 +75,7 @@ def main(arguments: list[str]) -> None:
     if run.dry_run:
         return report(config, networks)
     accelerator = start(run)
-    wide = data.crop + SIZE - 1  # so that every pixel's blur is real
+    wide = data.window + SIZE - 1  # so that every pixel's blur is real
     if data.sharp:
         photographs = read_photographs(data.sharp, data.exclude, skip_smaller_than=wide)
         crops = SharpCrops(photographs, wide, run.seed)

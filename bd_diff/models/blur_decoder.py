@@ -15,8 +15,9 @@ PICTURES = 4  # painted by each token
 class BlurDecoder(ModelMixin, ConfigMixin):
     """Kernels from blur tokens, sharpened by the encoder's maps (ours).
 
-    Sixteen tokens are a narrow way for a one-pixel line at any angle; the maps keep it thin. A kernel hypothesis, where
-    the search gave one, is what the output starts from.
+    Sixteen tokens are a narrow way for a one-pixel line at any angle; the maps keep it thin. Where the search gave a
+    hypothesis, two kernels are decoded, one free and one that corrects the hypothesis, and mixed by how far it is to be
+    trusted: the search is right about shakes and wrong about soft blur.
     """
 
     @register_to_config
@@ -33,22 +34,28 @@ class BlurDecoder(ModelMixin, ConfigMixin):
             ResidualBlock(map_channels),
             nn.GroupNorm(1, map_channels),
         )
-        self.to_logits = nn.Conv2d(map_channels, 1, 3, padding=1)
+        self.to_logits = nn.Conv2d(map_channels, 2, 3, padding=1)
         nn.init.zeros_(self.to_logits.weight)
         rows, columns = grid(SIZE)
         self.prior = nn.Parameter(-torch.hypot(rows, columns) / 6)
         self.trust = nn.Linear(num_tokens * token_channels, 1)
         nn.init.zeros_(self.trust.weight)
-        nn.init.constant_(self.trust.bias, 2.0)
+        nn.init.zeros_(self.trust.bias)
 
     def forward(self, tokens: Tensor, maps: Tensor, hypothesis: Tensor | None = None) -> Tensor:
         """Kernels `(B, 33, 33)`, non-negative, sum one, from tokens `(B, T, D)`, maps `(B, M, 33, 33)` and perhaps a
         hypothesis `(B, 33, 33)`, all zero where there is none.
         """
         pictures = self.paint(tokens).reshape(len(tokens), -1, COARSE, COARSE)  # (B, T * PICTURES, 9, 9)
-        logits = self.to_logits(self.refine(self.grow(pictures) + maps))[:, 0]
+        logits = self.to_logits(self.refine(self.grow(pictures) + maps)).float()  # (B, 2, 33, 33)
         if hypothesis is None:
-            hypothesis = torch.zeros_like(logits)
+            hypothesis = torch.zeros_like(logits[:, 0])
+        free = to_kernels(logits[:, 0] + self.prior)
+        corrected = to_kernels(logits[:, 1] + (hypothesis + 3e-4).log())
         trust = self.trust(tokens.flatten(1)).sigmoid()[..., None] * hypothesis.sum((1, 2), keepdim=True)
-        logits = logits + self.prior.lerp((hypothesis + 3e-4).log(), trust)
-        return logits.float().flatten(1).softmax(1).view(-1, SIZE, SIZE)
+        return free.lerp(corrected, trust)
+
+
+def to_kernels(logits: Tensor) -> Tensor:
+    """Softmax over all positions of `(B, k, k)`."""
+    return logits.flatten(1).softmax(1).view_as(logits)

@@ -55,7 +55,8 @@ class TokenAttention(nn.Module):
 class NAFUNet(ModelMixin, ConfigMixin):
     """Denoises `(B, in_channels, H, W)`: noisy latents first, then the condition; H and W multiples of 4.
 
-    Predicts the clean latents (`prediction_type="sample"`). At the last timestep the latents are noise alone and are
+    Inside, the condition is divided by `latent_scale` and the output multiplied by it: the layers see pixels in [-1, 1]
+    and small differences between them. Predicts the clean latents (`prediction_type="sample"`). At the last timestep the latents are noise alone and are
     faded out, so that one step is a regression and does not depend on the seed.
     """
 
@@ -70,6 +71,7 @@ class NAFUNet(ModelMixin, ConfigMixin):
         decoder_blocks: tuple[int, ...] = (1, 1),
         cross_attention_dim: int = 128,
         num_train_timesteps: int = 1000,
+        latent_scale: float = 8.0,
     ):
         super().__init__()
         time_channels = 4 * width
@@ -101,7 +103,7 @@ class NAFUNet(ModelMixin, ConfigMixin):
         time = self.time_embedding(self.time_features(timestep).to(sample.dtype))
         channels = self.config.out_channels
         known = 1 - (timestep.to(sample.dtype) / (self.config.num_train_timesteps - 1))[:, None, None, None] ** 4
-        condition = sample[:, channels:]
+        condition = sample[:, channels:] / self.config.latent_scale
         x = self.enter(torch.cat([sample[:, :channels] * known, condition], 1))
         skips = []
         for stage, down in zip(self.encoders, self.downs, strict=True):
@@ -115,5 +117,5 @@ class NAFUNet(ModelMixin, ConfigMixin):
             x = up(x) + skips.pop()
             for block in stage:
                 x = block(x, time)
-        clean = self.leave(x) + self.shortcut(condition)
+        clean = (self.leave(x) + self.shortcut(condition)) * self.config.latent_scale
         return UNet2DConditionOutput(sample=clean) if return_dict else (clean,)

@@ -1,0 +1,72 @@
+"""The shipped model does what the README says, on the sample photographs."""
+
+import re
+from pathlib import Path
+
+import pytest
+import torch
+from diffusers import DiffusionPipeline
+
+from bd_diff import BDDiffPipeline
+from bd_diff.blur.kernels import gaussian, line
+from bd_diff.data.images import read_image, to_tensor
+from bd_diff.metrics import psnr
+from bd_diff.models.blur_operator import reblur
+
+ROOT = Path(__file__).parents[1]
+MODEL, SAMPLES = ROOT / "assets/bd-diff-tiny", ROOT / "assets/samples"
+
+
+@pytest.fixture(scope="module")
+def pipe():
+    pipeline = BDDiffPipeline.from_pretrained(MODEL)
+    pipeline.set_progress_bar_config(disable=True)
+    return pipeline
+
+
+def sample(name, folder="sharp"):
+    return to_tensor(read_image(SAMPLES / folder / f"{name}.png"))[None]
+
+
+def test_the_shipped_model_is_small_and_all_safetensors():
+    files = [path for path in MODEL.rglob("*") if path.is_file()]
+    assert sum(path.stat().st_size for path in files) < 20e6
+    assert {path.suffix for path in files} <= {".safetensors", ".json", ".md", ".py"}
+
+
+@pytest.mark.parametrize(("name", "gain"), [("gb82_haze", 1.0), ("gb82_sand", 1.5), ("gb82_mies", 3.0)])
+def test_sample_photographs_come_back_sharper(pipe, name, gain):
+    blurry, sharp = sample(name, "blurry"), sample(name)
+    result = pipe(blurry, output_type="pt").images
+    assert psnr(result, sharp) > psnr(blurry, sharp) + gain
+
+
+def test_a_sharp_photograph_stays_as_it_is(pipe):
+    sharp = sample("gb82_mies")
+    assert psnr(pipe(sharp, output_type="pt").images, sharp) > 40
+
+
+def test_blur_of_the_right_reference_is_transferred(pipe):
+    structure, other = sample("gb82_mies"), sample("gb82_sand")
+    soft, moved = gaussian(torch.tensor([2.0])), line(torch.tensor([15.0]), torch.tensor([0.4]))
+    wanted = reblur(structure, moved)
+    right, wrong = (
+        pipe(structure, blur_image=reblur(other, kernel).clamp(0, 1), output_type="pt").images
+        for kernel in (moved, soft)
+    )
+    assert psnr(right, wanted) > psnr(wrong, wanted) + 5
+
+
+def test_any_pipeline_class_of_diffusers_loads_it_with_trust():
+    pipeline = DiffusionPipeline.from_pretrained(MODEL, custom_pipeline="pipeline", trust_remote_code=True)
+    assert type(pipeline) is BDDiffPipeline
+
+
+def test_the_python_of_the_readme_runs_as_printed(tmp_path, monkeypatch):
+    (program,) = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.S)
+    (tmp_path / "assets").symlink_to(ROOT / "assets")
+    monkeypatch.chdir(tmp_path)
+    names: dict = {}
+    exec(program, names)
+    assert read_image("sharp.png").size == read_image(SAMPLES / "blurry/gb82_sand.png").size
+    assert names["kernel"].shape == (1, 33, 33)
