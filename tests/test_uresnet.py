@@ -16,6 +16,13 @@ TABLE = {
 }
 
 
+def stirred(width: int = 2) -> UResNet:
+    """A narrow network whose last layer is not at its start, where the network does nothing."""
+    network = UResNet(width=width).eval()
+    torch.nn.init.normal_(network.conv2d_9.weight)
+    return network
+
+
 def keras_count(layer: torch.nn.Module) -> int:
     """Parameters and running statistics; torch's own step counter does not exist in Keras."""
     return sum(tensor.numel() for name, tensor in layer.state_dict().items() if "num_batches" not in name)
@@ -32,24 +39,29 @@ def test_the_network_has_972739_values():
 @pytest.mark.parametrize("size", [(16, 16), (20, 36)])
 def test_an_image_comes_back_at_its_size(size):
     images = torch.rand(2, 3, *size)
-    assert UResNet(width=2).eval()(images).shape == images.shape
+    assert stirred()(images).shape == images.shape
+
+
+def test_an_untrained_network_leaves_images_as_they_are():
+    images = torch.rand(2, 3, 16, 16)
+    assert torch.equal(UResNet(width=2)(images), images)
 
 
 def test_every_layer_is_used():
-    network = UResNet(width=2)
+    network = stirred().train()
     network(torch.rand(2, 3, 16, 16)).square().mean().backward()
     assert not [name for name, weight in network.named_parameters() if weight.grad is None or not weight.grad.any()]
 
 
 def test_a_saved_network_gives_the_same_output(tmp_path):
-    images, network = torch.rand(1, 3, 16, 16), UResNet(width=2).eval()
+    images, network = torch.rand(1, 3, 16, 16), stirred()
     network.save_pretrained(tmp_path)
     assert torch.equal(UResNet.from_pretrained(tmp_path)(images), network(images))
 
 
 def test_tiles_give_what_the_whole_image_gives_but_for_their_seams(monkeypatch):
     torch.manual_seed(0)
-    restore = NetworkRestorer(UResNet(width=2).eval())
+    restore = NetworkRestorer(stirred())
     images = torch.rand(2, 3, 150, 202)
     whole = restore(images)
     seen = []

@@ -1,6 +1,6 @@
 """AdaRevD's back-ends side by side: bytes kept for the backward pass, error of the gradients, time of a step.
 
-python benches/adarevd_backends.py [--width 8] [--side 64] [--batch 1] [--device cpu]
+python tests/bench_adarevd_backends.py [--width 8] [--side 64] [--batch 1] [--device cpu]
 """
 
 import argparse

@@ -1,6 +1,6 @@
 """AdaRevD's depth: PSNR of every head, beside other models of any kind (a plain decoder of equal size, a NAFNet).
 
-    python benches/adarevd_depth.py PHOTOGRAPHS [--names FILE] [--size 256] [--limit 40] MODEL [MODEL ...]
+    python tests/bench_adarevd_depth.py PHOTOGRAPHS [--names FILE] [--size 256] [--limit 40] MODEL [MODEL ...]
 
 MODELs are folders that train/adarevd.py left. Each photograph is blurred by the project's families; figures are dB.
 """

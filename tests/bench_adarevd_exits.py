@@ -1,6 +1,6 @@
 """AdaRevD's exits: PSNR against multiplications over tau, beside uniform depth, random exits and an oracle.
 
-    python benches/adarevd_exits.py MODEL PHOTOGRAPHS [--names FILE] [--size 480] [--limit 40]
+    python tests/bench_adarevd_exits.py MODEL PHOTOGRAPHS [--names FILE] [--size 480] [--limit 40]
 
 MODEL is what stage `exits` of train/adarevd.py left. The photographs (those that FILE names) must not be among those it
 was trained on or its exits derived from; each is blurred by the project's families. Multiplications include the
