@@ -136,15 +136,19 @@ def test_a_zero_hypothesis_is_no_hypothesis():
     assert torch.allclose(decoder(tokens, without.maps, nothing), decoder(tokens, without.maps))
 
 
-def test_decoded_kernels_are_kernels_and_start_at_the_hypothesis():
+def test_decoded_kernels_are_kernels_and_follow_the_hypothesis_as_far_as_it_is_trusted():
     decoder = BlurDecoder()
     tokens, maps = torch.randn(3, 16, 128), torch.randn(3, 32, 33, 33)
     hypothesis = shake(torch.full((3,), 14.0), torch.Generator().manual_seed(0))
-    for kernels in (decoder(tokens, maps), decoder(tokens, maps, hypothesis)):
+    alone, mixed = decoder(tokens, maps), decoder(tokens, maps, hypothesis)
+    for kernels in (alone, mixed):
         assert kernels.min() >= 0 and torch.allclose(kernels.sum((1, 2)), torch.ones(3))
-    near = (decoder(tokens, maps, hypothesis) - hypothesis).abs().sum((1, 2))
-    far = (decoder(tokens, maps, hypothesis) - hypothesis.flip(1)).abs().sum((1, 2))
-    assert (near < 0.7 * far).all()
+    torch.nn.init.constant_(decoder.trust.bias, 20.0)
+    trusting = decoder(tokens, maps, hypothesis)
+    assert ((trusting - hypothesis).abs().sum((1, 2)) < 0.5 * (trusting - hypothesis.flip(1)).abs().sum((1, 2))).all()
+    torch.nn.init.constant_(decoder.trust.bias, -20.0)
+    assert torch.allclose(decoder(tokens, maps, hypothesis), alone, atol=1e-6)
+    assert torch.allclose(mixed, (trusting + alone) / 2, atol=1e-6)
 
 
 @pytest.fixture(scope="module")

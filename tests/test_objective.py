@@ -41,9 +41,8 @@ def make_objective(**settings):
     pipeline = build_pipeline(TINY)
     networks = nn.ModuleDict({name: part for name, part in pipeline.components.items() if isinstance(part, nn.Module)})
     networks["vae"].requires_grad_(False)
-    return JointObjective(
-        networks.train(), pipeline.scheduler, **({"weights": WEIGHTS, "families": FAMILIES} | settings)
-    )
+    given = {"weights": WEIGHTS, "families": FAMILIES, "crop": 64} | settings
+    return JointObjective(networks.train(), pipeline.scheduler, **given)
 
 
 @pytest.fixture(scope="module")
@@ -199,3 +198,12 @@ def test_the_dry_run_prints_sizes_and_stops(tmp_path):
 def test_a_wrong_configuration_is_one_line_that_names_the_key(override, message, tmp_path):
     with pytest.raises((ValueError, OSError), match=re.escape(message)):
         joint.main(command(tmp_path / "run", override)[2:])
+
+
+def test_one_unreadable_photograph_among_many_is_named_before_training_starts(photographs, tmp_path):
+    (tmp_path / "sharp").mkdir()
+    save_image(to_image(photographs[0] / 255), tmp_path / "sharp/good.png")
+    (tmp_path / "sharp/bad.png").write_text("not an image")
+    with pytest.raises(ValueError, match="bad.png"):
+        joint.main(command(tmp_path / "run", f"data.sharp={tmp_path / 'sharp'}")[2:])
+    assert not list(tmp_path.glob("run/checkpoint-*"))
