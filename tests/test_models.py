@@ -9,7 +9,7 @@ from bd_diff.metrics import psnr
 from bd_diff.models.blur_decoder import BlurDecoder
 from bd_diff.models.blur_operator import extend, reblur, wiener
 from bd_diff.models.image_encoder import ImageEncoder
-from bd_diff.models.kernel_search import best_window, reblur_residual, scales, search_kernels
+from bd_diff.models.kernel_search import STARTS, best_window, reblur_residual, scales, search_kernels
 from bd_diff.models.lag_maps import lag_maps
 from bd_diff.models.pixel_vae import PixelVAE
 from bd_diff.models.qformer import QFormer
@@ -70,8 +70,8 @@ def test_the_search_finds_a_shake_with_its_direction(shaken):
     sharp, blurry, kernel = shaken
     light = blurry.mean(1, keepdim=True)
     found = search_kernels(light)
-    assert found.shape == (1, 2, 33, 33)
-    best = found[:, reblur_residual(light.repeat(2, 1, 1, 1), found[0]).argmin()]
+    assert found.shape == (1, len(STARTS), 33, 33)
+    best = found[:, reblur_residual(light.expand(len(STARTS), -1, -1, -1), found[0]).argmin()]
 
     def gain(kernels):
         return psnr(wiener(blurry, kernels)[:, 1].clamp(0, 1), sharp) - psnr(blurry, sharp)
