@@ -19,7 +19,7 @@ from bd_diff.data.inputs import open_images, to_batch, to_images
 from bd_diff.models.blur_decoder import BlurDecoder
 from bd_diff.models.blur_operator import luminance
 from bd_diff.models.image_encoder import ImageEncoder, ImageFeatures
-from bd_diff.models.kernel_search import SMALLEST_WINDOW, best_window, search_evidence
+from bd_diff.models.kernel_search import SMALLEST_WINDOW, best_window, reblur_residual, search_evidence
 from bd_diff.models.pixel_vae import PixelVAE
 from bd_diff.models.qformer import QFormer
 from bd_diff.models.unet import NAFUNet
@@ -217,18 +217,37 @@ class BDDiffPipeline(DiffusionPipeline):
         return to_batch(given, name, SMALLEST_SIDE).to(self._execution_device) * 2 - 1
 
     def encode_image(self, pixels: Tensor, fast: bool = False) -> BlurReading:
-        """Features, blur tokens and kernels of pixels `(B, 3, H, W)` in [-1, 1]."""
-        hypothesis = evidence = None
-        if (
-            self.blur_decoder is not None
-            and self.config.search
-            and not fast
-            and min(pixels.shape[-2:]) >= SMALLEST_WINDOW
-        ):
-            light = (luminance(pixels) + 1) / 2
-            # One image at a time: each has its own best window, and a batch then equals its singles.
-            found = [search_evidence(best_window(one)) for one in light.split(1)]
-            hypothesis, evidence = (torch.cat(maps) for maps in zip(*found, strict=True))
+        """Features, blur tokens and kernels of pixels `(B, 3, H, W)` in [-1, 1].
+
+        With the search there are two readings of each image, with and without its findings; the one whose kernel explains
+        the photograph better (`reblur_residual`) is kept.
+        """
+        reading = self.read_blur(pixels)
+        if self.blur_decoder is None or fast or not self.config.search or min(pixels.shape[-2:]) < SMALLEST_WINDOW:
+            return reading
+        # One image at a time: each has its own best window, and a batch then equals its singles.
+        windows = [best_window(light) for light in ((luminance(pixels) + 1) / 2).split(1)]
+        found = [search_evidence(window) for window in windows]
+        searched = self.read_blur(pixels, *(torch.cat(maps) for maps in zip(*found, strict=True)))
+        residuals = [
+            torch.cat([reblur_residual(*pair) for pair in zip(windows, one.kernels.split(1), strict=True)])
+            for one in (reading, searched)
+        ]
+        better = (residuals[1] < residuals[0])[:, None, None]
+        return BlurReading(
+            features=ImageFeatures(
+                structure=reading.features.structure,
+                blur=torch.where(better, searched.features.blur, reading.features.blur),
+                maps=torch.where(better[..., None], searched.features.maps, reading.features.maps),
+            ),
+            tokens=torch.where(better, searched.tokens, reading.tokens),
+            kernels=torch.where(better, searched.kernels, reading.kernels),
+        )
+
+    def read_blur(
+        self, pixels: Tensor, hypothesis: Tensor | None = None, evidence: Tensor | None = None
+    ) -> BlurReading:
+        """One reading, with what the search found or without."""
         features = self.image_encoder(pixels, hypothesis, evidence)
         tokens = self.blur_qformer(features.blur)
         kernels = None if self.blur_decoder is None else self.blur_decoder(tokens, features.maps, hypothesis)
