@@ -219,8 +219,8 @@ class BDDiffPipeline(DiffusionPipeline):
     def encode_image(self, pixels: Tensor, fast: bool = False) -> BlurReading:
         """Features, blur tokens and kernels of pixels `(B, 3, H, W)` in [-1, 1].
 
-        With the search there are two readings of each image, with and without its findings; the one whose kernel explains
-        the photograph better (`reblur_residual`) is kept.
+        With the search there are two readings of each image, with and without its findings; the one whose kernel
+        explains the photograph better (`reblur_residual`) is kept.
         """
         reading = self.read_blur(pixels)
         if self.blur_decoder is None or fast or not self.config.search or min(pixels.shape[-2:]) < SMALLEST_WINDOW:

@@ -56,8 +56,8 @@ class NAFUNet(ModelMixin, ConfigMixin):
     """Denoises `(B, in_channels, H, W)`: noisy latents first, then the condition; H and W multiples of 4.
 
     Inside, the condition is divided by `latent_scale` and the output multiplied by it: the layers see pixels in [-1, 1]
-    and small differences between them. Predicts the clean latents (`prediction_type="sample"`). At the last timestep the latents are noise alone and are
-    faded out, so that one step is a regression and does not depend on the seed.
+    and small differences between them. Predicts the clean latents (`prediction_type="sample"`). At the last timestep
+    the latents are noise alone and are faded out, so that one step is a regression and does not depend on the seed.
     """
 
     @register_to_config
