@@ -16,8 +16,8 @@ from torch import Generator, Tensor
 
 from bd_diff.conditioning import condition, deblur_guesses, to_pixels, transfer_guesses
 from bd_diff.data.inputs import open_images, to_batch, to_images
+from bd_diff.metrics import luminance
 from bd_diff.models.blur_decoder import BlurDecoder
-from bd_diff.models.blur_operator import luminance
 from bd_diff.models.image_encoder import ImageEncoder, ImageFeatures
 from bd_diff.models.kernel_search import SMALLEST_WINDOW, best_window, reblur_residual, search_evidence
 from bd_diff.models.pixel_vae import PixelVAE

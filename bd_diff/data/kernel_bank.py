@@ -14,7 +14,7 @@ from tqdm import tqdm
 from bd_diff.blur.kernels import SIZE, blur
 from bd_diff.blur.synthesis import draw_kernels
 from bd_diff.data.batches import SharpCrops, seeded
-from bd_diff.models.blur_operator import luminance
+from bd_diff.metrics import luminance
 from bd_diff.models.kernel_search import search_evidence
 
 SHARD = 8  # samples a file

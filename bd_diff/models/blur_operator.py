@@ -74,9 +74,3 @@ def gradient_power(height: int, width: int, device=None) -> Tensor:
     rows = torch.fft.fftfreq(height, device=device)[:, None]
     columns = torch.fft.rfftfreq(width, device=device)
     return 4 * torch.sin(math.pi * rows).square() + 4 * torch.sin(math.pi * columns).square()
-
-
-def luminance(images: Tensor) -> Tensor:
-    """Rec. 601 luma `(B, 1, H, W)` of RGB `(B, 3, H, W)`, same range."""
-    weights = torch.tensor([0.299, 0.587, 0.114], dtype=images.dtype, device=images.device)
-    return (images * weights[:, None, None]).sum(1, keepdim=True)

@@ -7,7 +7,8 @@ separates the two. Averaged over windows and transformed back, line and shake bl
 import torch
 from torch import Tensor
 
-from bd_diff.models.blur_operator import extend, luminance
+from bd_diff.metrics import luminance
+from bd_diff.models.blur_operator import extend
 
 WINDOW = 64  # pixels; half overlapping
 LAGS = 49  # displacements -24 .. 24
