@@ -63,14 +63,18 @@ class JointObjective(nn.Module):
 
     def forward(self, batch: dict[str, Tensor], generator: Generator) -> dict[str, Tensor]:
         sharp, blurry, kernels, seen = self.synthesize(batch, generator)
-        features, tokens, estimated = self.read_blur(blurry, **seen)
+        read = len(seen["maps"])
+        features, tokens, estimated = self.read_blur(blurry[:read], **seen)
+        structure, guess = features.structure, estimated.detach()
         rows = slice(0, self.transfer_rows)
-        other = torch.arange(len(sharp), device=sharp.device).roll(1)[rows]  # whose blur is transferred
-        guess = estimated.detach()
+        other = torch.arange(read, device=sharp.device).roll(1)[rows]  # whose blur is transferred
+        if "known_estimate" in batch:
+            structure = torch.cat([structure, self.structure_of(blurry[read:])])
+            guess = torch.cat([guess, batch["known_estimate"]])
         losses = {
-            "kernel": kernel_loss(estimated, kernels),
+            "kernel": kernel_loss(estimated, kernels[:read]),
             "deblur": self.produce(
-                sharp, deblur_guesses(blurry, guess), features.structure, tokens, strength=0.0, generator=generator
+                sharp, deblur_guesses(blurry, guess), structure, tokens[:1], strength=0.0, generator=generator
             ),
             "transfer": self.produce(
                 reblur(sharp[rows], kernels[other]),
@@ -131,22 +135,25 @@ class JointObjective(nn.Module):
     def synthesize(self, batch: dict[str, Tensor], generator: Generator):
         """Sharp and blurry pixels `(B, 3, H, W)` in [-1, 1], true kernels, and what the encoder sees of the blur.
 
-        The first half of the rows takes a kernel from the bank, with the lag maps and the search's findings of the
-        photograph it was banked with; the others a new one. Blur is read from the whole window, as it will be at
-        inference; the restorer works on a crop of it.
+        The first rows take a kernel from the bank, with the lag maps and the search's findings of the photograph it was
+        banked with; the next ones a new kernel; the last ones a kernel with a known estimate, so that their blur need
+        not be read. Blur is read from the whole window, as it will be at inference; the restorer works on a crop of it.
         """
         wide = batch["sharp"]
         kernels, _ = draw_kernels(len(wide), generator, self.families, device=wide.device)
         banked = len(batch["bank_kernel"]) if "bank_kernel" in batch else 0
+        read = len(wide) - (len(batch["known_kernel"]) if "known_kernel" in batch else 0)
         if banked:
             kernels = torch.cat([batch["bank_kernel"], kernels[banked:]])
+        if read < len(wide):
+            kernels = torch.cat([kernels[:read], batch["known_kernel"]])
         blurry = blur(wide, kernels, mode="valid")
         sigma = self.noise * torch.rand(len(wide), 1, 1, 1, generator=generator)
         blurry = (blurry + (sigma * torch.randn(blurry.shape, generator=generator)).to(wide.device)).clamp(0, 1)
-        maps, spectrum = lag_maps(blurry[banked:])
+        maps, spectrum = lag_maps(blurry[banked:read])
         seen = {"maps": maps, "spectrum": spectrum}
         if banked:
-            nothing = kernels.new_zeros(len(wide) - banked, SIZE, SIZE)
+            nothing = kernels.new_zeros(read - banked, SIZE, SIZE)
             bank_maps, bank_spectrum = lag_maps(batch["bank_blurry"] / 255)
             seen = {
                 "maps": torch.cat([bank_maps, maps]),
@@ -174,9 +181,9 @@ class JointObjective(nn.Module):
         return self.networks["image_encoder"].encode_structure(pixels)
 
     def tokens(self, structure: Tensor, blur_tokens: Tensor, strength: float) -> Tensor:
-        """`(B, S + T, D)`: structure tokens, then blur tokens faded towards "no blur"."""
+        """`(B, S + T, D)`: structure tokens, then blur tokens faded towards "no blur", of each image or of one."""
         faded = self.networks["blur_qformer"].fade(blur_tokens, strength)
-        return torch.cat([self.networks["structure_qformer"](structure), faded], 1)
+        return torch.cat([self.networks["structure_qformer"](structure), faded.expand(len(structure), -1, -1)], 1)
 
     def produce(self, wanted, guesses, structure, blur_tokens, strength: float, generator: Generator) -> Tensor:
         """Denoising loss: mean absolute error of the prediction at random timesteps, most of them the last one."""

@@ -216,19 +216,23 @@ class BDDiffPipeline(DiffusionPipeline):
         """Opened images as `(B, 3, H, W)` in [-1, 1] on the pipeline's device, float32."""
         return to_batch(given, name, SMALLEST_SIDE).to(self._execution_device) * 2 - 1
 
-    def encode_image(self, pixels: Tensor, fast: bool = False) -> BlurReading:
+    def encode_image(
+        self, pixels: Tensor, fast: bool = False, found: tuple[Tensor, Tensor] | None = None
+    ) -> BlurReading:
         """Features, blur tokens and kernels of pixels `(B, 3, H, W)` in [-1, 1].
 
         With the search there are two readings of each image, with and without its findings; the one whose kernel
-        explains the photograph better (`reblur_residual`) is kept.
+        explains the photograph better (`reblur_residual`) is kept. `found` are the findings (`search_evidence`) where
+        they are already known.
         """
         reading = self.read_blur(pixels)
         if self.blur_decoder is None or fast or not self.config.search or min(pixels.shape[-2:]) < SMALLEST_WINDOW:
             return reading
         # One image at a time: each has its own best window, and a batch then equals its singles.
         windows = [best_window(light) for light in ((luminance(pixels) + 1) / 2).split(1)]
-        found = [search_evidence(window) for window in windows]
-        searched = self.read_blur(pixels, *(torch.cat(maps) for maps in zip(*found, strict=True)))
+        if found is None:
+            found = [torch.cat(maps) for maps in zip(*(search_evidence(window) for window in windows), strict=True)]
+        searched = self.read_blur(pixels, *found)
         residuals = [
             torch.cat([reblur_residual(*pair) for pair in zip(windows, one.kernels.split(1), strict=True)])
             for one in (reading, searched)

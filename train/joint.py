@@ -26,7 +26,8 @@ class DataConfig:
     sharp: str | None = None  # folder; None trains on procedural images
     exclude: str | None = None  # text file of names in `sharp` that are kept for validation
     target: str | None = None  # folder of unpaired blurry photographs
-    bank: str | None = None  # folder made by train/kernel_bank.py
+    bank: str | None = None  # folder made by train/kernel_bank.py: the reader of blur learns from it
+    estimates: str | None = None  # another one, made with an estimator: the restorer learns from it
     window: int = 256  # pixels a side that blur is read from
     crop: int = 128  # pixels a side that the restorer is trained on
     validation_photographs: int = 8
@@ -47,6 +48,7 @@ class JointConfig:
     last_step_share: float = 0.75  # of the samples are denoised from noise alone, as one-step sampling does
     back_translation_from: int = 0  # step
     start_from: str | None = None  # pipeline folder to begin with instead of random weights
+    compile: bool = False  # the UNet, with torch.compile; needs a C++ compiler
     data: DataConfig = field(default_factory=DataConfig)
 
 
@@ -70,6 +72,8 @@ def main(arguments: list[str]) -> None:
         back_translation_from=config.back_translation_from,
         residual=pipeline.config.residual,
     )
+    if config.compile:
+        networks["unet"].compile(dynamic=False)
     trained = [parameter for parameter in objective.parameters() if parameter.requires_grad]
     optimizer = construct(torch.optim.AdamW, {"params": trained} | config.optimizer, "optimizer")
     if run.dry_run:
@@ -82,7 +86,9 @@ def main(arguments: list[str]) -> None:
     else:
         crops = ProceduralImages(wide, run.seed)
     targets = read_photographs(data.target, skip_smaller_than=data.crop) if data.target else None
-    samples = JointSamples(crops, data.crop, targets, read_bank(data.bank) if data.bank else None)
+    bank = read_bank(data.bank) if data.bank else None
+    estimates = read_bank(data.estimates, ("kernel", "estimate")) if data.estimates else None
+    samples = JointSamples(crops, data.crop, targets, bank, estimates)
     validation = None
     if data.sharp and data.exclude:
         validation = Validation(pipeline, data.sharp, data.exclude, data.validation_photographs, Path(run.folder))

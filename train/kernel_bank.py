@@ -1,5 +1,7 @@
 """Search kernels in blurred photographs, once, for train/joint.py: `python train/kernel_bank.py --config FILE`.
 
+With `estimator=FOLDER`, what that model makes of each blurred photograph is added: what its restorer has to live with.
+
 Several processes (`torchrun --nproc-per-node 2 train/kernel_bank.py ...`) share the work. Stopped, it goes on where it
 was.
 """
@@ -13,7 +15,8 @@ from accelerate import PartialState
 from bd_diff.blur.kernels import SIZE
 from bd_diff.config import load_config
 from bd_diff.data.batches import read_photographs
-from bd_diff.data.kernel_bank import build_bank
+from bd_diff.data.kernel_bank import build_bank, estimate_bank
+from bd_diff.variants import load_pipeline
 
 
 @dataclass(frozen=True)
@@ -24,6 +27,7 @@ class BankConfig:
     sharp: str  # folder of sharp photographs
     families: dict[str, float]  # shares of the synthetic blurs
     count: int
+    estimator: str | None = None  # pipeline folder whose estimates are added
     exclude: str | None = None  # text file of names in `sharp` that are kept for validation
     noise: float = 2 / 255
     window: int = 256
@@ -46,6 +50,10 @@ def main(arguments: list[str]) -> None:
         part=processes.process_index,
         parts=processes.num_processes,
     )
+    processes.wait_for_everyone()
+    if config.estimator:
+        pipeline = load_pipeline(config.estimator)
+        estimate_bank(pipeline, config.folder, part=processes.process_index, parts=processes.num_processes)
 
 
 if __name__ == "__main__":

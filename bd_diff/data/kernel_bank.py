@@ -16,6 +16,7 @@ from bd_diff.blur.synthesis import draw_kernels
 from bd_diff.data.batches import SharpCrops, seeded
 from bd_diff.metrics import luminance
 from bd_diff.models.kernel_search import search_evidence
+from bd_diff.pipeline import BDDiffPipeline
 
 SHARD = 8  # samples a file
 
@@ -56,16 +57,43 @@ def build_bank(
             "hypothesis": hypothesis.half(),
             "evidence": evidence.half(),
         }
-        temporary = path.with_suffix(".part")
-        save_file({name: value.contiguous() for name, value in sample.items()}, temporary)
-        os.replace(temporary, path)
+        write_shard(sample, path)
 
 
-def read_bank(folder: str | Path) -> dict[str, Tensor]:
-    """All samples: `blurry` `(N, 3, H, W)` uint8, `kernel` and `hypothesis` `(N, k, k)`, `evidence` `(N, 2, k, k)`."""
-    paths = sorted(Path(folder).glob("*.safetensors"))
-    if not paths:
-        raise ValueError(f"{folder} holds no kernel bank; make one with train/kernel_bank.py")
-    shards = [load_file(path) for path in paths]
-    names = ("blurry", "kernel", "hypothesis", "evidence")
+def estimate_bank(pipeline: BDDiffPipeline, folder: str | Path, part: int = 0, parts: int = 1) -> None:
+    """Add to every sample the kernel that `pipeline` estimates from it, as `estimate`; replaces older estimates."""
+    for path in tqdm(shards_of(folder)[part::parts], desc="estimates", unit="file"):
+        sample = load_file(path)
+        pixels = sample["blurry"] / 127.5 - 1
+        found = sample["hypothesis"].float(), sample["evidence"].float()
+        with torch.no_grad():
+            sample["estimate"] = pipeline.encode_image(pixels, found=found).kernels.half()
+        write_shard(sample, path)
+
+
+def write_shard(sample: dict[str, Tensor], path: Path) -> None:
+    """Save under a temporary name, then rename."""
+    temporary = path.with_suffix(".part")
+    save_file({name: value.contiguous() for name, value in sample.items()}, temporary)
+    os.replace(temporary, path)
+
+
+def shards_of(folder: str | Path) -> list[Path]:
+    """The files of a bank. Raises ValueError when there are none."""
+    if paths := sorted(Path(folder).glob("*.safetensors")):
+        return paths
+    raise ValueError(f"{folder} holds no kernel bank; make one with train/kernel_bank.py")
+
+
+def read_bank(
+    folder: str | Path, names: tuple[str, ...] = ("blurry", "kernel", "hypothesis", "evidence")
+) -> dict[str, Tensor]:
+    """Of all samples: `blurry` `(N, 3, H, W)` uint8, `kernel` and `hypothesis` `(N, k, k)`, `evidence` `(N, 2, k, k)`,
+    and `estimate` `(N, k, k)` where `estimate_bank` ran. Raises ValueError when a name is missing.
+    """
+    shards = [load_file(path) for path in shards_of(folder)]
+    if missing := [name for name in names if any(name not in shard for shard in shards)]:
+        raise ValueError(
+            f"{folder} has no {missing[0]} for some samples; run train/kernel_bank.py with estimator=FOLDER"
+        )
     return {name: torch.cat([shard[name] for shard in shards]) for name in names}

@@ -52,7 +52,7 @@ class BlurDecoder(ModelMixin, ConfigMixin):
             hypothesis = torch.zeros_like(logits[:, 0])
         free = to_kernels(logits[:, 0] + self.prior)
         corrected = to_kernels(logits[:, 1] + (hypothesis + 3e-4).log())
-        trust = self.trust(tokens.flatten(1)).sigmoid()[..., None] * hypothesis.sum((1, 2), keepdim=True)
+        trust = self.trust(tokens.flatten(1)).float().sigmoid()[..., None] * hypothesis.sum((1, 2), keepdim=True)
         return free.lerp(corrected, trust)
 
 

@@ -55,5 +55,6 @@ class QFormer(ModelMixin, ConfigMixin):
         `strength` is a number or `(B,)`. Fading instead of choosing keeps every parameter in the graph, so that
         processes with different tasks stay in step.
         """
-        strength = torch.as_tensor(strength, dtype=tokens.dtype, device=tokens.device).reshape(-1, 1, 1)
-        return self.null_tokens.lerp(tokens, strength)
+        null = self.null_tokens
+        strength = torch.as_tensor(strength, dtype=null.dtype, device=null.device).reshape(-1, 1, 1)
+        return null.lerp(tokens.to(null.dtype), strength)
