@@ -8,7 +8,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from bd_diff.blur import kernels
+from bd_diff.blur import convolution, kernels
 from bd_diff.blur.camera import Camera, compress, to_display, to_light
 from bd_diff.blur.synthesis import FAMILIES, Blur, blur_field, draw_blur, draw_kernels
 
@@ -192,3 +192,32 @@ def test_jpeg_costs_more_at_lower_quality_and_nothing_when_off():
     compressed = compress(images, torch.tensor([0, 90, 10]))
     error = (compressed - images).abs().mean((1, 2, 3))
     assert error[0] == 0 and 0 < error[1] < error[2]
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_every_way_to_convolve_gives_what_the_fft_gives(family):
+    drawn, _ = draw_kernels(7, generator(3), {family: 1.0})
+    images = torch.rand(7, 3, 60, 71, generator=generator(4))
+    fastest, exact = convolution.convolve(images, drawn), convolution.spectral(images.double(), drawn.double())
+    assert fastest.shape == exact.shape == (7, 3, 28, 39)
+    assert (fastest - exact).abs().max() < 1e-6
+
+
+def test_rank_and_reach_of_kernels_are_seen():
+    drawn = torch.cat([draw_kernels(4, generator(5), {name: 1.0})[0] for name in ("delta", "gaussian", "box", "disc")])
+    assert convolution.is_rank_one(drawn).tolist() == [True] * 12 + [False] * 4
+    line = Blur("line", 9, angle=0).kernel(33)
+    assert convolution.reaches(torch.stack([line, line.T])).tolist() == [[0, 4], [4, 0]]
+
+
+def test_a_blur_passes_gradients_to_image_and_kernel():
+    image, kernel = torch.rand(1, 3, 20, 20, requires_grad=True), Blur("gaussian", 1).kernel(9)[None].requires_grad_()
+    kernels.blur(image, kernel).square().sum().backward()
+    assert image.grad.abs().min() > 0 and kernel.grad.abs().min() > 0
+
+
+def test_mixed_precision_leaves_blur_exact():
+    image, kernel = torch.rand(1, 3, 40, 40, generator=generator()), Blur("gaussian", 2).kernel(33)[None]
+    with torch.autocast("cpu", torch.bfloat16):
+        inside = kernels.blur(image, kernel)
+    assert torch.equal(inside, kernels.blur(image, kernel))

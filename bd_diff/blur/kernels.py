@@ -7,6 +7,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from bd_diff.blur.convolution import convolve
+from bd_diff.blur.convolution import transfer_function as transfer_function
+
 SIZE = 33  # pixels a side: holds a shake of 26 px and a Gaussian of sigma 3 beyond 5 sigma
 
 
@@ -99,18 +102,7 @@ def blur(images: Tensor, kernels: Tensor, mode: str = "reflect") -> Tensor:
     reach = kernels.shape[-1] // 2
     if mode != "valid":
         images = F.pad(images, (reach,) * 4, mode=mode)
-    height, width = images.shape[-2:]
-    blurred = torch.fft.irfft2(
-        torch.fft.rfft2(images.float()) * transfer_function(kernels, height, width)[:, None], s=(height, width)
-    )
-    return blurred[..., reach : height - reach, reach : width - reach].to(images.dtype)
-
-
-def transfer_function(kernels: Tensor, height: int, width: int) -> Tensor:
-    """Half spectra `(B, H, W // 2 + 1)` of kernels on a circular `(H, W)` grid, k or larger; centre at the origin."""
-    size = kernels.shape[-1]
-    placed = F.pad(kernels.float(), (0, width - size, 0, height - size))
-    return torch.fft.rfft2(placed.roll((-(size // 2), -(size // 2)), (-2, -1)))
+    return convolve(images, kernels)
 
 
 def centre(kernels: Tensor, whole_pixels: bool = False) -> Tensor:
