@@ -4,9 +4,11 @@ import sys
 
 import typer
 
+from bd_diff.commands.adapt import adapt
 from bd_diff.commands.convert import convert
 from bd_diff.commands.data import data
 from bd_diff.commands.deblur import deblur
+from bd_diff.commands.domain import domain
 from bd_diff.commands.evaluate import compare, evaluate
 from bd_diff.commands.exits import exits
 from bd_diff.commands.kernel import kernel
@@ -22,6 +24,8 @@ COMMANDS = [
     sample,
     synth,
     compare,
+    adapt,
+    domain,
     probe,
     convert,
     exits,

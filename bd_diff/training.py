@@ -64,13 +64,15 @@ def fit(
     validate: Callable[[int], dict[str, float]] | None = None,
     collate: Callable = default_collate,
     rate: Callable[[int], float] | None = None,
+    stop: Callable[[], bool] | None = None,
 ) -> None:
     """Train until `run.steps`, or until SIGTERM or Ctrl-C, which save a checkpoint and stop.
 
     Batch and noise of step s on process r are functions of (seed, s, r) alone, so a resumed training continues as if it
     had never stopped, on the CPU bit for bit. `save(folder)` writes the finished model, with the averaged weights in
     place; `validate(step)` returns figures for the trackers, likewise. The learning rate of every optimizer is its own
-    times `rate(step)`; by default it rises over `warmup_steps` and falls to a fiftieth along a cosine.
+    times `rate(step)`; by default it rises over `warmup_steps` and falls to a fiftieth along a cosine. `stop()`, asked
+    after every validation, ends the training early, as though these had been all its steps.
     """
     folder, device = Path(run.folder), accelerator.device
     prepared = [accelerator.prepare(turn.objective, turn.optimizer) for turn in turns]
@@ -88,9 +90,9 @@ def fit(
     accelerator.init_trackers("logs", {name: str(value) for name, value in to_dict(run).items()})
     bar = tqdm(total=run.steps, initial=step, unit="step", disable=not accelerator.is_main_process)
     loader = batches(samples, run, step, accelerator, collate)
-    saved_at, bad_steps, history = time.monotonic(), 0, []
+    saved_at, bad_steps, history, finished = time.monotonic(), 0, [], step >= run.steps
     with Interruption() as interruption:
-        while step < run.steps:
+        while not finished:
             values = {}
             for (_, optimizer), base in zip(prepared, rates, strict=True):
                 for group, full in zip(optimizer.param_groups, base, strict=True):
@@ -131,16 +133,18 @@ def fit(
                         figures = validate(step)
                         accelerator.log({f"validation/{name}": value for name, value in figures.items()}, step=step)
                 accelerator.wait_for_everyone()
+                finished = bool(stop and stop())
+            finished = finished or step == run.steps
             due = time.monotonic() - saved_at > 60 * run.save_minutes
             wanted = torch.tensor([2.0 if interruption.came else float(due)], device=device)
             wanted = max(accelerator.gather(wanted).tolist())
-            if wanted or step == run.steps:
+            if wanted or finished:
                 save_checkpoint(accelerator, folder, step)
                 saved_at = time.monotonic()
             if wanted == 2:
                 break
     bar.close()
-    if step == run.steps:
+    if finished:
         with averaged(averages, trained):
             if accelerator.is_main_process:
                 save(folder)

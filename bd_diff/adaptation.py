@@ -1,0 +1,228 @@
+"""Adapting a model to a folder of blurry photographs without sharp twins: length, criterion, early stop, report."""
+
+import json
+import shutil
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from bd_diff.config import RunConfig
+from bd_diff.data.batches import draw, read_photographs, seeded
+from bd_diff.data.images import list_images, read_image, replacing, save_image, to_image, to_tensor
+from bd_diff.data.procedural import procedural_image
+from bd_diff.domain_gap import (
+    STATISTICS,
+    as_reference,
+    gaps,
+    read_photographs_blur,
+    reference_readings,
+    total_gap,
+)
+from bd_diff.drawing import contact_sheet
+from bd_diff.joint import DataConfig, JointConfig, train_joint
+from bd_diff.objective import JointObjective
+from bd_diff.pipeline import BDDiffPipeline
+from bd_diff.training import newest_checkpoint
+from bd_diff.variants import load_pipeline, save_pipeline
+
+CROP = 128  # pixels a side that the restorer is adapted on; photographs must be as large
+CHECKS = 8  # in a whole adaptation
+PATIENCE = 3  # checks without a better criterion after which it ends
+HELD_OUT = 16  # photographs at most, and a fifth of all, that are judged on and never trained on
+JUDGED = 32  # photographs at most that the domain gap is measured on
+
+
+def adaptation_config(
+    target: Path, model: Path, sharp: Path | None, out: Path, steps: int = 400, seed: int = 2
+) -> JointConfig:
+    """What `configs/bd_diff_tiny/adapt.yaml` holds, for this folder and this model."""
+    return JointConfig(
+        run=RunConfig(
+            folder=str(out),
+            steps=steps,
+            batch_size=4,
+            seed=seed,
+            resume=newest_checkpoint(out) is not None,
+            validate_every=max(1, steps // CHECKS),
+            ema_decay=0.99,
+            warmup_steps=20,
+            trackers=(),
+        ),
+        start_from=str(model),
+        networks={},
+        target_rows=2,
+        optimizer={"lr": 2e-4, "weight_decay": 1e-2, "betas": [0.9, 0.99]},
+        weights={
+            "kernel": 0.5,
+            "deblur": 1.0,
+            "transfer": 0.2,
+            "cross_crop": 0.1,
+            "reconstruction": 0.1,
+            "back_translation": 0.3,
+        },
+        families={"delta": 0.1, "gaussian": 0.3, "line": 0.3, "shake": 0.3},
+        data=DataConfig(
+            sharp=sharp and str(sharp), target=str(target), target_exclude=str(out / "held_out.txt"), crop=CROP
+        ),
+    )
+
+
+def adapt(config: JointConfig) -> dict | None:
+    """Adapt as `config` says; the best model by `Criterion` is in `run.folder/pipeline`, and the report is returned.
+
+    Stopped (Ctrl-C, a kill) it returns None or is gone; called again it goes on, and once it has finished gives the
+    stored report. Raises ValueError for folders that cannot be used.
+    """
+    out = Path(config.run.folder)
+    if (out / "report.json").exists():
+        return json.loads((out / "report.json").read_text())
+    out.mkdir(parents=True, exist_ok=True)
+    hold_out(Path(config.data.target), out / "held_out.txt", config.data.crop)
+    judge: list[Criterion] = []
+
+    def watch(pipeline: BDDiffPipeline, objective: JointObjective) -> Criterion:
+        judge.append(Criterion(pipeline, objective, config, out))
+        return judge[0]
+
+    train_joint(config, watch, stop=lambda: judge[0].enough())
+    history = judge[0].history
+    if not (out / "pipeline").exists():
+        return None
+    shutil.rmtree(out / "pipeline")
+    shutil.copytree(out / "best", out / "pipeline-saving")
+    (out / "pipeline-saving").rename(out / "pipeline")
+    report = make_report(config, history, out)
+    with replacing(out / "report.json") as part:
+        part.write_text(json.dumps(report, indent=1) + "\n")
+    shutil.rmtree(out / "best")
+    return report
+
+
+def hold_out(target: Path, listed: Path, crop: int) -> None:
+    """Write names of photographs to judge on: every fifth, at most `HELD_OUT`. Raises ValueError for too few."""
+    large = [path.name for path in list_images(target) if min(read_image(path).size) >= crop]
+    if len(large) < 2:
+        raise ValueError(
+            f"{target} has {len(large)} photographs of {crop} pixels a side; adapting needs two, one to judge"
+        )
+    names = large[:: max(2, min(5, len(large) // 2))][:HELD_OUT]
+    with replacing(listed) as part:
+        part.write_text("".join(f"{name}\n" for name in names))
+
+
+class Criterion:
+    """Cross-crop and reconstruction loss of photographs that are never trained on; lower is better.
+
+    Needs no ground truth: a photograph must be made again from its own deblurred estimate and its own blur, and from
+    the blur of another part of it. Called at every check with the averaged weights in place; keeps the best model in
+    `out/best` and all figures in `out/history.json`.
+    """
+
+    def __init__(self, pipeline: BDDiffPipeline, objective: JointObjective, config: JointConfig, out: Path):
+        self.pipeline, self.objective, self.out = pipeline, objective, out
+        photographs = read_photographs(config.data.target, only=out / "held_out.txt")
+        self.crops = torch.stack([two_crops(image, config.data.crop, index) for index, image in enumerate(photographs)])
+        self.sharp = procedural_image(config.data.crop, seeded(0))[None] * 2 - 1
+        resumed = newest_checkpoint(out)
+        self.history: dict[int, float] = {}
+        if resumed and (out / "history.json").exists():
+            last = int(resumed.name.split("-")[1])
+            stored = json.loads((out / "history.json").read_text())
+            self.history = {int(step): value for step, value in stored.items() if int(step) <= last}
+        if not self.history:
+            self(0)
+
+    @torch.no_grad()
+    def __call__(self, step: int) -> dict[str, float]:
+        device = next(self.objective.parameters()).device
+        self.objective.eval()
+        total = 0.0
+        for index, crops in enumerate(self.crops):
+            losses = self.objective.target_tasks(
+                crops[None].to(device) * 2 - 1, self.sharp.to(device), torch.Generator().manual_seed(index)
+            )
+            total += float(losses["cross_crop"] + losses["reconstruction"]) / len(self.crops)
+        best = min(self.history.values(), default=float("inf"))
+        self.history[step] = total
+        if total < best or not (self.out / "best").exists():
+            save_pipeline(self.pipeline, self.out / "best")
+        with replacing(self.out / "history.json") as part:
+            part.write_text(json.dumps(self.history) + "\n")
+        self.objective.train()
+        print(
+            f"check at step {step}: criterion {total:.4f}" + (", the best so far" if total < best else ""), flush=True
+        )
+        return {"criterion": total}
+
+    def enough(self) -> bool:
+        """Whether the last `PATIENCE` checks brought nothing better."""
+        values = [value for _, value in sorted(self.history.items())]
+        return len(values) > PATIENCE and min(values[-PATIENCE:]) >= min(values[:-PATIENCE])
+
+
+def two_crops(image: Tensor, crop: int, index: int) -> Tensor:
+    """Two crops `(2, 3, crop, crop)` in [0, 1] of a photograph, always the same."""
+    generator, (height, width) = seeded(index, 7), image.shape[1:]
+    corners = [(draw(height - crop + 1, generator), draw(width - crop + 1, generator)) for _ in range(2)]
+    return torch.stack([image[:, top : top + crop, left : left + crop] for top, left in corners]) / 255
+
+
+@torch.no_grad()
+def make_report(config: JointConfig, history: dict[int, float], out: Path) -> dict:
+    """Domain gap before and after, the criterion, advice; writes `samples.png`, held-out photographs side by side."""
+    target = Path(config.data.target)
+    photographs = [to_tensor(read_image(path)) for path in list_images(target)[:JUDGED]]
+    if config.data.sharp:
+        sharp = read_photographs(config.data.sharp)
+    else:
+        sharp = [procedural_image(config.data.window + 32, seeded(1, index)) for index in range(16)]
+    held_out = [target / name for name in (out / "held_out.txt").read_text().split("\n") if name][:4]
+    shown = [[("photograph", read_image(path))] for path in held_out]
+    found, sizes = {}, {}
+    for name, folder in (("before", config.start_from), ("after", out / "pipeline")):
+        pipeline = load_pipeline(folder)
+        pipeline.set_progress_bar_config(disable=True)
+        readings = read_photographs_blur(pipeline, photographs)
+        found[name] = gaps(readings, as_reference(reference_readings(pipeline, sharp, 48, config.families)))
+        sizes[name] = float(readings["size"].mean())
+        for row, path in zip(shown, held_out, strict=True):
+            generator = torch.Generator().manual_seed(0)
+            image = pipeline(to_tensor(read_image(path)), generator=generator, output_type="pt").images[0]
+            row.append((name, to_image(image)))
+    save_image(contact_sheet(shown), out / "samples.png")
+    best = min(history, key=history.get)
+    report = {
+        "steps": max(history),
+        "best_step": best,
+        "stopped_early": max(history) < config.run.steps,
+        "criterion": {"before": history[min(history)], "after": history[best]},
+        "gap": {name: total_gap(values) for name, values in found.items()},
+        "gaps": found,
+        "kernel_size": sizes,
+    }
+    return report | {"advice": advice(report)}
+
+
+def advice(report: dict) -> list[str]:
+    """What the figures mean and what to do, a sentence each."""
+    said = []
+    if report["best_step"] == 0:
+        said.append("No step explained the held-out photographs better: the result is the model you began with.")
+    if report["kernel_size"]["after"] < 0.5 * report["kernel_size"]["before"]:
+        said.append("The adapted model sees less than half the blur it saw: look at samples.png before you use it.")
+    if report["gap"]["after"] < report["gap"]["before"] - 0.02:
+        said.append("The domain gap shrank.")
+        return said
+    largest = max(report["gaps"]["after"], key=report["gaps"]["after"].get)
+    said.append(f"The domain gap did not shrink; most of it is in {largest} ({STATISTICS[largest]}).")
+    remedies = {
+        "noise": "Noise is not learnt by adapting: denoise first, or train with noise=... in train/joint.py.",
+        "saturation": "Clipped light is not learnt by adapting: leave out photographs with many blown lamps.",
+    }
+    said.append(
+        remedies.get(
+            largest, "Give it more photographs (50 or more), sharp ones of the same kind (--sharp), or --steps."
+        )
+    )
+    return said

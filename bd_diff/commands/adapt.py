@@ -1,0 +1,42 @@
+"""`bd-diff adapt`: learn the blur of your own photographs, without sharp twins of them."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from bd_diff.commands.options import Model, check_writable
+
+
+def adapt(
+    target: Annotated[Path, typer.Option(help="A folder of blurry photographs, 128 pixels a side or more.")],
+    out: Annotated[Path, typer.Option(help="A folder for the adapted model, the report and checkpoints.")],
+    model: Model = None,
+    sharp: Annotated[
+        Path | None, typer.Option(help="Sharp photographs, any; by default procedural images are made.")
+    ] = None,
+    steps: Annotated[int, typer.Option(min=1, help="At most so many; it ends earlier where nothing is gained.")] = 400,
+    seed: Annotated[int, typer.Option(help="Same seed, same model.")] = 2,
+) -> None:
+    """Adapt a model to unpaired photographs. Stopped, it goes on where it was when run again."""
+    for folder in filter(None, (target, sharp)):
+        if not folder.is_dir():
+            raise ValueError(f"{folder} is not a folder")
+    check_writable(out)
+
+    from bd_diff import adaptation
+    from bd_diff.commands.options import shipped_model
+    from bd_diff.model_folder import find_folder
+
+    home = find_folder(model or shipped_model())
+    report = adaptation.adapt(adaptation.adaptation_config(target, home, sharp, out, steps, seed))
+    if report is None:
+        print("stopped; run the same command again to go on")
+        raise typer.Exit(1)
+    print(f"\n{report['steps']} steps" + (", stopped early" if report["stopped_early"] else ""), end="")
+    print(f"; the best is of step {report['best_step']}\n{'':<12}{'before':>9}{'after':>9}")
+    for name in ("criterion", "gap", "kernel_size"):
+        print(f"{name:<12}{report[name]['before']:>9.4f}{report[name]['after']:>9.4f}")
+    for sentence in report["advice"]:
+        print(sentence)
+    print(f"{out / 'samples.png'} shows photographs before and after; use it with --model {out / 'pipeline'}")

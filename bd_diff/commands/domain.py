@@ -1,0 +1,72 @@
+"""`bd-diff domain`: is the blur of these photographs what the model was trained on, and is adapting worth it?"""
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from bd_diff.commands.options import Model, check_writable
+
+
+def domain(
+    folders: Annotated[list[Path] | None, typer.Argument(metavar="[FOLDER]...", help="Blurry photographs.")] = None,
+    model: Model = None,
+    reference: Annotated[
+        Path | None, typer.Option(help="Sharp photographs: make the model's reference statistics from them first.")
+    ] = None,
+    limit: Annotated[int, typer.Option(min=2, help="Only the first so many photographs of a folder.")] = 64,
+    out: Annotated[Path | None, typer.Option(help="A JSON file for all figures.")] = None,
+) -> None:
+    """Compare the blur of folders with the blur that the model was trained on."""
+    if not folders and reference is None:
+        raise ValueError("name a folder of blurry photographs, or --reference with a folder of sharp ones")
+    for folder in folders or []:
+        if not folder.is_dir():
+            raise ValueError(f"{folder} is not a folder")
+    if out is not None:
+        check_writable(out.parent)
+
+    from tqdm import tqdm
+
+    from bd_diff import domain_gap
+    from bd_diff.commands.options import load_pipeline, shipped_model
+    from bd_diff.data.batches import read_photographs
+    from bd_diff.data.images import list_images, read_image, replacing, to_tensor
+    from bd_diff.model_folder import find_folder
+
+    home = find_folder(model or shipped_model())
+    pipeline = load_pipeline(model).pipeline
+    if pipeline.blur_decoder is None:
+        raise ValueError(f"{home} has no blur_decoder, so its blur cannot be described as kernels")
+    if reference is not None:
+        check_writable(home)
+        photographs = read_photographs(reference)
+        bar = lambda items: tqdm(items, unit="photograph", desc="reference")  # noqa: E731
+        domain_gap.write_reference(domain_gap.reference_readings(pipeline, photographs, progress=bar), home)
+        print(f"reference statistics are in {home / domain_gap.REFERENCE}")
+    known = domain_gap.read_reference(home)
+    figures = {}
+    for folder in folders or []:
+        paths = list_images(folder)[:limit]
+        images = (to_tensor(read_image(path)) for path in tqdm(paths, unit="photograph", desc=folder.name))
+        readings = domain_gap.read_photographs_blur(pipeline, images)
+        found = domain_gap.gaps(readings, known)
+        figures[str(folder)] = {
+            "photographs": len(paths),
+            "gap": domain_gap.total_gap(found),
+            "gaps": found,
+            "means": {name: float(values.mean()) for name, values in readings.items() if name != "tokens"},
+            "verdict": domain_gap.verdict(readings, known),
+        }
+    for folder, row in sorted(figures.items(), key=lambda item: item[1]["gap"]):
+        print(f"\n{folder}, {row['photographs']} photographs\n{'':<12}{'gap':>6}{'here':>9}{'training':>10}")
+        for name, value in row["gaps"].items():
+            means = (
+                f"{row['means'][name]:>9.2f}{float(known[name].mean()):>10.2f}" if name in row["means"] else " " * 19
+            )
+            print(f"{name:<12}{value:>6.2f}{means}  {domain_gap.STATISTICS[name]}")
+        print(row["verdict"])
+    if out is not None:
+        with replacing(out) as part:
+            part.write_text(json.dumps(figures, indent=1) + "\n")

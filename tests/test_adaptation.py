@@ -1,0 +1,105 @@
+"""Adapting to a folder: one command that ends, keeps the best, goes on where it was, and says what came of it."""
+
+import json
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from bd_diff.adaptation import PATIENCE, Criterion, adapt, adaptation_config, advice
+from bd_diff.blur.kernels import blur, line
+from bd_diff.config import load_config
+from bd_diff.data.images import save_image, to_image
+from bd_diff.data.procedural import procedural_image
+from bd_diff.joint import JointConfig
+from bd_diff.training import newest_checkpoint
+
+ROOT = Path(__file__).parents[1]
+
+
+@pytest.fixture(scope="module")
+def target(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("target")
+    for index in range(4):
+        image = procedural_image(136, torch.Generator().manual_seed(index))[None]
+        save_image(to_image(blur(image, line(torch.tensor([9.0]), torch.tensor([0.3])))[0]), folder / f"{index}.png")
+    return folder
+
+
+def command(target, model, out, steps=6):
+    arguments = ["adapt", "--target", target, "--model", model, "--out", out, "--steps", steps]
+    return [sys.executable, "-m", "bd_diff.cli", *map(str, arguments)]
+
+
+def test_a_killed_adaptation_goes_on_and_ends_with_a_model_and_a_report(target, tiny_pipeline_folder, tmp_path):
+    running = subprocess.Popen(command(target, tiny_pipeline_folder, tmp_path / "out"), cwd=tmp_path)
+    while not (tmp_path / "out/history.json").exists() and running.poll() is None:
+        time.sleep(0.05)
+    running.send_signal(signal.SIGINT)
+    assert running.wait() == 1 and newest_checkpoint(tmp_path / "out")
+    done = subprocess.run(
+        command(target, tiny_pipeline_folder, tmp_path / "out"),
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    report = json.loads((tmp_path / "out/report.json").read_text())
+    assert report["steps"] == 6 or report["stopped_early"]
+    assert all(sentence in done.stdout for sentence in report["advice"]) and (tmp_path / "out/samples.png").exists()
+    before = load_file(tiny_pipeline_folder / "unet/diffusion_pytorch_model.safetensors")
+    after = load_file(tmp_path / "out/pipeline/unet/diffusion_pytorch_model.safetensors")
+    changed = any(not torch.equal(before[name], after[name]) for name in before)
+    assert changed == (report["best_step"] > 0)
+    held_out = (tmp_path / "out/held_out.txt").read_text().split()
+    assert 1 <= len(held_out) < 4
+
+
+def test_a_finished_adaptation_gives_its_report_again_at_once(target, tmp_path):
+    (tmp_path / "report.json").write_text('{"steps": 3}')
+    assert adapt(adaptation_config(target, tmp_path / "nowhere", None, tmp_path)) == {"steps": 3}
+
+
+def test_it_ends_when_the_criterion_stays_and_not_before():
+    criterion = Criterion.__new__(Criterion)
+    criterion.history = {0: 3.0, 1: 2.0, 2: 1.0}
+    assert not criterion.enough()
+    criterion.history |= {2 + check: 1.5 for check in range(1, PATIENCE)}
+    assert not criterion.enough()
+    criterion.history |= {2 + PATIENCE: 1.0}
+    assert criterion.enough()
+
+
+def test_the_defaults_are_those_of_the_configuration_file():
+    told = load_config(JointConfig, ["--config", str(ROOT / "configs/bd_diff_tiny/adapt.yaml")])
+    ours = adaptation_config(Path("t"), Path(told.start_from), None, Path(told.run.folder))
+    run = replace(ours.run, validate_every=told.run.validate_every)
+    assert replace(ours, run=run, data=told.data) == told
+
+
+def test_advice_follows_the_figures():
+    gaps = {"noise": 1.0, "size": 0.2}
+    report = {
+        "best_step": 0,
+        "kernel_size": {"before": 4.0, "after": 1.0},
+        "gap": {"before": 0.5, "after": 0.5},
+        "gaps": {"before": gaps, "after": gaps},
+    }
+    said = " ".join(advice(report))
+    assert "the model you began with" in said and "less than half the blur" in said
+    assert "did not shrink; most of it is in noise" in said and "denoise first" in said
+    better = {"gap": {"before": 0.5, "after": 0.2}, "best_step": 40, "kernel_size": {"before": 4.0, "after": 3.9}}
+    assert advice(report | better) == ["The domain gap shrank."]
+
+
+def test_too_few_photographs_are_refused(tmp_path):
+    image = procedural_image(136, torch.Generator().manual_seed(0))
+    save_image(to_image(image), tmp_path / "target/one.png")
+    with pytest.raises(ValueError, match="has 1 photographs of 128 pixels a side; adapting needs two"):
+        adapt(adaptation_config(tmp_path / "target", tmp_path, None, tmp_path / "out"))
