@@ -121,6 +121,7 @@ class Criterion:
 
     def __init__(self, pipeline: BDDiffPipeline, objective: JointObjective, config: JointConfig, out: Path):
         self.pipeline, self.objective, self.out = pipeline, objective, out
+        self.earliest = config.run.steps / 2  # learning begins with a step back, from which it must have time to return
         photographs = read_photographs(config.data.target, only=out / "held_out.txt")
         self.crops = torch.stack([two_crops(image, config.data.crop, index) for index, image in enumerate(photographs)])
         self.sharp = procedural_image(config.data.crop, seeded(0))[None] * 2 - 1
@@ -156,9 +157,13 @@ class Criterion:
         return {"criterion": total}
 
     def enough(self) -> bool:
-        """Whether the last `PATIENCE` checks brought nothing better."""
+        """Whether half the steps are done and the last `PATIENCE` checks brought nothing better."""
         values = [value for _, value in sorted(self.history.items())]
-        return len(values) > PATIENCE and min(values[-PATIENCE:]) >= min(values[:-PATIENCE])
+        return (
+            max(self.history) >= self.earliest
+            and len(values) > PATIENCE
+            and min(values[-PATIENCE:]) >= min(values[:-PATIENCE])
+        )
 
 
 def two_crops(image: Tensor, crop: int, index: int) -> Tensor:

@@ -51,3 +51,10 @@ def contact_sheet(rows: list[list[tuple[str, Image.Image]]], height: int = 320) 
             sheet.paste(image, (left, top + line))
             left += image.width + gap
     return sheet
+
+
+def colour_map(values: Tensor) -> Image.Image:
+    """Values `(H, W)` as colours from black (0) through red and yellow to white (1 and above)."""
+    heat = 3 * values.clamp(0, 1)
+    colours = torch.stack([heat, heat - 1, heat - 2], -1).clamp(0, 1)
+    return Image.fromarray(colours.mul(255).round().byte().cpu().numpy())

@@ -68,12 +68,14 @@ def test_a_finished_adaptation_gives_its_report_again_at_once(target, tmp_path):
 
 def test_it_ends_when_the_criterion_stays_and_not_before():
     criterion = Criterion.__new__(Criterion)
-    criterion.history = {0: 3.0, 1: 2.0, 2: 1.0}
+    criterion.history, criterion.earliest = {0: 3.0, 1: 2.0, 2: 1.0}, 4
     assert not criterion.enough()
     criterion.history |= {2 + check: 1.5 for check in range(1, PATIENCE)}
     assert not criterion.enough()
     criterion.history |= {2 + PATIENCE: 1.0}
     assert criterion.enough()
+    criterion.earliest = 50
+    assert not criterion.enough()
 
 
 def test_the_defaults_are_those_of_the_configuration_file():

@@ -24,10 +24,13 @@ def adapt(
             raise ValueError(f"{folder} is not a folder")
     check_writable(out)
 
+    from diffusers.utils import logging
+
     from bd_diff import adaptation
     from bd_diff.commands.options import shipped_model
     from bd_diff.model_folder import find_folder
 
+    logging.disable_progress_bar()
     home = find_folder(model or shipped_model())
     report = adaptation.adapt(adaptation.adaptation_config(target, home, sharp, out, steps, seed))
     if report is None:
