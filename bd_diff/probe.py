@@ -3,8 +3,11 @@
 from collections.abc import Sequence
 
 import torch
+from PIL import Image
 from torch import Tensor
 
+from bd_diff.data.images import to_image
+from bd_diff.drawing import contact_sheet, draw_kernel
 from bd_diff.evaluate import TABLE_FAMILIES, eight_bit, family_pairs
 from bd_diff.metrics import psnr
 from bd_diff.models.blur_operator import reblur
@@ -47,3 +50,32 @@ def transfer_margin(
             right = scores.pop(family)
             rows[family].append((right, sum(scores.values()) / len(scores)))
     return {family: tuple(torch.tensor(row).mean(0).tolist()) for family, row in rows.items()}
+
+
+def picture(pipeline, photographs: Sequence[Tensor], seed: int = 0, fast: bool = False) -> Image.Image:
+    """A row for each family: a reference, its kernel as it is and as it is seen, and its blur on another photograph."""
+    rows = []
+    for pair, other in zip(
+        *(family_pairs(images, seed) for images in (photographs[:1], photographs[1:2])), strict=True
+    ):
+        if pair.family == "sharp":
+            continue
+        moved = pipeline(
+            other.sharp[None],
+            blur_image=pair.blurry[None],
+            fast=fast,
+            generator=torch.Generator().manual_seed(seed),
+            output_type="pt",
+        ).images[0]
+        seen = pipeline.estimate_kernel(pair.blurry[None], fast)[0]
+        rows.append(
+            [
+                (f"{pair.family}: reference", to_image(pair.blurry)),
+                ("its kernel", draw_kernel(pair.kernel)),
+                ("as it is seen", draw_kernel(seen)),
+                ("another photograph", to_image(other.sharp)),
+                ("with that blur", to_image(moved)),
+                ("as it should be", to_image(eight_bit(reblur(other.sharp[None], pair.kernel[None]))[0])),
+            ]
+        )
+    return contact_sheet(rows, height=200)

@@ -1,32 +1,64 @@
 """`bd-diff probe`: does the model read blur, or does it only pretend?"""
 
+import json
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from bd_diff.commands.options import Fast, Model, Seed
+from bd_diff.commands.options import Fast, Model, Seed, check_writable
 
 
 def probe(
     data: Annotated[Path, typer.Option(help="A folder of sharp photographs.")],
     names: Annotated[Path | None, typer.Option(help="A text file that lists those to use.")] = None,
-    limit: Annotated[int | None, typer.Option(min=2, help="Only the first so many.")] = None,
+    limit: Annotated[int | None, typer.Option(min=3, help="Only the first so many.")] = None,
     model: Model = None,
     fast: Fast = False,
+    samples: Annotated[int, typer.Option(min=30, help="Blurred photographs that the linear probes read.")] = 240,
+    out: Annotated[Path | None, typer.Option(help="A folder for probe.json and probe.png.")] = None,
     seed: Seed = 0,
 ) -> None:
-    """Transfer blur from a right and from a wrong reference, and print how much better the right one is."""
+    """Measure how far structure and blur came apart: linear probes, distances, swaps, right against wrong blur."""
     from tqdm import tqdm
 
+    from bd_diff import decoupling
     from bd_diff.commands.options import load_pipeline
     from bd_diff.data.batches import read_photographs
-    from bd_diff.probe import transfer_margin
+    from bd_diff.data.images import replacing, save_image
+    from bd_diff.probe import picture, transfer_margin
 
+    if out is not None:
+        check_writable(out)
     photographs = read_photographs(data, only=names)[:limit]
     pipeline = load_pipeline(model).pipeline
     pipeline.set_progress_bar_config(disable=True)
-    margins = transfer_margin(pipeline, photographs, seed, fast, progress=lambda items: tqdm(items, unit="photograph"))
+    bar = lambda items: tqdm(items, unit="photograph")  # noqa: E731
+    figures = {
+        "probes": decoupling.token_probes(pipeline, photographs, samples, seed, bar),
+        "structure": decoupling.structure_distance(pipeline, photographs, seed),
+        "swap": decoupling.swap_inside_a_blur(pipeline, photographs, seed, fast),
+        "map": decoupling.map_correlation(pipeline, photographs, seed, fast, bar),
+        "transfer": transfer_margin(pipeline, photographs, seed, fast, progress=bar),
+    }
+    print("linear probes from blur tokens: blur should be read, content should not")
+    for name, value in figures["probes"].items():
+        print(f"  {name:<22}{value:>7.3f}")
+    blurred, other = figures["structure"].values()
+    print(f"structure tokens: blurred photograph {blurred:.3f} away, another photograph {other:.3f}")
+    same, different = figures["swap"].values()
+    print(f"swap of two references: of one blur {same:.2f} dB alike, of two blurs {different:.2f} dB")
+    print("re-blur map against true error, rank correlation: " + said(figures["map"]))
     print(f"{'blur transfer':<14} {'right':>9} {'wrong':>9} {'margin':>9}")
-    for family, (right, wrong) in margins.items():
+    for family, (right, wrong) in figures["transfer"].items():
         print(f"{family:<14} {right:>6.2f} dB {wrong:>6.2f} dB {right - wrong:>+6.2f} dB")
+    if out is not None:
+        save_image(picture(pipeline, photographs, seed, fast), out / "probe.png")
+        with replacing(out / "probe.json") as part:
+            part.write_text(json.dumps(figures, indent=1) + "\n")
+        print(f"probe.json and probe.png are in {out}")
+
+
+def said(values: dict[str, float]) -> str:
+    """Named figures on one line."""
+    return ", ".join(f"{name} {value:.2f}" for name, value in values.items())
