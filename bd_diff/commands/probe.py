@@ -45,7 +45,7 @@ def probe(
     for name, value in figures["probes"].items():
         print(f"  {name:<22}{value:>7.3f}")
     blurred, other = figures["structure"].values()
-    print(f"structure tokens: blurred photograph {blurred:.3f} away, another photograph {other:.3f}")
+    print(f"structure tokens: blurred photograph {blurred:.2e} away, another photograph {other:.2e}")
     same, different = figures["swap"].values()
     print(f"swap of two references: of one blur {same:.2f} dB alike, of two blurs {different:.2f} dB")
     print("re-blur map against true error, rank correlation: " + said(figures["map"]))

@@ -1,0 +1,322 @@
+"""The claim as an experiment: does training on unpaired photographs of a domain improve deblurring in that domain?
+
+A model learns on the source domain; then, for as many steps again, each row learns on what its name says, and is scored
+on held-out pairs of each target domain. What was trained or scored is kept, so that a stopped experiment goes on.
+"""
+
+import json
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Generator, Tensor, nn
+
+from bd_diff.baselines.nafnet import NAFNet
+from bd_diff.baselines.validation import save_whole
+from bd_diff.blur.domains import find_domain
+from bd_diff.conditioning import deblur_guesses
+from bd_diff.config import RunConfig, construct
+from bd_diff.data.folders import Folder
+from bd_diff.data.images import list_images, replacing
+from bd_diff.data.pairs import BlurConfig, PairedCrops, SharpCrops, make_pair
+from bd_diff.data.synthetic import MANIFEST, write_domain
+from bd_diff.entries import open_entry
+from bd_diff.evaluate import evaluate, paired_cases, summary
+from bd_diff.joint import DataConfig, JointConfig, joint_objective, train_joint
+from bd_diff.metrics import lpips
+from bd_diff.objective import JointObjective
+from bd_diff.protocols import find_protocol
+from bd_diff.training import Turn, fit, newest_checkpoint, start
+from bd_diff.variants import load_pipeline, save_pipeline
+
+# What the tasks on target photographs weigh in each row that has them.
+JOINT_ROWS = {
+    "joint without back-translation": {"cross_crop": 0.1, "reconstruction": 0.1, "back_translation": 0.0},
+    "joint": {"cross_crop": 0.1, "reconstruction": 0.1, "back_translation": 0.3},
+    "joint without reconstruction": {"cross_crop": 0.1, "reconstruction": 0.0, "back_translation": 0.3},
+}
+ROWS = ("input", "wiener", "supervised", *JOINT_ROWS, "regression", "ceiling")
+
+
+@dataclass(frozen=True)
+class ExperimentConfig:
+    """Rows by targets by seeds; `run.folder` holds everything, `run.steps` are those of each of the two stages."""
+
+    run: RunConfig
+    sharp: str  # folder of sharp photographs
+    test: str  # text file of those that are only scored on
+    networks: dict[str, Any]  # BD-Diff's, as in a configuration of train/joint.py
+    regression: dict[str, Any]  # NAFNet's, of as many parameters
+    regression_steps: int  # as many as take the time of both stages
+    optimizer: dict[str, Any]
+    targets: tuple[str, ...] = ("rolling-shake", "night-shake", "defocus")
+    seeds: tuple[int, ...] = (0, 1, 2)
+    families: dict[str, float] = field(default_factory=lambda: {"delta": 0.1, "gaussian": 0.45, "line": 0.45})
+    noise: float = 4 / 255
+    severity: float = 1.0  # of the target domains
+    window: int = 256  # pixels a side that blur is read from
+    crop: int = 128  # pixels a side that restorers are trained on
+    fast: bool = True  # score without the kernel search
+
+
+class PairedObjective(JointObjective):
+    """The ceiling: deblurring learnt on the target's own pairs `blurry` and `sharp` `(B, 3, H, W)` in [0, 1].
+
+    No kernel is known where blur varies, so the blur decoder learns through the deconvolutions.
+    """
+
+    def forward(self, batch: dict[str, Tensor], generator: Generator) -> dict[str, Tensor]:
+        blurry, sharp = (batch[side] * 2 - 1 for side in ("blurry", "sharp"))
+        features, tokens, kernels = self.read_blur(blurry)
+        guesses = deblur_guesses(blurry, kernels)
+        loss = self.produce(sharp, guesses, features.structure, tokens[:1], strength=0.0, generator=generator)
+        return {"loss": loss}
+
+
+class RegressionObjective(nn.Module):
+    """Mean absolute error of a network that maps blurry to sharp images, on the source domain's synthetic pairs."""
+
+    def __init__(self, network: nn.Module, blur: BlurConfig):
+        super().__init__()
+        self.network, self.blur = network, blur
+
+    def forward(self, batch: dict[str, Tensor], generator: Generator) -> dict[str, Tensor]:
+        blurry, sharp = make_pair(batch, self.blur, generator)
+        return {"loss": (self.network(blurry) - sharp).abs().mean()}
+
+
+def run_experiment(config: ExperimentConfig) -> list[dict]:
+    """Train and score what is missing; returns a row per (target, seed, row) and writes `results.json` and `table.md`.
+
+    Raises ValueError for a configuration or folders that cannot be used, and where a training was stopped.
+    """
+    folder = Path(config.run.folder)
+    photographs = make_domains(config, folder)
+    rows = []
+    for seed in config.seeds:
+        for target in config.targets:
+            for row in ROWS:
+                model = train_row(config, row, target, seed, photographs)
+                rows.append(score_row(config, row, target, seed, model))
+                write_results(rows, folder)
+    return rows
+
+
+def make_domains(config: ExperimentConfig, folder: Path) -> Path:
+    """Write `domains/<target>/{train,test}` where they are missing; returns the folder of the sharp training halves.
+
+    Half of the training photographs are blurred for the target, the other half are the sharp ones to learn from: no
+    photograph is in both. Those named in `test` are in neither.
+    """
+    held_out = set(Path(config.test).read_text().split())
+    paths = list_images(Path(config.sharp))
+    if missing := sorted(held_out - {path.name for path in paths}):
+        raise ValueError(f"{config.test} names {missing[0]}, which is not in {config.sharp}")
+    training = [path for path in paths if path.name not in held_out]
+    parts = {"train": training[::2], "test": [path for path in paths if path.name in held_out]}
+    for target in config.targets:
+        find_domain(target)
+        for part, chosen in parts.items():
+            out = folder / "domains" / target / part
+            if not (out / MANIFEST).exists():
+                write_domain(chosen, out, target, severity=config.severity, seed=len(part))
+    excluded = folder / "domains" / "not_for_sharp.txt"
+    with replacing(excluded) as part:
+        part.write_text("".join(f"{path.name}\n" for path in paths if path not in set(training[1::2])))
+    return excluded
+
+
+def train_row(config: ExperimentConfig, row: str, target: str, seed: int, excluded: Path) -> Path | None:
+    """The model folder of a row, trained where it is not there yet; None for rows that need no training."""
+    base = Path(config.run.folder) / f"seed{seed}"
+    if row == "input":
+        return None
+    if row == "regression":
+        return train_regression(config, base / "regression", seed, excluded)
+    source = train_joint_row(config, base / "source", seed, excluded, None)
+    if row in ("supervised", "wiener"):
+        return train_joint_row(config, base / "supervised", seed, excluded, source)
+    out = base / target / row.replace(" ", "-")
+    if row == "ceiling":
+        return train_ceiling(config, out, seed, source, target)
+    photographs = Path(config.run.folder) / "domains" / target / "train" / "blurry"
+    return train_joint_row(config, out, seed, excluded, source, photographs, JOINT_ROWS[row])
+
+
+def run_of(config: ExperimentConfig, out: Path, seed: int, **values) -> RunConfig:
+    """The run of one training in `out`, to be resumed if it was begun."""
+    resume = newest_checkpoint(out) is not None
+    return replace(config.run, folder=str(out), seed=seed, resume=resume, trackers=(), validate_every=0, **values)
+
+
+def joint_config(
+    config: ExperimentConfig,
+    out: Path,
+    seed: int,
+    excluded: Path,
+    source: Path | None,
+    target: Path | None = None,
+    weights: Mapping[str, float] = {},  # noqa: B006
+) -> JointConfig:
+    """BD-Diff's training of one row."""
+    return JointConfig(
+        run=run_of(config, out, seed),
+        networks={} if source else config.networks,
+        start_from=source and str(source),
+        optimizer=config.optimizer,
+        weights={"kernel": 0.5, "deblur": 1.0, "transfer": 0.2, **weights},
+        families=config.families,
+        noise=config.noise,
+        data=DataConfig(
+            sharp=config.sharp,
+            exclude=str(excluded),
+            target=target and str(target),
+            window=config.window,
+            crop=config.crop,
+        ),
+    )
+
+
+def train_joint_row(config: ExperimentConfig, out: Path, seed: int, *given) -> Path:
+    """`train_joint` into `out`, unless it is there."""
+    if not (out / "pipeline").exists():
+        timed(out, lambda: train_joint(joint_config(config, out, seed, *given)))
+    return finished(out, out / "pipeline")
+
+
+def train_ceiling(config: ExperimentConfig, out: Path, seed: int, source: Path, target: str) -> Path:
+    """The source's model taught on the target's own pairs."""
+    pairs = Path(config.run.folder) / "domains" / target / "train"
+
+    def train() -> None:
+        torch.manual_seed(seed)
+        pipeline = load_pipeline(str(source))
+        joint = joint_objective(joint_config(config, out, seed, pairs, source), pipeline)
+        objective = PairedObjective(
+            joint.networks, pipeline.scheduler, {"deblur": 1.0}, config.families, residual=pipeline.config.residual
+        )
+        optimizer = adam(config, objective)
+        samples = PairedCrops(Folder(pairs).items, config.crop, seed)
+        run = run_of(config, out, seed)
+        fit(
+            start(run),
+            [Turn(objective, optimizer)],
+            samples,
+            run,
+            save=lambda folder: save_pipeline(pipeline, folder / "pipeline"),
+        )
+
+    if not (out / "pipeline").exists():
+        timed(out, train)
+    return finished(out, out / "pipeline")
+
+
+def train_regression(config: ExperimentConfig, out: Path, seed: int, excluded: Path) -> Path:
+    """A NAFNet on the source domain."""
+
+    def train() -> None:
+        from bd_diff.data.batches import read_photographs
+
+        torch.manual_seed(seed)
+        network = construct(NAFNet, config.regression, "regression")
+        size = config.crop + 32
+        crops = SharpCrops(read_photographs(config.sharp, excluded, skip_smaller_than=size), size, seed)
+        run = run_of(config, out, seed, steps=config.regression_steps)
+        objective = RegressionObjective(network, BlurConfig(families=config.families, noise=config.noise))
+        fit(start(run), [Turn(objective, adam(config, objective))], crops, run, partial(save_whole, network))
+
+    if not (out / "config.json").exists():
+        timed(out, train)
+    return finished(out, out / "config.json").parent
+
+
+def adam(config: ExperimentConfig, objective: nn.Module) -> torch.optim.Optimizer:
+    """AdamW on what trains."""
+    trained = [parameter for parameter in objective.parameters() if parameter.requires_grad]
+    return construct(torch.optim.AdamW, {"params": trained} | config.optimizer, "optimizer")
+
+
+def timed(out: Path, train) -> None:
+    """Train, and add the seconds that it took to `out/seconds.txt`."""
+    started, path = time.perf_counter(), out / "seconds.txt"
+    train()
+    before = float(path.read_text()) if path.exists() else 0.0
+    with replacing(path) as part:
+        part.write_text(f"{before + time.perf_counter() - started:.1f}\n")
+
+
+def finished(out: Path, wanted: Path) -> Path:
+    """`wanted`, or a ValueError where the training was stopped before it was there."""
+    if not wanted.exists():
+        raise ValueError(f"the training in {out} was stopped; run the same command again to go on")
+    return wanted
+
+
+def score_row(config: ExperimentConfig, row: str, target: str, seed: int, model: Path | None) -> dict:
+    """Means over the target's held-out pairs, kept in `seed<n>/<target>/<row>.json`."""
+    path = Path(config.run.folder) / f"seed{seed}" / target / f"{row.replace(' ', '-')}.json"
+    if path.exists():
+        return json.loads(path.read_text())
+    fast = config.fast if row not in ("input", "regression") else None
+    if row == "wiener":
+        entry = open_entry("wiener", seed=seed, kernel_from=str(model), fast=fast)
+    else:
+        entry = open_entry("input" if model is None else str(model), seed=seed, fast=fast)
+    test = Folder(Path(config.run.folder) / "domains" / target / "test")
+    rows, _ = evaluate(entry, paired_cases(test), find_protocol("rgb"), extra=("gmsd", *perceptual()))
+    means = summary(rows)
+    trained = model and (model.parent if model.name == "pipeline" else model) / "seconds.txt"
+    found = {
+        "target": target,
+        "seed": seed,
+        "row": row,
+        **{name: means[name] for name in ("psnr", "gain", "ssim", "gmsd", "lpips", "seconds") if name in means},
+        "parameters": parameters_in(model) if model and row != "wiener" else 0,
+        "training seconds": float(trained.read_text()) if trained else 0.0,
+    }
+    with replacing(path) as part:
+        part.write_text(json.dumps(found) + "\n")
+    return found
+
+
+def perceptual() -> tuple[str, ...]:
+    """LPIPS, where its weights are at hand."""
+    try:
+        lpips(*torch.zeros(2, 1, 3, 64, 64))
+    except ValueError:
+        return ()
+    return ("lpips",)
+
+
+def parameters_in(model: Path) -> int:
+    """Numbers in the weights of a model folder."""
+    from safetensors import safe_open
+
+    count = 0
+    for path in model.rglob("*.safetensors") if model.name == "pipeline" else model.glob("*.safetensors"):
+        with safe_open(path, "pt") as weights:
+            count += sum(torch.Size(weights.get_slice(name).get_shape()).numel() for name in weights.keys())
+    return count
+
+
+def write_results(rows: list[dict], folder: Path) -> None:
+    """`results.json`, every figure; `table.md`, means over the seeds with their spread, a block a target."""
+    with replacing(folder / "results.json") as part:
+        part.write_text(json.dumps(rows, indent=1) + "\n")
+    columns = [name for name in ("psnr", "ssim", "gmsd", "lpips", "seconds", "parameters") if name in rows[0]]
+    lines = []
+    for target in dict.fromkeys(row["target"] for row in rows):
+        lines += [f"\n| {target} | {' | '.join(columns)} | psnr of each seed |", "|---" * (len(columns) + 2) + "|"]
+        for name in ROWS:
+            mine = [row for row in rows if row["target"] == target and row["row"] == name]
+            if mine:
+                means = [sum(row[column] for row in mine) / len(mine) for column in columns]
+                shown = [f"{value:,.0f}" if value > 1000 else f"{value:.4g}" for value in means]
+                seeds = ", ".join(f"{row['psnr']:.2f}" for row in mine)
+                lines.append(f"| {name} | {' | '.join(shown)} | {seeds} |")
+    with replacing(folder / "table.md") as part:
+        part.write_text("\n".join(lines).lstrip() + "\n")
