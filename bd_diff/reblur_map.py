@@ -9,7 +9,7 @@ from bd_diff.metrics import luminance
 from bd_diff.models.blur_operator import reblur
 
 SMOOTH = 7  # pixels a side that the map is averaged over
-FULL = 0.05  # a difference drawn at full colour: 13 of 255 grey levels
+FULL = 0.02  # a difference drawn at full colour: 5 of 255 grey levels
 
 
 def reblur_map(blurry: Tensor, result: Tensor, kernels: Tensor) -> Tensor:
