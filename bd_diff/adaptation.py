@@ -69,7 +69,8 @@ def adaptation_config(
 
 
 def adapt(config: JointConfig) -> dict | None:
-    """Adapt as `config` says; the best model by `Criterion` is in `run.folder/pipeline`, and the report is returned.
+    """Adapt as `config` says; the best model by `Criterion` is in `run.folder/pipeline`, the last one in
+    `run.folder/last`, and the report is returned.
 
     Stopped (Ctrl-C, a kill) it returns None or is gone; called again it goes on, and once it has finished gives the
     stored report. Raises ValueError for folders that cannot be used.
@@ -89,8 +90,9 @@ def adapt(config: JointConfig) -> dict | None:
     history = judge[0].history
     if not (out / "pipeline").exists():
         return None
-    shutil.rmtree(out / "pipeline")
-    shutil.copytree(out / "best", out / "pipeline-saving")
+    shutil.rmtree(out / "last", ignore_errors=True)
+    (out / "pipeline").rename(out / "last")
+    shutil.copytree(out / "best", out / "pipeline-saving", dirs_exist_ok=True)
     (out / "pipeline-saving").rename(out / "pipeline")
     report = make_report(config, history, out)
     with replacing(out / "report.json") as part:
@@ -213,7 +215,10 @@ def advice(report: dict) -> list[str]:
     """What the figures mean and what to do, a sentence each."""
     said = []
     if report["best_step"] == 0:
-        said.append("No step explained the held-out photographs better: the result is the model you began with.")
+        said.append(
+            "No step explained the held-out photographs better: the result is the model you began with; the last "
+            "one is in the folder 'last', to be judged by eye."
+        )
     if report["kernel_size"]["after"] < 0.5 * report["kernel_size"]["before"]:
         said.append("The adapted model sees less than half the blur it saw: look at samples.png before you use it.")
     if report["gap"]["after"] < report["gap"]["before"] - 0.02:
