@@ -50,6 +50,7 @@ class JointConfig:
     target_rows: int = 1  # of a batch
     last_step_share: float = 0.75  # of the samples are denoised from noise alone, as one-step sampling does
     back_translation_from: int = 0  # step
+    trained: tuple[str, ...] = ()  # networks that learn, the others stay as they are; none named: all but the VAE
     start_from: str | None = None  # pipeline folder to begin with instead of random weights
     compile: bool = False  # the UNet, with torch.compile; needs a C++ compiler
     data: DataConfig = field(default_factory=DataConfig)
@@ -95,9 +96,12 @@ def train_joint(
 
 
 def joint_objective(config: JointConfig, pipeline: BDDiffPipeline) -> JointObjective:
-    """The objective over a pipeline's networks, all of which but the VAE train."""
+    """The objective over a pipeline's networks. Raises ValueError where `config.trained` names another."""
     networks = nn.ModuleDict({name: part for name, part in pipeline.components.items() if isinstance(part, nn.Module)})
-    networks.requires_grad_(True)["vae"].requires_grad_(False)
+    if unknown := set(config.trained) - set(networks):
+        raise ValueError(f"trained: there is no network {min(unknown)}; known are {', '.join(networks)}")
+    for name, network in networks.items():
+        network.requires_grad_(name in config.trained if config.trained else name != "vae")
     return JointObjective(
         networks.train(),
         pipeline.scheduler,

@@ -15,6 +15,7 @@ from bd_diff.conditioning import (
     to_pixels,
     transfer_guesses,
 )
+from bd_diff.metrics import luminance
 from bd_diff.models.blur_operator import gradient_power, reblur
 from bd_diff.models.lag_maps import lag_maps
 
@@ -33,7 +34,8 @@ class JointObjective(nn.Module):
     | back_translation| y'             | none             | x, where y' = x with the blur of y        |
 
     x sharp, k a synthetic blur, y an unpaired blurry photograph of the target domain. Tasks on y are there when the
-    batch has `target`. `weights` gives each task's share of the loss; a task of weight 0 is left out. `transfer_rows`
+    batch has `target`. `weights` gives each task's share of the loss; a task of weight 0 is left out, and with the
+    kernel alone the UNet does not run. `transfer_rows`
     and `target_rows` of a batch take part in transfer and in the tasks on y.
     """
 
@@ -59,6 +61,7 @@ class JointObjective(nn.Module):
         self.noise, self.transfer_rows, self.target_rows = noise, transfer_rows, target_rows
         self.crop, self.last_step_share, self.back_translation_from = crop, last_step_share, back_translation_from
         self.residual = residual
+        self.restores = any(weight for task, weight in weights.items() if task != "kernel")
         self.register_buffer("steps", torch.zeros((), dtype=torch.long))
 
     def forward(self, batch: dict[str, Tensor], generator: Generator) -> dict[str, Tensor]:
@@ -71,21 +74,22 @@ class JointObjective(nn.Module):
         if "known_estimate" in batch:
             structure = torch.cat([structure, self.structure_of(blurry[read:])])
             guess = torch.cat([guess, batch["known_estimate"]])
-        losses = {
-            "kernel": kernel_loss(estimated, kernels[:read]),
-            "deblur": self.produce(
+        losses = {"kernel": kernel_loss(estimated, kernels[:read])}
+        if not self.restores:  # processes stay in step only where every parameter has a gradient
+            losses["kernel"] = losses["kernel"] + 0 * (structure.sum() + self.tokens(structure, tokens, 0.0).sum())
+        if self.restores:
+            losses["deblur"] = self.produce(
                 sharp, deblur_guesses(blurry, guess), structure, tokens[:1], strength=0.0, generator=generator
-            ),
-            "transfer": self.produce(
+            )
+            losses["transfer"] = self.produce(
                 reblur(sharp[rows], kernels[other]),
                 transfer_guesses(sharp[rows], guess[other]),
                 self.structure_of(sharp[rows]),
                 tokens[other],
                 strength=1.0,
                 generator=generator,
-            ),
-        }
-        if "target" in batch:
+            )
+        if self.restores and "target" in batch:
             losses |= self.target_tasks(batch["target"][: self.target_rows] * 2 - 1, sharp, generator)
         losses["loss"] = sum(self.weights[task] * loss for task, loss in losses.items() if self.weights.get(task))
         self.steps += self.training
@@ -170,10 +174,10 @@ class JointObjective(nn.Module):
 
     def read_blur(self, pixels: Tensor, maps=None, spectrum=None, hypothesis=None, evidence=None):
         """Features, blur tokens `(B, T, D)` and kernels `(B, k, k)` of blurry pixels."""
-        encoder = self.networks["image_encoder"]
         if maps is None:
-            maps, spectrum = lag_maps((pixels + 1) / 2)
-        features = encoder.encode_maps(encoder.encode_structure(pixels), maps, spectrum, hypothesis, evidence)
+            maps, spectrum = lag_maps((luminance(pixels) + 1) / 2)
+        features = self.networks["image_encoder"].encode_blur(maps, spectrum, hypothesis, evidence)
+        features.structure = self.structure_of(pixels)
         tokens = self.networks["blur_qformer"](features.blur)
         return features, tokens, self.networks["blur_decoder"](tokens, features.maps, hypothesis)
 

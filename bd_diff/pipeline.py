@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import PIL.Image
@@ -16,15 +17,19 @@ from torch import Generator, Tensor
 
 from bd_diff.conditioning import condition, deblur_guesses, to_pixels, transfer_guesses
 from bd_diff.data.inputs import open_images, to_batch, to_images
+from bd_diff.kernel_windows import varying_guesses
 from bd_diff.metrics import luminance
 from bd_diff.models.blur_decoder import BlurDecoder
-from bd_diff.models.image_encoder import ImageEncoder, ImageFeatures
+from bd_diff.models.image_encoder import ImageEncoder
 from bd_diff.models.kernel_search import SMALLEST_WINDOW, best_window, reblur_residual, search_evidence
 from bd_diff.models.pixel_vae import PixelVAE
 from bd_diff.models.qformer import QFormer
 from bd_diff.models.unet import NAFUNet
+from bd_diff.tiles import SMALLEST_TILE, Grid
 
 SMALLEST_SIDE = 8  # pixels
+TILE_OVERLAP = 96  # pixels that neighbouring tiles share
+TILE_CONTEXT = 48  # pixels around a tile that its deconvolution sees
 
 
 @dataclass
@@ -36,9 +41,9 @@ class BDDiffPipelineOutput(BaseOutput):
 
 @dataclass
 class BlurReading(BaseOutput):
-    """What was read from images: `features`, blur `tokens` `(B, T, D)`; with a blur decoder, `kernels` `(B, k, k)`."""
+    """The blur of images: `features` `(B, N, C)`, `tokens` `(B, T, D)`; with a blur decoder, `kernels` `(B, k, k)`."""
 
-    features: ImageFeatures
+    features: Tensor
     tokens: Tensor
     kernels: Tensor | None
 
@@ -53,6 +58,7 @@ class BDDiffPipeline(DiffusionPipeline):
         default_steps: sampling steps where the call names none.
         residual: the UNet diffuses the difference to the first guess (small model) or the latents themselves.
         search: look for the kernel in the photograph's edges too (slower, needs 192 pixels a side; right about shake).
+        tile: side in pixels of the tiles that large images are restored in; images up to a third larger are not cut.
     """
 
     model_cpu_offload_seq = "image_encoder->blur_qformer->blur_decoder->structure_qformer->unet->vae"
@@ -71,6 +77,7 @@ class BDDiffPipeline(DiffusionPipeline):
         default_steps: int = 1,
         residual: bool = True,
         search: bool = True,
+        tile: int = 768,
     ):
         super().__init__()
         self.register_modules(
@@ -82,7 +89,7 @@ class BDDiffPipeline(DiffusionPipeline):
             vae=vae,
             scheduler=scheduler,
         )
-        self.register_to_config(default_steps=default_steps, residual=residual, search=search)
+        self.register_to_config(default_steps=default_steps, residual=residual, search=search, tile=tile)
         self.vae_scale_factor = 2 ** (len(vae.config.block_out_channels) - 1)
 
     @torch.no_grad()
@@ -95,6 +102,8 @@ class BDDiffPipeline(DiffusionPipeline):
         fast: bool = False,
         generator: Generator | list[Generator] | None = None,
         latents: Tensor | None = None,
+        tile: int | None = None,
+        kernel_windows: int = 0,
         output_type: str = "pil",
         return_dict: bool = True,
         callback_on_step_end: Callable | None = None,
@@ -111,6 +120,10 @@ class BDDiffPipeline(DiffusionPipeline):
             fast: leave out the kernel search, whatever the pipeline's `search` says.
             generator: of the starting noise; a list, one an image, makes a batch equal to its singles.
             latents: starting noise instead `(B, c, h, w)`, for images padded to a multiple of the networks' step.
+            tile: instead of the pipeline's own; 0 never cuts. Blur is read from the whole image and noise drawn for the
+                whole; callbacks are called for every tile.
+            kernel_windows: side in pixels of windows that overlap by half and get a kernel each, where blur varies over
+                the photograph (256 is a good one); 0 is one kernel for all of it.
             output_type: "pil", "np", "pt" or "latent"; "pil" keeps the mode, alpha, ICC profile and EXIF of its input.
 
         Raises ValueError when an argument cannot be used, saying which and why.
@@ -118,69 +131,93 @@ class BDDiffPipeline(DiffusionPipeline):
         # 0. Check the arguments.
         given = open_images(image)
         pixels = self.check_inputs(
-            given, num_inference_steps, strength, output_type, callback_on_step_end_tensor_inputs
+            given, num_inference_steps, strength, tile, output_type, callback_on_step_end_tensor_inputs
         )
         references = None if blur_image is None else self.to_pixels_in(open_images(blur_image), "blur_image")
         if references is not None and len(references) not in (1, len(pixels)):
             raise ValueError(
                 f"blur_image holds {len(references)} images for {len(pixels)} of image; give one or as many"
             )
+        if kernel_windows and (kernel_windows < SMALLEST_WINDOW or blur_image is not None or self.blur_decoder is None):
+            raise ValueError(
+                f"kernel_windows is {kernel_windows}; it must be 0 or at least {SMALLEST_WINDOW}, for deblurring only, "
+                "by a pipeline with a blur_decoder"
+            )
         steps = self.config.default_steps if num_inference_steps is None else num_inference_steps
-        device = self._execution_device
 
-        # 1. Read structure and blur.
+        # 1. Read the blur from the whole image.
+        reading = self.encode_image(pixels if references is None else references, fast)
+        kernels = None if reading.kernels is None else reading.kernels.expand(len(pixels), -1, -1)  # (B, k, k)
         if references is None:
-            reading = self.encode_image(pixels, fast)  # tokens (B, T, D), kernels (B, k, k)
-            features = reading.features
-            blur_tokens = self.blur_qformer(features.blur, 0.0)  # (B, T, D): no blur
-            guesses = deblur_guesses(pixels, reading.kernels)  # (B, G, 3, H, W)
+            guess, blur_tokens = deblur_guesses, self.blur_qformer(reading.features, 0.0)  # (B, T, D): no blur
+            if kernel_windows:
+                guess = partial(varying_guesses, self, window=kernel_windows, fast=fast)
         else:
-            reading = self.encode_image(references, fast)
-            features = self.image_encoder(pixels)
-            blur_tokens = reading.tokens.expand(len(pixels), -1, -1)  # (B, T, D): the references' blur
-            kernels = None if reading.kernels is None else reading.kernels.expand(len(pixels), -1, -1)
-            guesses = transfer_guesses(pixels, kernels)  # (B, G, 3, H, W)
-        structure = self.structure_qformer(features.structure)  # (B, S, D)
-        tokens = torch.cat([structure, blur_tokens], 1)  # (B, S + T, D)
+            guess, blur_tokens = transfer_guesses, reading.tokens.expand(len(pixels), -1, -1)  # the references' blur
 
-        # 2. Encode what the UNet sees beside the noise.
-        height, width = pixels.shape[-2:]
-        first, seen = condition(self.vae, self.pad(guesses).to(self.unet.dtype))  # (B, c, h, w), (B, G c, h, w)
+        # 2. Prepare noise, for the whole image too.
+        grid = self.grid(pixels, self.config.tile if tile is None else tile)
+        noise = self.prepare_latents(grid, len(pixels), generator, latents)  # (B, c, h, w)
+        as_latents = output_type == "latent"
+        images = torch.zeros_like(noise) if as_latents else pixels.new_zeros(len(pixels), 3, grid.height, grid.width)
+        with self.progress_bar(total=steps * len(grid)) as bar:
+            for tile in range(len(grid)):
+                # 3. Read structure.
+                own, guesses = self.cut(grid, tile, pixels, kernels, guess)  # (B, 3, h, w), (B, G, 3, h, w)
+                structure = self.image_encoder(own, read=("structure",)).structure
+                tokens = torch.cat([self.structure_qformer(structure), blur_tokens], 1)  # (B, S + T, D)
 
-        # 3. Prepare timesteps and noise.
-        self.scheduler.set_timesteps(steps, device=device)
-        latents = self.prepare_latents(first, generator, latents)  # (B, c, h, w)
+                # 4. Encode what the UNet sees beside the noise.
+                first, seen = condition(self.vae, guesses.to(self.unet.dtype))  # (B, c, h, w), (B, G c, h, w)
 
-        # 4. Denoise.
-        with self.progress_bar(total=steps) as bar:
-            for i, t in enumerate(self.scheduler.timesteps):
-                scaled = self.scheduler.scale_model_input(latents, t)
-                output = self.unet(torch.cat([scaled, seen], 1), t, encoder_hidden_states=tokens).sample
-                latents = self.scheduler.step(output, t, latents).prev_sample
-                if callback_on_step_end is not None:
-                    values = {"latents": latents, "tokens": tokens}
-                    wanted = {name: values[name] for name in callback_on_step_end_tensor_inputs}
-                    changed = callback_on_step_end(self, i, t, wanted)
-                    latents, tokens = changed.get("latents", latents), changed.get("tokens", tokens)
-                bar.update()
-        if self.config.residual:
-            latents = first + latents
-        if strength < 1:
-            source = condition(self.vae, self.pad(pixels[:, None]).to(self.unet.dtype))[0]
-            latents = source.lerp(latents, strength)
+                # 5. Denoise.
+                self.scheduler.set_timesteps(steps, device=pixels.device)
+                (latents,) = grid.cut(noise, [tile])  # (B, c, h, w)
+                for i, t in enumerate(self.scheduler.timesteps):
+                    scaled = self.scheduler.scale_model_input(latents, t)
+                    output = self.unet(torch.cat([scaled, seen], 1), t, encoder_hidden_states=tokens).sample
+                    latents = self.scheduler.step(output, t, latents).prev_sample
+                    if callback_on_step_end is not None:
+                        values = {"latents": latents, "tokens": tokens}
+                        wanted = {name: values[name] for name in callback_on_step_end_tensor_inputs}
+                        changed = callback_on_step_end(self, i, t, wanted)
+                        latents, tokens = changed.get("latents", latents), changed.get("tokens", tokens)
+                    bar.update()
+                if self.config.residual:
+                    latents = first + latents
+                if strength < 1:
+                    source = condition(self.vae, self.pad(own[:, None], grid).to(self.unet.dtype))[0]
+                    latents = source.lerp(latents, strength)
 
-        # 5. Decode.
-        if output_type == "latent":
-            images = latents
-        else:
-            images = to_pixels(self.vae, latents)[..., :height, :width].float()  # (B, 3, H, W)
-            images = (images / 2 + 0.5).clamp(0, 1)
+                # 6. Decode, and put the tiles together.
+                part = latents if as_latents else to_pixels(self.vae, latents)
+                grid.paste(images, part[None].to(images.dtype), [tile])
+
+        if not as_latents:
+            images = images[..., : pixels.shape[-2], : pixels.shape[-1]].div_(2).add_(0.5).clamp_(0, 1)
             if output_type == "pil":
                 images = to_images(images, given)
             elif output_type == "np":
                 images = images.movedim(1, -1).cpu().numpy()
         self.maybe_free_model_hooks()
         return BDDiffPipelineOutput(images=images) if return_dict else (images,)
+
+    def cut(
+        self, grid: Grid, tile: int, pixels: Tensor, kernels: Tensor | None, guess: Callable
+    ) -> tuple[Tensor, Tensor]:
+        """A tile's own pixels `(B, 3, <= h, <= w)` and its guesses `(B, G, 3, h, w)`, made with a border of context."""
+        (top, left), (high, wide) = grid.starts[tile], grid.tile
+        above, before = min(top, TILE_CONTEXT), min(left, TILE_CONTEXT)
+        rows = slice(top - above, top + high + TILE_CONTEXT)
+        columns = slice(left - before, left + wide + TILE_CONTEXT)
+        inside = (..., slice(above, above + high), slice(before, before + wide))
+        region = pixels[..., rows, columns]
+        return region[inside], self.pad(guess(region, kernels)[inside], grid)
+
+    def pad(self, guesses: Tensor, grid: Grid) -> Tensor:
+        """`(B, G, 3, h, w)` continued at the right and bottom border of the image to the size of a tile."""
+        (high, wide), (height, width) = grid.tile, guesses.shape[-2:]
+        return F.pad(guesses, (0, wide - width, 0, high - height, 0, 0), mode="replicate")
 
     @classmethod
     def download(cls, pretrained_model_name: str, **settings) -> str:
@@ -198,12 +235,14 @@ class BDDiffPipeline(DiffusionPipeline):
         self.maybe_free_model_hooks()
         return kernels
 
-    def check_inputs(self, given, steps, strength, output_type, callback_names) -> Tensor:
+    def check_inputs(self, given, steps, strength, tile, output_type, callback_names) -> Tensor:
         """The images as pixels `(B, 3, H, W)` in [-1, 1], once every argument has been found usable."""
         if steps is not None and (not isinstance(steps, int) or steps < 1):
             raise ValueError(f"num_inference_steps is {steps!r}; it must be a whole number from 1 up")
         if not 0 <= strength <= 1:
             raise ValueError(f"strength is {strength!r}; it must be between 0 and 1")
+        if tile and (tile < SMALLEST_TILE or tile % self.multiple):
+            raise ValueError(f"tile is {tile}; it must be 0 or a multiple of {self.multiple} from {SMALLEST_TILE} up")
         if output_type not in ("pil", "np", "pt", "latent"):
             raise ValueError(f"output_type is {output_type!r}; it must be pil, np, pt or latent")
         if unknown := [name for name in callback_names if name not in self._callback_tensor_inputs]:
@@ -219,7 +258,7 @@ class BDDiffPipeline(DiffusionPipeline):
     def encode_image(
         self, pixels: Tensor, fast: bool = False, found: tuple[Tensor, Tensor] | None = None
     ) -> BlurReading:
-        """Features, blur tokens and kernels of pixels `(B, 3, H, W)` in [-1, 1].
+        """Blur features, tokens and kernels of pixels `(B, 3, H, W)` in [-1, 1].
 
         With the search there are two readings of each image, with and without its findings; the one whose kernel
         explains the photograph better (`reblur_residual`) is kept. `found` are the findings (`search_evidence`) where
@@ -239,11 +278,7 @@ class BDDiffPipeline(DiffusionPipeline):
         ]
         better = (residuals[1] < residuals[0])[:, None, None]
         return BlurReading(
-            features=ImageFeatures(
-                structure=reading.features.structure,
-                blur=torch.where(better, searched.features.blur, reading.features.blur),
-                maps=torch.where(better[..., None], searched.features.maps, reading.features.maps),
-            ),
+            features=torch.where(better, searched.features, reading.features),
             tokens=torch.where(better, searched.tokens, reading.tokens),
             kernels=torch.where(better, searched.kernels, reading.kernels),
         )
@@ -252,24 +287,32 @@ class BDDiffPipeline(DiffusionPipeline):
         self, pixels: Tensor, hypothesis: Tensor | None = None, evidence: Tensor | None = None
     ) -> BlurReading:
         """One reading, with what the search found or without."""
-        features = self.image_encoder(pixels, hypothesis, evidence)
+        features = self.image_encoder(pixels, hypothesis, evidence, read=("blur",))
         tokens = self.blur_qformer(features.blur)
         kernels = None if self.blur_decoder is None else self.blur_decoder(tokens, features.maps, hypothesis)
-        return BlurReading(features=features, tokens=tokens, kernels=kernels)
+        return BlurReading(features=features.blur, tokens=tokens, kernels=kernels)
 
-    def prepare_latents(self, like: Tensor, generator, latents: Tensor | None) -> Tensor:
-        """Starting noise of the shape of `like`, scaled for the scheduler."""
+    def grid(self, pixels: Tensor, tile: int) -> Grid:
+        """The tiles of pixels `(B, 3, H, W)`, padded; one where `tile` is 0 or the image at most a third larger."""
+        height, width = (side + -side % self.multiple for side in pixels.shape[-2:])
+        longest = max(height, width)
+        whole = tile == 0 or longest <= 4 * tile // 3
+        return Grid(height, width, longest if whole else tile, 0 if whole else TILE_OVERLAP)
+
+    def prepare_latents(self, grid: Grid, batch: int, generator, latents: Tensor | None) -> Tensor:
+        """Starting noise `(B, c, h, w)` for the whole image, scaled for the scheduler."""
+        scale, device = self.vae_scale_factor, self._execution_device
+        shape = (batch, self.unet.config.out_channels, grid.height // scale, grid.width // scale)
         if latents is None:
-            latents = randn_tensor(like.shape, generator=generator, device=like.device, dtype=like.dtype)
-        elif latents.shape != like.shape:
-            raise ValueError(f"latents are {tuple(latents.shape)}; this image needs {tuple(like.shape)}")
-        return latents.to(like.device, like.dtype) * self.scheduler.init_noise_sigma
+            latents = randn_tensor(shape, generator=generator, device=device, dtype=self.unet.dtype)
+        elif latents.shape != shape:
+            raise ValueError(f"latents are {tuple(latents.shape)}; this image needs {shape}")
+        return latents.to(device, self.unet.dtype) * self.scheduler.init_noise_sigma
 
-    def pad(self, guesses: Tensor) -> Tensor:
-        """`(B, G, 3, H, W)` continued at the right and bottom border to a multiple of VAE times UNet reduction."""
-        multiple = self.vae_scale_factor * self.unet_scale_factor
-        height, width = guesses.shape[-2:]
-        return F.pad(guesses, (0, -width % multiple, 0, -height % multiple, 0, 0), mode="replicate")
+    @property
+    def multiple(self) -> int:
+        """Sides of an image are padded to a multiple of so many pixels: what VAE and UNet reduce it by."""
+        return self.vae_scale_factor * self.unet_scale_factor
 
     @property
     def unet_scale_factor(self) -> int:

@@ -1,14 +1,15 @@
 """One way to use every system of the project: `load(folder)` gives a callable, blurry images in, sharp images out."""
 
 import importlib
+import warnings
 from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 
-from bd_diff.baselines.tiles import Grid
 from bd_diff.data.images import crop_to, pad_to_multiple
 from bd_diff.model_folder import find_folder, load_checked, read_json
+from bd_diff.tiles import SMALLEST_TILE, Grid
 
 NETWORKS = {  # config.json's _class_name: where the class is, and the lowest value of its pixels
     "UResNet": ("bd_diff.baselines.uresnet", 0),
@@ -30,7 +31,23 @@ class PipelineRestorer:
     def __call__(self, images: Tensor, **settings) -> Tensor:
         """Images `(B, 3, H, W)` in [0, 1], sides from 8, to the same."""
         check_images(images)
-        return self.pipeline(images.clamp(0, 1), output_type="pt", **settings).images
+        generator = settings.get("generator")
+        state = generator.get_state() if isinstance(generator, torch.Generator) else None
+        while True:
+            try:
+                return self.pipeline(images.clamp(0, 1), output_type="pt", **settings).images
+            except torch.OutOfMemoryError:
+                settings["tile"] = self.smaller_tile(settings.get("tile"), max(images.shape[-2:]))
+                warnings.warn(f"out of memory; trying again with tiles of {settings['tile']} pixels", stacklevel=2)
+                if state is not None:
+                    generator.set_state(state)
+
+    def smaller_tile(self, tile: int | None, longest: int) -> int:
+        """Half the tile that did not fit. Raises `torch.OutOfMemoryError` when it was the smallest."""
+        tile = min(self.pipeline.config.tile if tile is None else tile or longest, longest)
+        if tile <= SMALLEST_TILE:
+            raise torch.OutOfMemoryError(f"out of memory even with tiles of {tile} pixels; use a smaller batch")
+        return max(SMALLEST_TILE, tile // 2 // self.pipeline.multiple * self.pipeline.multiple)
 
 
 class NetworkRestorer:

@@ -13,7 +13,7 @@ from bd_diff.baselines.exit_costs import (
     outcome,
     shuffled,
 )
-from bd_diff.baselines.tiles import Grid
+from bd_diff.tiles import Grid
 
 
 @pytest.fixture(scope="module")

@@ -72,3 +72,15 @@ def test_the_python_of_the_readme_runs_as_printed(tmp_path, monkeypatch):
     exec(program, names)
     assert read_image("sharp.png").size == read_image(SAMPLES / "blurry/gb82_sand.png").size
     assert names["kernel"].shape == (1, 33, 33)
+
+
+def test_tiles_leave_no_seams(pipe):
+    """As a photograph restored whole; steps in flat and evenly rising images would show at once."""
+    photograph = to_tensor(read_image(SAMPLES / "blurry/kwentar_180_HONOR-10_M.jpg"))[None, :, :600, :600]
+    whole, tiled = (pipe(photograph, tile=tile, fast=True, output_type="pt").images for tile in (0, 384))
+    difference = (whole - tiled).abs() * 255
+    assert difference.mean() < 1 and difference.max() < 4
+    rising = torch.linspace(0.2, 0.8, 512).expand(1, 3, 320, 512)
+    for smooth in (rising, torch.full_like(rising, 0.5)):
+        whole, tiled = (pipe(smooth, tile=tile, fast=True, output_type="pt").images for tile in (0, 256))
+        assert (whole - tiled).abs().max() < 1 / 255

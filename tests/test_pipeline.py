@@ -62,6 +62,21 @@ def test_pil_array_tensor_and_path_are_the_same_picture(tiny_pipeline, tmp_path)
     assert all(torch.equal(results[0], other) for other in results[1:])
 
 
+@pytest.mark.parametrize("output_type", ["pt", "latent"])
+def test_tiles_of_a_large_image_fit_together(tiny_pipeline, output_type):
+    image = photograph(300, 410)
+    settings = {"output_type": output_type, "num_inference_steps": 1}
+    whole, tiled = (run(tiny_pipeline, image, tile=tile, **settings) for tile in (0, 192))
+    assert tiled.shape == whole.shape
+    assert (tiled - whole).abs().mean() < 0.1 * (whole - whole.mean()).abs().mean()
+
+
+def test_the_grid_covers_an_image_only_where_it_is_large(tiny_pipeline):
+    assert len(tiny_pipeline.grid(torch.zeros(1, 3, 1024, 700), 768)) == 1
+    assert len(tiny_pipeline.grid(torch.zeros(1, 3, 1032, 700), 768)) == 2
+    assert len(tiny_pipeline.grid(torch.zeros(1, 3, 1032, 700), 0)) == 1
+
+
 def test_output_types(tiny_pipeline):
     image = photograph(64, 72)
     assert isinstance(run(tiny_pipeline, image, output_type="pil")[0], PIL.Image.Image)
@@ -204,6 +219,7 @@ def test_stable_diffusion_components_run_through_the_same_code(tiny_pipeline):
         ({"num_inference_steps": 0}, "num_inference_steps is 0"),
         ({"strength": 1.5}, "strength is 1.5"),
         ({"output_type": "jpg"}, "output_type is 'jpg'"),
+        ({"tile": 100}, "tile is 100; it must be 0 or a multiple of 8 from 192 up"),
         ({"callback_on_step_end_tensor_inputs": ["noise"]}, "callbacks cannot get noise"),
         ({"blur_image": torch.rand(2, 3, 64, 64)}, "blur_image holds 2 images for 1"),
     ],

@@ -10,7 +10,7 @@ from bd_diff.baselines.adarevd import AdaRevD
 from bd_diff.baselines.nafnet import NAFNet
 from bd_diff.baselines.uresnet import UResNet
 from bd_diff.baselines.xdecode import Generator
-from bd_diff.restore import load
+from bd_diff.restore import PipelineRestorer, load
 
 WEIGHTS = "diffusion_pytorch_model.safetensors"
 TOYS = {
@@ -197,3 +197,23 @@ def test_a_pipeline_with_nan_in_its_weights_names_file_and_tensor(broken_pipelin
     tensors[name].flatten()[0] = torch.nan
     save_file(tensors, weights, metadata={"format": "pt"})
     refused(broken_pipeline, str(weights), name, "NaN")
+
+
+def test_smaller_tiles_are_tried_where_memory_runs_out(tiny_pipeline, monkeypatch):
+    """A UNet that cannot take more than 320 pixels a side stands for a full GPU."""
+    forward, images = tiny_pipeline.unet.forward, torch.rand(1, 3, 400, 400, generator=torch.Generator().manual_seed(0))
+
+    def small_memory(sample, *arguments, **settings):
+        if sample.shape[-1] > 160:
+            raise torch.OutOfMemoryError("out of memory")
+        return forward(sample, *arguments, **settings)
+
+    restorer = PipelineRestorer(tiny_pipeline)
+    wanted = restorer(images, tile=200, fast=True, generator=torch.Generator().manual_seed(1))
+    monkeypatch.setattr(tiny_pipeline.unet, "forward", small_memory)
+    with pytest.warns(UserWarning, match="trying again with tiles of 200 pixels"):
+        restored = restorer(images, fast=True, generator=torch.Generator().manual_seed(1))
+    assert torch.equal(restored, wanted)
+    monkeypatch.setattr(tiny_pipeline.unet, "forward", lambda *_, **__: small_memory(torch.zeros(1, 1, 1, 999)))
+    with pytest.raises(torch.OutOfMemoryError, match="even with tiles of 192 pixels"), pytest.warns(UserWarning):
+        restorer(images, fast=True)

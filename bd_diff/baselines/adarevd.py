@@ -19,8 +19,8 @@ from bd_diff.baselines.nafnet import NAFEncoder, NAFNet
 from bd_diff.baselines.released import check_keys, count, load_strictly, rename, unwrap
 from bd_diff.baselines.reversible import BACKENDS, run_chain
 from bd_diff.baselines.subdecoder import SubDecoder
-from bd_diff.baselines.tiles import Grid
 from bd_diff.data.images import crop_to, pad_to_multiple
+from bd_diff.tiles import Grid
 
 VARIANTS = {"S": 2, "B": 4, "L": 8}
 

@@ -9,8 +9,8 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils.flop_counter import FlopCounterMode
 
 from bd_diff.baselines.adarevd import AdaRevD
-from bd_diff.baselines.tiles import Grid
 from bd_diff.data.images import crop_to, pad_to_multiple
+from bd_diff.tiles import Grid
 
 
 class Costs:

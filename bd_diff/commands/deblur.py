@@ -7,7 +7,17 @@ from typing import Annotated
 
 import typer
 
-from bd_diff.commands.options import Fast, Model, Overwrite, Seed, Steps, call_settings, check_writable, load_system
+from bd_diff.commands.options import (
+    Fast,
+    Model,
+    Overwrite,
+    Seed,
+    Steps,
+    call_settings,
+    check_writable,
+    load_pipeline,
+    load_system,
+)
 
 
 def deblur(
@@ -18,6 +28,15 @@ def deblur(
     seed: Seed = 0,
     strength: Annotated[float | None, typer.Option(min=0, max=1, help="0 gives the photograph back, 1 is all.")] = None,
     fast: Fast = False,
+    tile: Annotated[
+        int | None, typer.Option(min=0, help="Side in pixels of the tiles of large photographs; 0 never cuts.")
+    ] = None,
+    kernel_windows: Annotated[
+        int, typer.Option(min=0, help="Where blur varies: side of windows that get a kernel each, such as 256.")
+    ] = 0,
+    maps: Annotated[
+        bool, typer.Option("--map", help="Beside each result NAME-reblur.png: bright where it may be invented.")
+    ] = False,
     recursive: Annotated[bool, typer.Option("--recursive", help="Look into the subfolders of folders, too.")] = False,
     overwrite: Overwrite = False,
 ) -> None:
@@ -34,15 +53,28 @@ def deblur(
     from tqdm import tqdm
 
     from bd_diff.data.images import read_image, save_image, to_image, to_tensor
+    from bd_diff.reblur_map import draw_map, reblur_map
 
-    restorer = load_system(model)
+    restorer = load_pipeline(model) if maps else load_system(model)
     failed = 0
     for source, target in tqdm(todo, unit="image", disable=None):
         try:
             photograph = read_image(source)
-            settings = call_settings(restorer, seed, num_inference_steps=steps, strength=strength, fast=fast)
+            settings = call_settings(
+                restorer,
+                seed,
+                num_inference_steps=steps,
+                strength=strength,
+                fast=fast,
+                tile=tile,
+                kernel_windows=kernel_windows or None,
+            )
             (result,) = restorer(to_tensor(photograph)[None], **settings)
             save_image(to_image(result, like=photograph), target)
+            if maps:
+                blurry, kernel = to_tensor(photograph)[None], restorer.pipeline.estimate_kernel(photograph, fast)
+                drawn = draw_map(reblur_map(blurry, result[None].cpu(), kernel.cpu())[0])
+                save_image(drawn, target.with_name(f"{target.stem}-reblur.png"))
         except (ValueError, OSError, torch.OutOfMemoryError) as error:
             failed += 1
             about = "" if str(source) in str(error) else f"{source}: "

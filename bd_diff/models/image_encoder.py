@@ -10,6 +10,7 @@ from diffusers.utils import BaseOutput
 from torch import Tensor, nn
 
 from bd_diff.blur.kernels import SIZE, grid
+from bd_diff.metrics import luminance
 from bd_diff.models.lag_maps import LAGS, MAPS, WINDOW, lag_maps
 
 HYPOTHESIS_MAPS = 5  # the hypothesis, its logarithm, two evidence maps, and a mark that there is one
@@ -19,9 +20,9 @@ HYPOTHESIS_MAPS = 5  # the hypothesis, its logarithm, two evidence maps, and a m
 class ImageFeatures(BaseOutput):
     """`structure (B, 64, C)` and `blur (B, 26, C)` for the Q-Formers, `maps (B, M, 33, 33)` for the blur decoder."""
 
-    structure: Tensor
-    blur: Tensor
-    maps: Tensor
+    structure: Tensor | None = None
+    blur: Tensor | None = None
+    maps: Tensor | None = None
 
 
 class ResidualBlock(nn.Module):
@@ -88,13 +89,22 @@ class ImageEncoder(ModelMixin, ConfigMixin):
         self.register_buffer("where", where[None], persistent=False)
 
     def forward(
-        self, pixels: Tensor, hypothesis: Tensor | None = None, evidence: Tensor | None = None
+        self,
+        pixels: Tensor,
+        hypothesis: Tensor | None = None,
+        evidence: Tensor | None = None,
+        read: tuple[str, ...] = ("structure", "blur"),
     ) -> ImageFeatures:
         """`pixels` `(B, 3, H, W)` in [-1, 1]; optionally a kernel `hypothesis` `(B, 33, 33)` and its `evidence` maps
-        `(B, 2, 33, 33)` (`bd_diff.models.kernel_search`), all zero for an image that was not searched.
+        `(B, 2, 33, 33)` (`bd_diff.models.kernel_search`), all zero for an image that was not searched. `read` may leave
+        out one half of the work.
         """
-        maps, spectrum = lag_maps((pixels + 1) / 2)
-        return self.encode_maps(self.encode_structure(pixels), maps, spectrum, hypothesis, evidence)
+        features = ImageFeatures()
+        if "blur" in read:
+            features = self.encode_blur(*lag_maps((luminance(pixels) + 1) / 2), hypothesis, evidence)
+        if "structure" in read:
+            features.structure = self.encode_structure(pixels)
+        return features
 
     def encode_structure(self, pixels: Tensor) -> Tensor:
         """Structure features `(B, 64, C)` alone."""
@@ -102,8 +112,8 @@ class ImageEncoder(ModelMixin, ConfigMixin):
         even = F.pad(pixels, (0, -width % 4, 0, -height % 4), mode="replicate")
         return self.structure(even).flatten(2).transpose(1, 2)
 
-    def encode_maps(self, structure, maps, spectrum, hypothesis=None, evidence=None) -> ImageFeatures:
-        """The rest of `forward`, from lag maps that may have been computed before (`bd_diff.models.lag_maps`)."""
+    def encode_blur(self, maps, spectrum, hypothesis=None, evidence=None) -> ImageFeatures:
+        """Blur features alone, from lag maps that may have been computed before (`bd_diff.models.lag_maps`)."""
         searched = hypothesis_maps(hypothesis, evidence, like=maps)
         where = self.where.expand(len(maps), -1, -1, -1)
         maps = self.read_maps(torch.cat([maps, searched, where], 1))  # (B, M, 49, 49)
@@ -114,7 +124,6 @@ class ImageEncoder(ModelMixin, ConfigMixin):
         maps = maps + F.interpolate(self.unhalve(halved), size=maps.shape[-2:], mode="bilinear")
         margin = (LAGS - SIZE) // 2
         return ImageFeatures(
-            structure=structure,
             blur=torch.cat([spectrum[:, None], patches], 1),
             maps=maps[..., margin:-margin, margin:-margin],
         )

@@ -13,10 +13,12 @@ from bd_diff.models.blur_operator import extend
 WINDOW = 64  # pixels; half overlapping
 LAGS = 49  # displacements -24 .. 24
 MAPS = 3
+ROWS_AT_ONCE = 64  # of windows: bounds the memory of large images
 
 
 def lag_maps(images: Tensor) -> tuple[Tensor, Tensor]:
-    """Maps `(B, 3, 49, 49)` and log spectra `(B, 64 * 33)` of RGB images `(B, 3, H, W)` in [0, 1].
+    """Maps `(B, 3, 49, 49)` and log spectra `(B, 64 * 33)` of images `(B, 3, H, W)` or grey `(B, 1, H, W)` in
+    [0, 1].
 
     Gradients in 64x64 Hann windows; their power averaged over windows three ways (mean of logarithms, logarithm of the
     mean, mean of normalised spectra); each in the lag domain, zero lag removed, divided by its deviation. Images
@@ -28,15 +30,22 @@ def lag_maps(images: Tensor) -> tuple[Tensor, Tensor]:
     across = torch.cat([light.diff(dim=-1), torch.zeros_like(light[..., :1])], -1)
     down = torch.cat([light.diff(dim=-2), torch.zeros_like(light[..., :1, :])], -2)
     windows = torch.cat([across, down], 1).unfold(2, WINDOW, WINDOW // 2).unfold(3, WINDOW, WINDOW // 2)
-    hann = torch.hann_window(WINDOW + 2, periodic=False, device=images.device)[1:-1]
-    power = torch.fft.rfft2(windows * hann[:, None] * hann).abs().square().sum(1).flatten(1, 2)  # (B, windows, 64, 33)
-    relative = power / (power.mean((-2, -1), keepdim=True) + 1e-6)
-    mean_log = (relative + 1e-4).log().mean(1)
-    mean_power = power.mean(1)
+    mean_log, mean_power, mean_relative = (
+        sum(sums) / (windows.shape[2] * windows.shape[3])
+        for sums in zip(*map(sum_spectra, windows.split(ROWS_AT_ONCE, 2)), strict=True)
+    )
     log_mean = (mean_power / (mean_power.mean((-2, -1), keepdim=True) + 1e-12) + 1e-4).log()
-    spectra = torch.stack([mean_log, log_mean, relative.mean(1)], 1)  # (B, 3, 64, 33)
+    spectra = torch.stack([mean_log, log_mean, mean_relative], 1)  # (B, 3, 64, 33)
     lags = torch.fft.irfft2(spectra, s=(WINDOW, WINDOW)).roll((LAGS // 2, LAGS // 2), (-2, -1))[..., :LAGS, :LAGS]
     not_zero_lag = torch.ones(LAGS, LAGS, device=images.device)
     not_zero_lag[LAGS // 2, LAGS // 2] = 0
     lags = lags * not_zero_lag
     return lags / (lags.std((-2, -1), keepdim=True) + 1e-6), mean_log.flatten(1)
+
+
+def sum_spectra(windows: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Sums `(B, 64, 33)` over windows `(B, 2, rows, columns, 64, 64)`: logarithm, power, power relative to its mean."""
+    hann = torch.hann_window(WINDOW + 2, periodic=False, device=windows.device)[1:-1]
+    power = torch.fft.rfft2(windows * hann[:, None] * hann).abs().square().sum(1).flatten(1, 2)  # (B, windows, 64, 33)
+    relative = power / (power.mean((-2, -1), keepdim=True) + 1e-6)
+    return (relative + 1e-4).log().sum(1), power.sum(1), relative.sum(1)

@@ -6,6 +6,8 @@ from itertools import product
 import torch
 from torch import Tensor
 
+SMALLEST_TILE = 192  # pixels: below, a deconvolution is mostly border
+
 
 def tile_starts(length: int, tile: int, overlap: int) -> list[int]:
     """Where tiles start along a side: every `tile - overlap` pixels, the last shifted back to end with the side."""
@@ -45,22 +47,22 @@ class Grid:
         self.height, self.width = height, width
         self.tile = min(tile, height), min(tile, width)
         self.starts = [*product(tile_starts(height, tile, overlap), tile_starts(width, tile, overlap))]
-        rows, columns = tile_windows(height, tile, overlap), tile_windows(width, tile, overlap)
-        self.windows = [row[:, None] * column for row, column in product(rows, columns)]
+        self.windows = [*product(tile_windows(height, tile, overlap), tile_windows(width, tile, overlap))]
 
     def __len__(self) -> int:
         return len(self.starts)
 
     def cut(self, features: Tensor, tiles: Sequence[int]) -> Tensor:
-        """The numbered tiles of one map `(C, h, w)`, whose sides divide the image's: `(len(tiles), C, ...)`."""
+        """The numbered tiles of a map `(..., h, w)`, whose sides divide the image's: `(len(tiles), ...)`."""
         scale = self.height // features.shape[-2]
         high, wide = self.tile[0] // scale, self.tile[1] // scale
         corners = [(self.starts[tile][0] // scale, self.starts[tile][1] // scale) for tile in tiles]
-        return torch.stack([features[:, top : top + high, left : left + wide] for top, left in corners])
+        return torch.stack([features[..., top : top + high, left : left + wide] for top, left in corners])
 
     def paste(self, canvas: Tensor, parts: Tensor, tiles: Sequence[int]) -> None:
-        """Add the weighted tiles `(len(tiles), C, ...)` to `canvas (C, height, width)`, in place."""
+        """Add the weighted tiles `(len(tiles), ...)` of a map to it, `canvas (..., h, w)`, in place."""
+        scale = self.height // canvas.shape[-2]
         for part, tile in zip(parts, tiles, strict=True):
-            top, left = self.starts[tile]
-            place = canvas[:, top : top + self.tile[0], left : left + self.tile[1]]
-            place += part * self.windows[tile].to(part)
+            top, left = (start // scale for start in self.starts[tile])
+            rows, columns = (window[::scale].to(part) for window in self.windows[tile])
+            canvas[..., top : top + len(rows), left : left + len(columns)] += part * (rows[:, None] * columns)

@@ -4,7 +4,7 @@ from adarevd_toys import noise
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from bd_diff.baselines.tiles import Grid, tile_starts, tile_windows
+from bd_diff.tiles import Grid, tile_starts, tile_windows
 
 
 @settings(deadline=None, max_examples=200)
