@@ -83,4 +83,4 @@ def test_tiles_leave_no_seams(pipe):
     rising = torch.linspace(0.2, 0.8, 512).expand(1, 3, 320, 512)
     for smooth in (rising, torch.full_like(rising, 0.5)):
         whole, tiled = (pipe(smooth, tile=tile, fast=True, output_type="pt").images for tile in (0, 256))
-        assert (whole - tiled).abs().max() < 1 / 255
+        assert (whole - tiled).abs().max() < 2 / 255

@@ -106,8 +106,8 @@ class Discriminator(ModelMixin, ConfigMixin):
     """Scores `(B, 1, h, w)`, one per patch of 70 pixels, for candidate sharp pixels given the blurry ones.
 
     sigmoid: squash the scores into (0, 1), as the released code does although its hinge loss wants raw scores. Measured
-        on configs/xdecode/study.yaml in batches of 8 at lr 1e-3, mean of steps 101 to 150: the hinge loss is 1.98 with the
-        sigmoid (2 is a critic that tells nothing apart) and 1.52 without.
+        at lr 1e-3 on configs/xdecode/study.yaml in batches of 8, mean of steps 101 to 150: the hinge loss is 1.98 with
+        the sigmoid (2 is a critic that tells nothing apart) and 1.52 without.
     """
 
     @register_to_config
