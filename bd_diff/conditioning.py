@@ -4,6 +4,7 @@ The first guess is what the result would be if nothing were learned; the UNet de
 """
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from bd_diff.models.blur_operator import reblur, wiener
@@ -40,6 +41,17 @@ def condition(vae, guesses: Tensor) -> tuple[Tensor, Tensor]:
     latents = to_latents(vae, guesses.flatten(0, 1)).unflatten(0, guesses.shape[:2])
     first = latents[:, 0]
     return first, torch.cat([first, (latents[:, 1:] - first[:, None]).flatten(1, 2)], 1)
+
+
+def keep_in_reach(pixels: Tensor, guesses: Tensor, margin: float = 0.1) -> Tensor:
+    """Pixels `(B, 3, H, W)` in [-1, 1], clamped to what the guesses `(B, G, 3, H, W)` span in 5x5 pixels and a margin.
+
+    Multiplicative gates explode once in a few million pixels: without this, black and white speckles (ours, measured on
+    real photographs; it changes one value in two thousand there).
+    """
+    lowest = -F.max_pool2d(-guesses.amin(1), 5, 1, 2)
+    highest = F.max_pool2d(guesses.amax(1), 5, 1, 2)
+    return pixels.clamp(lowest - margin, highest + margin)
 
 
 def clean_latents(scheduler, output: Tensor, noisy: Tensor, timesteps: Tensor) -> Tensor:

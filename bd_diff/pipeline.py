@@ -15,7 +15,7 @@ from diffusers.utils.torch_utils import randn_tensor
 from huggingface_hub import snapshot_download
 from torch import Generator, Tensor
 
-from bd_diff.conditioning import condition, deblur_guesses, to_pixels, transfer_guesses
+from bd_diff.conditioning import condition, deblur_guesses, keep_in_reach, to_pixels, transfer_guesses
 from bd_diff.data.inputs import open_images, to_batch, to_images
 from bd_diff.kernel_windows import varying_guesses
 from bd_diff.metrics import luminance
@@ -191,6 +191,8 @@ class BDDiffPipeline(DiffusionPipeline):
 
                 # 6. Decode, and put the tiles together.
                 part = latents if as_latents else to_pixels(self.vae, latents)
+                if self.config.residual and not as_latents:
+                    part = keep_in_reach(part, guesses)
                 grid.paste(images, part[None].to(images.dtype), [tile])
 
         if not as_latents:

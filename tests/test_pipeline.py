@@ -77,6 +77,19 @@ def test_the_grid_covers_an_image_only_where_it_is_large(tiny_pipeline):
     assert len(tiny_pipeline.grid(torch.zeros(1, 3, 1032, 700), 0)) == 1
 
 
+def test_an_exploding_unet_leaves_no_speckles(tiny_pipeline, monkeypatch):
+    forward = tiny_pipeline.unet.forward
+
+    def explode(sample, *arguments, **settings):
+        output = forward(sample, *arguments, **settings)
+        output.sample[..., 10, 10] = 1e4
+        return output
+
+    monkeypatch.setattr(tiny_pipeline.unet, "forward", explode)
+    grey = torch.full((1, 3, 64, 64), 0.5)
+    assert (run(tiny_pipeline, grey, num_inference_steps=1) - grey).abs().max() < 0.06
+
+
 def test_output_types(tiny_pipeline):
     image = photograph(64, 72)
     assert isinstance(run(tiny_pipeline, image, output_type="pil")[0], PIL.Image.Image)
