@@ -39,8 +39,9 @@ def command(target, model, out, steps=6):
 
 def test_a_killed_adaptation_goes_on_and_ends_with_a_model_and_a_report(target, tiny_pipeline_folder, tmp_path):
     running = subprocess.Popen(command(target, tiny_pipeline_folder, tmp_path / "out"), cwd=tmp_path)
-    while not (tmp_path / "out/history.json").exists() and running.poll() is None:
-        time.sleep(0.05)
+    history = tmp_path / "out/history.json"
+    while running.poll() is None and not (history.exists() and len(json.loads(history.read_text())) > 1):
+        time.sleep(0.05)  # until the check after the first step
     running.send_signal(signal.SIGINT)
     assert running.wait() == 1 and newest_checkpoint(tmp_path / "out")
     done = subprocess.run(
