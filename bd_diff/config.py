@@ -49,7 +49,7 @@ def load_config(cls: type[Config], arguments: list[str]) -> Config:
     parser.add_argument("--resume", action="store_true", help="continue from the newest checkpoint")
     parser.add_argument("--dry-run", action="store_true", help="print sizes and configuration, then stop")
     parser.add_argument("overrides", nargs="*", metavar="section.name=value", help="entries that replace the file's")
-    given = parser.parse_args(arguments)
+    given = parser.parse_intermixed_args(arguments)  # --resume may stand between overrides
     values = read_yaml(given.config)
     flags = [f"run.{name}=true" for name in ("resume", "dry_run") if getattr(given, name)]
     for override in given.overrides + flags:
