@@ -24,6 +24,7 @@ from bd_diff.models.image_encoder import ImageEncoder
 from bd_diff.models.kernel_search import SMALLEST_WINDOW, best_window, reblur_residual, search_evidence
 from bd_diff.models.pixel_vae import PixelVAE
 from bd_diff.models.qformer import QFormer
+from bd_diff.models.trust import contradict
 from bd_diff.models.unet import NAFUNet
 from bd_diff.tiles import SMALLEST_TILE, Grid
 
@@ -41,11 +42,15 @@ class BDDiffPipelineOutput(BaseOutput):
 
 @dataclass
 class BlurReading(BaseOutput):
-    """The blur of images: `features` `(B, N, C)`, `tokens` `(B, T, D)`; with a blur decoder, `kernels` `(B, k, k)`."""
+    """The blur of images: `features` `(B, N, C)`, `tokens` `(B, T, D)`; with a blur decoder, `kernels` `(B, k, k)`.
+
+    `doubtful` `(B,)`: with the search, where its reading and the one without it contradict each other.
+    """
 
     features: Tensor
     tokens: Tensor
     kernels: Tensor | None
+    doubtful: Tensor | None = None
 
 
 class BDDiffPipeline(DiffusionPipeline):
@@ -59,6 +64,7 @@ class BDDiffPipeline(DiffusionPipeline):
         residual: the UNet diffuses the difference to the first guess (small model) or the latents themselves.
         search: look for the kernel in the photograph's edges too (slower, needs 192 pixels a side; right about shake).
         tile: side in pixels of the tiles that large images are restored in; images up to a third larger are not cut.
+        caution: how much of the photograph stays in a result where the readings of its blur contradict each other.
     """
 
     model_cpu_offload_seq = "image_encoder->blur_qformer->blur_decoder->structure_qformer->unet->vae"
@@ -78,6 +84,7 @@ class BDDiffPipeline(DiffusionPipeline):
         residual: bool = True,
         search: bool = True,
         tile: int = 768,
+        caution: float = 0.5,
     ):
         super().__init__()
         self.register_modules(
@@ -89,7 +96,9 @@ class BDDiffPipeline(DiffusionPipeline):
             vae=vae,
             scheduler=scheduler,
         )
-        self.register_to_config(default_steps=default_steps, residual=residual, search=search, tile=tile)
+        self.register_to_config(
+            default_steps=default_steps, residual=residual, search=search, tile=tile, caution=caution
+        )
         self.vae_scale_factor = 2 ** (len(vae.config.block_out_channels) - 1)
 
     @torch.no_grad()
@@ -116,7 +125,8 @@ class BDDiffPipeline(DiffusionPipeline):
                 PIL images and files may be grey, 16 bit, transparent, palette, CMYK or turned by EXIF.
             blur_image: the same; one for all, or as many as `image`. Its size may differ.
             num_inference_steps: 1 is the mean of all plausible results, more give a sharper one of them.
-            strength: 0 gives the image back, 1 is the full result, between is a mixture in latent space.
+            strength: 0 gives the image back, 1 is the full result, between is a mixture in latent space. Where the blur
+                is in doubt, `config.caution` of the image remains at 1, too.
             fast: leave out the kernel search, whatever the pipeline's `search` says.
             generator: of the starting noise; a list, one an image, makes a batch equal to its singles.
             latents: starting noise instead `(B, c, h, w)`, for images padded to a multiple of the networks' step.
@@ -148,10 +158,13 @@ class BDDiffPipeline(DiffusionPipeline):
         # 1. Read the blur from the whole image.
         reading = self.encode_image(pixels if references is None else references, fast)
         kernels = None if reading.kernels is None else reading.kernels.expand(len(pixels), -1, -1)  # (B, k, k)
+        shares = pixels.new_full((len(pixels), 1, 1, 1), strength)  # of the result, the rest is the image
         if references is None:
             guess, blur_tokens = deblur_guesses, self.blur_qformer(reading.features, 0.0)  # (B, T, D): no blur
             if kernel_windows:
                 guess = partial(varying_guesses, self, window=kernel_windows, fast=fast)
+            elif reading.doubtful is not None:
+                shares = shares * (1 - self.config.caution * reading.doubtful[:, None, None, None])
         else:
             guess, blur_tokens = transfer_guesses, reading.tokens.expand(len(pixels), -1, -1)  # the references' blur
 
@@ -185,9 +198,9 @@ class BDDiffPipeline(DiffusionPipeline):
                     bar.update()
                 if self.config.residual:
                     latents = first + latents
-                if strength < 1:
+                if shares.min() < 1:
                     source = condition(self.vae, self.pad(own[:, None], grid).to(self.unet.dtype))[0]
-                    latents = source.lerp(latents, strength)
+                    latents = source.lerp(latents, shares.to(latents.dtype))
 
                 # 6. Decode, and put the tiles together.
                 part = latents if as_latents else to_pixels(self.vae, latents)
@@ -283,6 +296,7 @@ class BDDiffPipeline(DiffusionPipeline):
             features=torch.where(better, searched.features, reading.features),
             tokens=torch.where(better, searched.tokens, reading.tokens),
             kernels=torch.where(better, searched.kernels, reading.kernels),
+            doubtful=contradict(reading.kernels, searched.kernels, residuals),
         )
 
     def read_blur(

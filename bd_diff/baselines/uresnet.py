@@ -9,7 +9,6 @@ from torch import Generator, Tensor, nn
 from bd_diff.data.pairs import BlurConfig, make_pair
 from bd_diff.losses import WeightedLosses
 
-
 MEAN, DEVIATION = 0.45, 0.25  # of the pixels of photographs, about
 
 
