@@ -31,15 +31,16 @@ class PipelineRestorer:
     def __call__(self, images: Tensor, **settings) -> Tensor:
         """Images `(B, 3, H, W)` in [0, 1], sides from 8, to the same."""
         check_images(images)
-        generator = settings.get("generator")
-        state = generator.get_state() if isinstance(generator, torch.Generator) else None
+        generators = settings.get("generator") or []
+        generators = generators if isinstance(generators, list) else [generators]
+        states = [generator.get_state() for generator in generators]
         while True:
             try:
                 return self.pipeline(images.clamp(0, 1), output_type="pt", **settings).images
             except torch.OutOfMemoryError:
                 settings["tile"] = self.smaller_tile(settings.get("tile"), max(images.shape[-2:]))
                 warnings.warn(f"out of memory; trying again with tiles of {settings['tile']} pixels", stacklevel=2)
-                if state is not None:
+                for generator, state in zip(generators, states, strict=True):
                     generator.set_state(state)
 
     def smaller_tile(self, tile: int | None, longest: int) -> int:

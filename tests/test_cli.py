@@ -1,5 +1,6 @@
 """What a user types, what appears on the disk and on the terminal; every mistake is one line and exit code 1."""
 
+import json
 import os
 import resource
 import subprocess
@@ -13,6 +14,7 @@ from PIL import Image
 from bd_diff.baselines.uresnet import UResNet
 from bd_diff.cli import main
 from bd_diff.commands.options import call_settings
+from bd_diff.folder_run import MANIFEST
 from bd_diff.restore import load
 
 
@@ -27,15 +29,21 @@ def network(tmp_path_factory):
     return str(folder)
 
 
+CPU = {"CUDA_VISIBLE_DEVICES": "", "OMP_NUM_THREADS": "1"}
+
+
+def save_noise(path, seed):
+    path.parent.mkdir(exist_ok=True)
+    noise = np.random.default_rng(seed).integers(0, 256, (24, 32, 3), dtype=np.uint8)
+    Image.fromarray(noise).save(path)
+
+
 @pytest.fixture
 def photos(tmp_path):
     """A folder with two photographs."""
-    folder = tmp_path / "photos"
-    folder.mkdir()
-    for name, seed in (("a.png", 0), ("b.jpg", 1)):
-        noise = np.random.default_rng(seed).integers(0, 256, (24, 32, 3), dtype=np.uint8)
-        Image.fromarray(noise).save(folder / name)
-    return folder
+    save_noise(tmp_path / "photos/a.png", 0)
+    save_noise(tmp_path / "photos/b.jpg", 1)
+    return tmp_path / "photos"
 
 
 @pytest.fixture
@@ -57,7 +65,9 @@ def bd_diff(monkeypatch, capfd):
 
 
 def names(folder):
-    return sorted(str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file())
+    """Files in a folder and below, without the manifest."""
+    found = (path for path in folder.rglob("*") if path.is_file() and path.name != MANIFEST)
+    return sorted(str(path.relative_to(folder)) for path in found)
 
 
 def in_one_line(errors, *words):
@@ -170,6 +180,62 @@ def test_a_grey_photograph_stays_grey_and_a_still_gif_becomes_png(bd_diff, netwo
     assert code == 0, errors
     assert Image.open(tmp_path / "out" / "grey.png").mode == "L"
     assert names(tmp_path / "out") == ["grey.png", "old.png"]
+
+
+def test_names_formats_and_quality_are_as_asked_for(bd_diff, network, photos, tmp_path):
+    sizes = []
+    for quality in (20, 90):
+        asked = ["--suffix", "-sharp", "--format", "webp", "--quality", quality, "--overwrite"]
+        assert bd_diff("deblur", photos, "--out", tmp_path / "out", "--model", network, *asked)[0] == 0
+        assert names(tmp_path / "out") == ["a-sharp.webp", "b-sharp.webp"]
+        sizes.append((tmp_path / "out/a-sharp.webp").stat().st_size)
+    assert Image.open(tmp_path / "out/a-sharp.webp").format == "WEBP" and sizes[0] < sizes[1]
+    code, _, errors = bd_diff("deblur", photos, "--out", tmp_path / "out", "--model", network, "--format", "doc")
+    assert code == 1
+    in_one_line(errors, "--format doc")
+
+
+def test_files_of_too_many_pixels_are_refused_with_the_option_that_raises_the_limit(
+    bd_diff, network, photos, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", Image.MAX_IMAGE_PIXELS)  # put back afterwards
+    given = ["deblur", photos / "a.png", "--out", tmp_path / "out", "--model", network, "--limit-pixels"]
+    code, _, errors = bd_diff(*given, 24 * 32 - 2)
+    assert code == 1
+    in_one_line(errors, photos / "a.png", "--limit-pixels")
+    assert bd_diff(*given, 24 * 32)[0] == 0
+
+
+def test_the_summary_for_scripts_is_one_json_object_and_a_resumed_run_leaves_failures_out(
+    bd_diff, network, photos, tmp_path
+):
+    (photos / "notes.png").write_text("text")
+    given = ["deblur", photos, "--out", tmp_path / "out", "--model", network, "--json"]
+    code, printed, _ = bd_diff(*given)
+    summary = json.loads(printed)
+    assert code == 1 and summary["done"] == 2 and list(summary["failed"]) == [str(photos / "notes.png")]
+    code, printed, _ = bd_diff(*given, "--resume")
+    assert code == 0 and json.loads(printed) | {"seconds": 0} == {
+        "done": 0,
+        "skipped": 3,
+        "failed": {},
+        "seconds": 0,
+        "images_per_second": 0.0,
+    }
+    assert json.loads(bd_diff(*given)[1])["failed"]  # without --resume it is tried again
+
+
+def test_two_processes_share_the_photographs(network, tmp_path):
+    for index in range(5):
+        save_noise(tmp_path / "photos" / f"{index}.png", index)
+    command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "--master-port", "29511"]
+    command += ["-m", "bd_diff.cli", "deblur", tmp_path / "photos", "--out", tmp_path / "out", "--model", network]
+    done = subprocess.run([*map(str, command), "--json"], capture_output=True, text=True, env=os.environ | CPU)
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout.splitlines()[-1])["done"] == 5
+    assert names(tmp_path / "out") == [f"{index}.png" for index in range(5)]
+    lines = [json.loads(line)["target"] for line in (tmp_path / "out" / MANIFEST).read_text().splitlines()]
+    assert sorted(lines) == [str(tmp_path / "out" / f"{index}.png") for index in range(5)]
 
 
 def test_a_folder_without_images_is_named(bd_diff, network, tmp_path):

@@ -1,7 +1,8 @@
 """`bd-diff deblur`: photographs, folders and globs in; a file of the same kind out for each."""
 
 import glob
-import sys
+import json
+import warnings
 from pathlib import Path
 from typing import Annotated
 
@@ -38,57 +39,108 @@ def deblur(
         bool, typer.Option("--map", help="Beside each result NAME-reblur.png: bright where it may be invented.")
     ] = False,
     recursive: Annotated[bool, typer.Option("--recursive", help="Look into the subfolders of folders, too.")] = False,
+    suffix: Annotated[str, typer.Option(help="Put between a result's name and its ending, such as -sharp.")] = "",
+    kind: Annotated[
+        str | None, typer.Option("--format", help="Write all as png, jpg, webp, tif ...; by default as they came.")
+    ] = None,
+    quality: Annotated[int | None, typer.Option(min=1, max=100, help="Of JPEG, WebP and AVIF results.")] = None,
+    limit_pixels: Annotated[
+        int, typer.Option(min=1, help="Refuse files of more pixels, which may be decompression bombs.")
+    ] = 250_000_000,
+    batch_size: Annotated[int, typer.Option(min=1, help="Photographs of one size that are deblurred at once.")] = 1,
+    workers: Annotated[int, typer.Option(min=1, help="Threads that read and write.")] = 2,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Go on where a run was stopped: leave out what failed in it, too.")
+    ] = False,
     overwrite: Overwrite = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the summary as JSON, for scripts.")] = False,
 ) -> None:
-    """Deblur photographs. A file that cannot be read is named, the others are done, and the exit code is 1."""
-    plan = plan_outputs(inputs, out, recursive)
-    todo = [(source, target) for source, target in plan if overwrite or not target.exists()]
-    skipped = len(plan) - len(todo)
-    if skipped:
-        print(f"{skipped} already there, skipped (--overwrite replaces them)")
-    if not todo:
-        return
+    """Deblur photographs. A file that cannot be read is named, the others are done, and the exit code is 1.
+
+    Started by torchrun or accelerate launch, the processes share the work.
+    """
+    plan = plan_outputs(inputs, out, recursive, suffix, kind)
 
     import torch
-    from tqdm import tqdm
+    from accelerate import PartialState
+    from accelerate.utils import gather_object
+    from PIL import Image
 
-    from bd_diff.data.images import read_image, save_image, to_image, to_tensor
+    from bd_diff.data.images import save_image, to_tensor
+    from bd_diff.folder_run import Job, Manifest, run_jobs
     from bd_diff.reblur_map import draw_map, reblur_map
 
-    restorer = load_pipeline(model) if maps else load_system(model)
-    failed = 0
-    for source, target in tqdm(todo, unit="image", disable=None):
-        try:
-            photograph = read_image(source)
-            settings = call_settings(
-                restorer,
-                seed,
-                num_inference_steps=steps,
-                strength=strength,
-                fast=fast,
-                tile=tile,
-                kernel_windows=kernel_windows or None,
-            )
-            (result,) = restorer(to_tensor(photograph)[None], **settings)
-            save_image(to_image(result, like=photograph), target)
-            if maps:
-                blurry, kernel = to_tensor(photograph)[None], restorer.pipeline.estimate_kernel(photograph, fast)
-                drawn = draw_map(reblur_map(blurry, result[None].cpu(), kernel.cpu())[0])
-                save_image(drawn, target.with_name(f"{target.stem}-reblur.png"))
-        except (ValueError, OSError, torch.OutOfMemoryError) as error:
-            failed += 1
-            about = "" if str(source) in str(error) else f"{source}: "
-            tqdm.write(f"error: {about}{' '.join(str(error).split())}", file=sys.stderr)
-    print(f"{len(todo) - failed} deblurred, in {out}" + (f"; {failed} failed" if failed else ""))
+    warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+    Image.MAX_IMAGE_PIXELS = limit_pixels // 2  # Pillow refuses what is twice as large
+    manifest = None if plan[0][1] == out else Manifest(out)
+    fates = manifest.read() if resume and manifest else {}
+    jobs = [
+        Job(source, target)
+        for source, target in plan
+        if (overwrite or not target.exists()) and not (resume and fates.get(str(target)))
+    ]
+    processes = PartialState(cpu=not torch.cuda.is_available())
+    share = jobs[processes.process_index :: processes.num_processes]
+    restorer = (load_pipeline if maps else load_system)(model, processes.device) if share else None
+
+    def restore(images):
+        settings = call_settings(
+            restorer,
+            seed,
+            len(images),
+            num_inference_steps=steps,
+            strength=strength,
+            fast=fast,
+            tile=tile,
+            kernel_windows=kernel_windows or None,
+        )
+        return restorer(images, **settings)
+
+    def save_map(job, photograph, result) -> None:
+        kernel = restorer.pipeline.estimate_kernel(photograph, fast).cpu()
+        drawn = draw_map(reblur_map(to_tensor(photograph)[None], result[None], kernel)[0])
+        save_image(drawn, job.target.with_name(f"{job.target.stem}-reblur.png"))
+
+    summary = run_jobs(
+        share,
+        restore,
+        manifest,
+        batch_size,
+        workers,
+        quality,
+        save_map if maps else None,
+        silent=as_json or not processes.is_main_process,
+    )
+    summaries = gather_object([summary])
+    failed = {source: reason for one in summaries for source, reason in one.failed.items()}
+    if processes.is_main_process:
+        report(len(plan) - len(jobs), summaries, failed, out, as_json)
+    processes.destroy_process_group()
     if failed:
         raise typer.Exit(1)
 
 
-def plan_outputs(inputs: list[str], out: Path, recursive: bool = False) -> list[tuple[Path, Path]]:
+def report(skipped: int, summaries: list, failed: dict[str, str], out: Path, as_json: bool) -> None:
+    """Say what became of the photographs, in words or as one JSON object."""
+    done, seconds = sum(one.done for one in summaries), max(one.seconds for one in summaries)
+    if as_json:
+        figures = {"done": done, "skipped": skipped, "failed": failed, "seconds": round(seconds, 3)}
+        print(json.dumps(figures | {"images_per_second": round(done / seconds, 3) if done else 0.0}))
+        return
+    if skipped:
+        print(f"{skipped} already there or given up before, skipped (--overwrite replaces results)")
+    if done or failed:
+        print(f"{done} deblurred, in {out}" + (f"; {len(failed)} failed" if failed else ""))
+
+
+def plan_outputs(
+    inputs: list[str], out: Path, recursive: bool = False, suffix: str = "", kind: str | None = None
+) -> list[tuple[Path, Path]]:
     """Where each photograph's result goes: (source, target) pairs, checked against one another before any work.
 
-    A file goes to `out/name`, one in a folder to `out/` and its path inside that folder; formats that cannot be written
-    (GIF) become PNG. Raises `ValueError` where a result would replace an input or another result.
+    A file goes to `out/name`, one in a folder to `out/` and its path inside that folder, `suffix` before the ending;
+    `kind` replaces the ending, and formats that cannot be written (GIF) become PNG. Raises `ValueError` where a result
+    would replace an input or another result, and for a `kind` that cannot be written.
     """
     from bd_diff.data.images import EXTENSIONS, can_write, list_images
 
@@ -109,7 +161,12 @@ def plan_outputs(inputs: list[str], out: Path, recursive: bool = False) -> list[
     if len(inputs) == 1 and len(names) == 1 and can_write(out) and not out.is_dir():
         plan = [(names[0][0], out)]
     else:
-        plan = [(source, out / (name if can_write(name) else name.with_suffix(".png"))) for source, name in names]
+        if kind and not can_write(f"name.{kind}"):
+            raise ValueError(f"--format {kind} cannot be written; use png, jpg, webp, tif, avif, bmp or ppm")
+        plan = []
+        for source, name in names:
+            ending = f".{kind}" if kind else name.suffix if can_write(name) else ".png"
+            plan.append((source, out / name.with_name(f"{name.stem}{suffix}{ending}")))
     sources = {source.resolve(): source for source, _ in plan}
     targets = {}
     for source, target in plan:

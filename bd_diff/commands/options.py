@@ -23,10 +23,10 @@ def shipped_model() -> Path:
     return folder
 
 
-def call_settings(restorer, seed: int, **given) -> dict:
+def call_settings(restorer, seed: int, images: int = 1, **given) -> dict:
     """Keyword arguments for one call of `restorer`: what was given on the command line, and the seed where it counts.
 
-    A new generator for every call, so that an image's result does not depend on those before it.
+    A new generator for every image, so that its result does not depend on those before or beside it.
     """
     import torch
 
@@ -34,25 +34,25 @@ def call_settings(restorer, seed: int, **given) -> dict:
 
     settings = {name: value for name, value in given.items() if value is not None and value is not False}
     if isinstance(restorer, PipelineRestorer):
-        settings["generator"] = torch.Generator().manual_seed(seed)
+        settings["generator"] = [torch.Generator().manual_seed(seed) for _ in range(images)]
     return settings
 
 
-def load_system(model: str | None):
+def load_system(model: str | None, device=None):
     """The restorer of a system at `model`, by default of the model in this repository."""
     from diffusers.utils import logging
 
     from bd_diff.restore import load
 
     logging.disable_progress_bar()  # a bar for reading seven small files says nothing
-    return load(model or shipped_model())
+    return load(model or shipped_model(), device)
 
 
-def load_pipeline(model: str | None):
+def load_pipeline(model: str | None, device=None):
     """The restorer of BD-Diff at `model`; another system is a `ValueError`."""
     from bd_diff.restore import PipelineRestorer
 
-    restorer = load_system(model)
+    restorer = load_system(model, device)
     if not isinstance(restorer, PipelineRestorer):
         raise ValueError(f"{model} holds {restorer.name}; only BD-Diff sees kernels and moves blur")
     return restorer

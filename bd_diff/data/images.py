@@ -56,7 +56,7 @@ def read_image(path: str | os.PathLike) -> Image.Image:
     except UnidentifiedImageError:
         raise ValueError(f"{path} is not an image in a known format ({', '.join(FORMATS)})") from None
     except Image.DecompressionBombError as error:
-        raise ValueError(f"{path} is too large to open safely: {error}") from None
+        raise ValueError(f"{path} is too large to open safely, {error}; --limit-pixels raises the limit") from None
     except Exception as error:  # Pillow's decoders raise anything on damaged files; each means the same to the user
         raise ValueError(f"{path} cannot be read as an image: {error}") from error
 
@@ -162,9 +162,10 @@ def _bytes(pixels: Tensor) -> np.ndarray:
     return pixels.clamp(0, 1).mul(255).round().byte().numpy()
 
 
-def save_image(image: Image.Image, path: str | os.PathLike) -> None:
+def save_image(image: Image.Image, path: str | os.PathLike, quality: int | None = None) -> None:
     """Write an image with its ICC profile and EXIF in the format of the path's ending, whole or not at all.
 
+    quality: of JPEG, WebP and AVIF, 1 to 100, instead of 95 (AVIF 90).
     A format that cannot hold the image's mode (JPEG with alpha or 16 bit) is a `ValueError`; a full disk or a folder
     without permission an `OSError` naming the path.
     """
@@ -176,6 +177,8 @@ def save_image(image: Image.Image, path: str | os.PathLike) -> None:
     if image.mode not in modes:
         what = "16 bits of grey" if image.mode == "I;16" else "transparency"
         raise ValueError(f"{path}: {kind} cannot hold {what}; write a .png")
+    if quality is not None and "quality" in options:
+        options = options | {"quality": quality}
     kept = {name: image.info[name] for name in KEPT if name in image.info}
     with replacing(path) as part:
         image.save(part, format=kind, **options, **kept)
