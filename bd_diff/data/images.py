@@ -1,7 +1,8 @@
 """Photographs in and out: any file people have -> tensors in [0, 1] -> a file of the same kind.
 
-An upright PIL image carries everything a result needs to become the same kind of file again: its mode (grey, alpha,
-16 bit), its ICC profile and its EXIF. `read_image` gives one, `to_image(..., like=it)` passes all of it on.
+An upright image carries everything a result needs to become the same kind of file again: its mode (grey, alpha,
+16 bit), its ICC profile and its EXIF. `read_image` gives one, `to_image(..., like=it)` passes all of it on. It is a PIL
+image, or a `DeepImage` where Pillow cannot hold it.
 """
 
 import io
@@ -18,6 +19,9 @@ import torch.nn.functional as F
 from PIL import Image, ImageCms, ImageOps, UnidentifiedImageError
 from torch import Tensor
 
+from bd_diff.data.deep import MODES as DEEP_MODES
+from bd_diff.data.deep import DeepImage, is_deep, read_levels, write_deep
+
 EXTENSIONS = (".png", ".jpg", ".jpeg", ".webp", ".tif", ".tiff", ".bmp", ".gif", ".ppm", ".pgm", ".avif")
 FORMATS = ("PNG", "JPEG", "MPO", "WEBP", "TIFF", "BMP", "GIF", "PPM", "AVIF")
 # Orientation, and the TIFF tags that describe pixels, strips, tiles and the thumbnail
@@ -26,8 +30,8 @@ FILE_TAGS |= {*range(512, 522), *range(529, 533), 34675}
 KEPT = ("icc_profile", "exif")
 MODES = ("L", "LA", "RGB", "RGBA", "I;16")
 WRITTEN = {  # format: (modes it holds, how it is written)
-    "PNG": (MODES, {}),
-    "TIFF": (MODES, {}),  # uncompressed: Pillow cannot compress beside nested EXIF
+    "PNG": ((*MODES, *DEEP_MODES.values()), {}),
+    "TIFF": ((*MODES, *DEEP_MODES.values()), {}),  # uncompressed: Pillow cannot compress beside nested EXIF
     "WEBP": (MODES[:4], {"quality": 95}),
     "AVIF": (MODES[:4], {"quality": 90}),
     "JPEG": (("L", "RGB"), {"quality": 95, "subsampling": 0}),
@@ -36,11 +40,11 @@ WRITTEN = {  # format: (modes it holds, how it is written)
 }
 
 
-def read_image(path: str | os.PathLike) -> Image.Image:
+def read_image(path: str | os.PathLike) -> Image.Image | DeepImage:
     """Read a still photograph, upright, as L, LA, RGB, RGBA or I;16 (16-bit grey), with its ICC profile and EXIF.
 
-    Palette, CMYK and Lab files become RGB (CMYK through its own profile when it has one), 16 bit per colour is
-    read at 8 bit. Everything that is not one whole still image raises a `ValueError` naming the file.
+    PNG and TIFF of 16 bit per colour become a `DeepImage`. Palette, CMYK and Lab files become RGB (CMYK through its own
+    profile when it has one). Everything that is not one whole still image raises a `ValueError` naming the file.
     """
     path = Path(path)
     if path.is_dir():
@@ -61,8 +65,8 @@ def read_image(path: str | os.PathLike) -> Image.Image:
         raise ValueError(f"{path} cannot be read as an image: {error}") from error
 
 
-def upright(image: Image.Image) -> Image.Image:
-    """A copy of any still PIL image as `read_image` gives them: turned by its EXIF, and in one of five modes.
+def upright(image: Image.Image) -> Image.Image | DeepImage:
+    """A copy of any still PIL image as `read_image` gives them: turned by its EXIF, and in one of its modes.
 
     Raises `ValueError` for an animation and for pixels that are not 8 or 16 bit.
     """
@@ -70,13 +74,14 @@ def upright(image: Image.Image) -> Image.Image:
     # Phones store a gain map or a second lens behind the photograph (MPO); the photograph comes first.
     if frames > 1 and image.format != "MPO":
         raise ValueError(f"it holds {frames} frames or pages; save the one you want as a PNG")
+    deep = DeepImage(read_levels(image)) if is_deep(image) else None  # before loading turns it
     image.load()
     try:
         turned, exif = ImageOps.exif_transpose(image), _exif(image)
     except Exception:  # damaged EXIF raises anything, too, but every viewer still shows the picture
         warnings.warn(f"{getattr(image, 'filename', 'image')}: its EXIF is damaged and was left out", stacklevel=2)
         turned, exif = image.copy(), b""
-    plain = _plain_mode(turned)
+    plain = deep or _plain_mode(turned)
     kept = {"icc_profile": _icc(turned), "exif": exif}
     plain.info = {name: value for name, value in kept.items() if value}
     return plain
@@ -121,9 +126,11 @@ def _press_profile(image: Image.Image) -> ImageCms.ImageCmsProfile | None:
     return profile if profile.profile.xcolor_space.strip() == "CMYK" else None
 
 
-def to_tensor(image: Image.Image) -> Tensor:
+def to_tensor(image: Image.Image | DeepImage) -> Tensor:
     """Colours of an image from `read_image` as `(3, H, W)` float32 in [0, 1]; grey is repeated, alpha left out."""
-    if image.mode == "I;16":
+    if isinstance(image, DeepImage):
+        colours = image.colours.astype(np.float32) / 65535
+    elif image.mode == "I;16":
         colours = np.asarray(image, dtype=np.float32)[..., None] / 65535
     else:
         colours = np.asarray(image.convert("L" if image.mode in ("L", "LA") else "RGB"), dtype=np.float32) / 255
@@ -131,8 +138,8 @@ def to_tensor(image: Image.Image) -> Tensor:
     return torch.from_numpy(colours).permute(2, 0, 1).expand(3, -1, -1).contiguous()
 
 
-def to_image(pixels: Tensor, like: Image.Image | None = None) -> Image.Image:
-    """Colours `(3, H, W)` as an RGB image, or as one of the mode of `like`, with its alpha, ICC profile and EXIF.
+def to_image(pixels: Tensor, like: Image.Image | DeepImage | None = None) -> Image.Image | DeepImage:
+    """Colours `(3, H, W)` as an RGB image, or as one of the kind of `like`, with its alpha, ICC profile and EXIF.
 
     Values beyond [0, 1] are clipped; NaN and a size other than that of `like` are errors.
     """
@@ -141,28 +148,33 @@ def to_image(pixels: Tensor, like: Image.Image | None = None) -> Image.Image:
     pixels = pixels.detach().float().cpu()
     if not pixels.isfinite().all():
         raise ValueError("the image holds NaN or infinite values; check the model's weights, or use float32")
+    height, width = pixels.shape[-2:]
+    if like and like.size != (width, height):
+        raise ValueError(f"the result is {width}x{height}, its photograph {like.width}x{like.height}")
     mode = like.mode if like else "RGB"
+    grey = pixels.mean(0, keepdim=True)
+    if isinstance(like, DeepImage):
+        return like.with_colours(_levels(grey if like.colours.shape[-1] == 1 else pixels, 65535))
     if mode == "I;16":
-        levels = pixels.mean(0).clamp(0, 1).mul(65535).round()
-        image = Image.fromarray(levels.numpy().astype(np.uint16))
+        image = Image.fromarray(_levels(grey, 65535)[..., 0])
     elif mode in ("L", "LA"):
-        image = Image.fromarray(_bytes(pixels.mean(0)))
+        image = Image.fromarray(_levels(grey, 255)[..., 0])
     else:
-        image = Image.fromarray(_bytes(pixels.permute(1, 2, 0)))
+        image = Image.fromarray(_levels(pixels, 255))
     if like:
-        if like.size != image.size:
-            raise ValueError(f"the result is {image.width}x{image.height} its photograph {like.width}x{like.height}")
         if mode in ("LA", "RGBA"):
             image.putalpha(like.getchannel("A"))
         image.info = {name: like.info[name] for name in KEPT if name in like.info}
     return image
 
 
-def _bytes(pixels: Tensor) -> np.ndarray:
-    return pixels.clamp(0, 1).mul(255).round().byte().numpy()
+def _levels(pixels: Tensor, highest: int) -> np.ndarray:
+    """`(C, H, W)` in [0, 1] and beyond, as `(H, W, C)` of 8 or 16 bit."""
+    levels = pixels.clamp(0, 1).mul(highest).round().movedim(0, -1).numpy()
+    return levels.astype(np.uint8 if highest == 255 else np.uint16)
 
 
-def save_image(image: Image.Image, path: str | os.PathLike, quality: int | None = None) -> None:
+def save_image(image: Image.Image | DeepImage, path: str | os.PathLike, quality: int | None = None) -> None:
     """Write an image with its ICC profile and EXIF in the format of the path's ending, whole or not at all.
 
     quality: of JPEG, WebP and AVIF, 1 to 100, instead of 95 (AVIF 90).
@@ -175,12 +187,14 @@ def save_image(image: Image.Image, path: str | os.PathLike, quality: int | None 
     kind = Image.registered_extensions()[path.suffix.lower()]
     modes, options = WRITTEN[kind]
     if image.mode not in modes:
-        what = "16 bits of grey" if image.mode == "I;16" else "transparency"
+        what = "16 bits per colour" if "16" in image.mode else "transparency"
         raise ValueError(f"{path}: {kind} cannot hold {what}; write a .png")
     if quality is not None and "quality" in options:
         options = options | {"quality": quality}
     kept = {name: image.info[name] for name in KEPT if name in image.info}
     with replacing(path) as part:
+        if isinstance(image, DeepImage):
+            return write_deep(image, part, kind)
         image.save(part, format=kind, **options, **kept)
 
 

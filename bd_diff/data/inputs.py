@@ -7,12 +7,15 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from bd_diff.data.deep import DeepImage
 from bd_diff.data.images import read_image, to_image, to_tensor, upright
 
+Opened = Image.Image | DeepImage | Tensor
 
-def open_images(image) -> list[Image.Image | Tensor]:
-    """One image or several as a list: paths and PIL images as upright PIL images, arrays `(..., H, W, 3)` and tensors
-    `(..., 3, H, W)` as tensors. Raises `ValueError` for what cannot be read and for anything else.
+
+def open_images(image) -> list[Opened]:
+    """One image or several as a list: paths and PIL images upright, as `read_image` gives them, arrays `(..., H, W, 3)`
+    and tensors `(..., 3, H, W)` as tensors. Raises `ValueError` for what cannot be read and for anything else.
     """
     opened = []
     for one in image if isinstance(image, (list, tuple)) else [image]:
@@ -27,7 +30,7 @@ def open_images(image) -> list[Image.Image | Tensor]:
     return opened
 
 
-def to_batch(opened: list[Image.Image | Tensor], name: str = "image", smallest: int = 1) -> Tensor:
+def to_batch(opened: list[Opened], name: str = "image", smallest: int = 1) -> Tensor:
     """Images from `open_images` as one batch `(B, 3, H, W)` float32 in [0, 1].
 
     Raises `ValueError`, calling the argument `name`, for a wrong shape, type or range, a side below `smallest` pixels,
@@ -35,7 +38,7 @@ def to_batch(opened: list[Image.Image | Tensor], name: str = "image", smallest: 
     """
     if not opened:
         raise ValueError(f"{name} is an empty list")
-    batches = [to_tensor(one) if isinstance(one, Image.Image) else one for one in opened]
+    batches = [to_tensor(one) if isinstance(one, (Image.Image, DeepImage)) else one for one in opened]
     for one in batches:
         if not isinstance(one, Tensor) or one.ndim not in (3, 4) or one.shape[-3] != 3:
             shape = tuple(one.shape) if hasattr(one, "shape") else type(one).__name__
@@ -55,9 +58,15 @@ def to_batch(opened: list[Image.Image | Tensor], name: str = "image", smallest: 
     return torch.cat([one.reshape(-1, *one.shape[-3:]).to(device, torch.float32) for one in batches])
 
 
-def to_images(batch: Tensor, opened: list[Image.Image | Tensor]) -> list[Image.Image]:
-    """Results `(B, 3, H, W)` as PIL images, each of the mode of the PIL image it was made from, RGB otherwise."""
+def to_images(batch: Tensor, opened: list[Opened]) -> list[Image.Image]:
+    """Results `(B, 3, H, W)` as PIL images, each of the mode of the image it was made from, RGB otherwise.
+
+    Those of 16 bit per colour have 8 bit: Pillow cannot hold more.
+    """
     likes = []
     for one in opened:
-        likes += [one] if isinstance(one, Image.Image) else [None] * (len(one) if one.ndim == 4 else 1)
+        if isinstance(one, Tensor):
+            likes += [None] * (len(one) if one.ndim == 4 else 1)
+        else:
+            likes.append(one.to_pil() if isinstance(one, DeepImage) else one)
     return [to_image(pixels, like) for pixels, like in zip(batch, likes, strict=True)]
