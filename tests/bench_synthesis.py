@@ -4,7 +4,7 @@
 
 Batches of 16 images of 256x256, float32, new blurs drawn for every batch; the best of seven, in CPU seconds. On one
 core of an AMD EPYC: Gaussian and box at 0.6 of albumentations' speed; line, shake and disc at 1.5 to 4 times of it;
-noise + JPEG at 0.6.
+noise + JPEG alike.
 """
 
 import time

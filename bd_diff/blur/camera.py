@@ -71,18 +71,20 @@ def add_noise(light: Tensor, shot: float | Tensor, read: float | Tensor, generat
     """Light `(B, C, H, W)` plus noise of variance `shot * light + read^2`; shot and read are numbers or `(B,)`."""
     shot, read = (torch.as_tensor(value, device=light.device).reshape(-1, 1, 1, 1) for value in (shot, read))
     noise = torch.randn(light.shape, generator=generator, device=generator.device).to(light.device)
-    return light + noise * (shot * light.clamp_min(0) + read**2).sqrt()
+    deviation = (shot * light.clamp_min(0) + read**2).sqrt() if shot.any() else read
+    return noise.mul_(deviation).add_(light)
 
 
 def compress(images: Tensor, quality: int | Tensor) -> Tensor:
     """Images `(B, 3, H, W)` in [0, 1] after a trip through JPEG; quality is one number or `(B,)`, 0 leaves as is."""
     qualities = torch.as_tensor(quality).reshape(-1).expand(len(images)).tolist()
-    return torch.stack(
-        [through_jpeg(image, int(q)) if q else image for image, q in zip(images, qualities, strict=True)]
-    )
+    photographs = torch.empty_like(images)
+    for photograph, image, q in zip(photographs, images, qualities, strict=True):
+        photograph.copy_(through_jpeg(image, int(q)) if q else image)
+    return photographs
 
 
 def through_jpeg(image: Tensor, quality: int) -> Tensor:
     """One image `(3, H, W)` in [0, 1] encoded and decoded at a quality of 1 to 100."""
-    pixels = (image * 255).round().clamp(0, 255).to("cpu", torch.uint8)
-    return decode_jpeg(encode_jpeg(pixels, quality)).to(image) / 255
+    pixels = (image * 255).round_().clamp_(0, 255).to("cpu", torch.uint8)
+    return decode_jpeg(encode_jpeg(pixels, quality)).to(image).div_(255)
