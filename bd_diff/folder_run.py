@@ -6,12 +6,14 @@ any moment can go on, and several processes can share the work.
 
 import json
 import os
+import re
 import sys
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
+from datetime import timedelta
 from pathlib import Path
 
 import torch
@@ -22,6 +24,7 @@ from tqdm import tqdm
 from bd_diff.data.images import read_image, save_image, to_image, to_tensor
 
 MANIFEST = ".bd-diff.jsonl"
+PATIENCE = timedelta(days=30)  # that a process waits for the others: shares may differ by hours
 ERRORS = ValueError, OSError, torch.OutOfMemoryError  # of one photograph; the others go on
 
 
@@ -71,6 +74,16 @@ class Manifest:
             os.write(handle, line.encode())
         finally:
             os.close(handle)
+
+
+def remove_parts(jobs: list[Job]) -> None:
+    """Remove what runs that were killed left of half written results of these jobs (see `images.replacing`)."""
+    targets = {job.target for job in jobs}
+    for folder in {target.parent for target in targets}:
+        for part in folder.glob(".*.part"):
+            result = re.fullmatch(r"\.(.+)\.\d+\.part", part.name)
+            if result and folder / result[1] in targets:
+                part.unlink()
 
 
 def run_jobs(

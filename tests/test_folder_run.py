@@ -11,7 +11,7 @@ import pytest
 import torch
 from PIL import Image
 
-from bd_diff.folder_run import Job, Manifest, run_jobs
+from bd_diff.folder_run import Job, Manifest, remove_parts, run_jobs
 
 COUNT = 200
 
@@ -58,6 +58,8 @@ def test_a_run_that_is_killed_ten_times_leaves_every_result_once_and_none_half_w
     summary = run_jobs([job for job in jobs if not job.target.exists()], invert, manifest, silent=True)
     assert summary.done and not summary.failed and all(inverted(job) for job in jobs)
     assert {path.name for path in (tmp_path / "out").glob("*.png")} == {job.target.name for job in jobs}
+    remove_parts(jobs)
+    assert not list((tmp_path / "out").glob(".*.part"))
     told = [line for line in manifest.path.read_text().splitlines()]
     assert len(told) == len(set(told)) >= COUNT - 10  # a kill may come between a result and its line
 
@@ -104,3 +106,13 @@ def test_a_manifest_whose_last_line_was_cut_off_is_read(tmp_path):
     with open(manifest.path, "a") as file:
         file.write('{"target": "c", "fai')
     assert manifest.read() == {str(tmp_path / "b"): "broken"}
+
+
+def test_only_parts_of_this_runs_own_results_are_removed(tmp_path):
+    jobs = [Job(tmp_path / "photo.png", tmp_path / "out" / "photo.png")]
+    (tmp_path / "out").mkdir()
+    names = [".photo.png.123.part", ".other.png.123.part", ".photo.png.part", "photo.png"]
+    for name in names:
+        (tmp_path / "out" / name).touch()
+    remove_parts(jobs)
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == sorted(names[1:])

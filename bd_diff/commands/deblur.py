@@ -67,20 +67,20 @@ def deblur(
     from PIL import Image
 
     from bd_diff.data.images import save_image, to_tensor
-    from bd_diff.folder_run import Job, Manifest, run_jobs
+    from bd_diff.folder_run import PATIENCE, Job, Manifest, remove_parts, run_jobs
     from bd_diff.reblur_map import draw_map, reblur_map
 
     warnings.simplefilter("ignore", Image.DecompressionBombWarning)
     Image.MAX_IMAGE_PIXELS = limit_pixels // 2  # Pillow refuses what is twice as large
     manifest = None if plan[0][1] == out else Manifest(out)
     fates = manifest.read() if resume and manifest else {}
-    jobs = [
-        Job(source, target)
-        for source, target in plan
-        if (overwrite or not target.exists()) and not (resume and fates.get(str(target)))
+    processes = PartialState(cpu=not torch.cuda.is_available(), timeout=PATIENCE)
+    # The plan is shared out, not what is left of it: that is less already for a process that starts later.
+    jobs = [Job(*pair) for pair in plan[processes.process_index :: processes.num_processes]]
+    remove_parts(jobs)
+    share = [
+        job for job in jobs if (overwrite or not job.target.exists()) and not (resume and fates.get(str(job.target)))
     ]
-    processes = PartialState(cpu=not torch.cuda.is_available())
-    share = jobs[processes.process_index :: processes.num_processes]
     restorer = (load_pipeline if maps else load_system)(model, processes.device) if share else None
 
     def restore(images):
@@ -114,15 +114,16 @@ def deblur(
     summaries = gather_object([summary])
     failed = {source: reason for one in summaries for source, reason in one.failed.items()}
     if processes.is_main_process:
-        report(len(plan) - len(jobs), summaries, failed, out, as_json)
+        report(len(plan), summaries, failed, out, as_json)
     processes.destroy_process_group()
     if failed:
         raise typer.Exit(1)
 
 
-def report(skipped: int, summaries: list, failed: dict[str, str], out: Path, as_json: bool) -> None:
+def report(planned: int, summaries: list, failed: dict[str, str], out: Path, as_json: bool) -> None:
     """Say what became of the photographs, in words or as one JSON object."""
     done, seconds = sum(one.done for one in summaries), max(one.seconds for one in summaries)
+    skipped = planned - done - len(failed)
     if as_json:
         figures = {"done": done, "skipped": skipped, "failed": failed, "seconds": round(seconds, 3)}
         print(json.dumps(figures | {"images_per_second": round(done / seconds, 3) if done else 0.0}))
@@ -139,8 +140,9 @@ def plan_outputs(
     """Where each photograph's result goes: (source, target) pairs, checked against one another before any work.
 
     A file goes to `out/name`, one in a folder to `out/` and its path inside that folder, `suffix` before the ending;
-    `kind` replaces the ending, and formats that cannot be written (GIF) become PNG. Raises `ValueError` where a result
-    would replace an input or another result, and for a `kind` that cannot be written.
+    `kind` replaces the ending, and formats that cannot be written (GIF) become PNG. With a suffix, what folders and
+    globs hold of earlier results is not planned again. Raises `ValueError` where a result would replace an input or
+    another result, and for a `kind` that cannot be written.
     """
     from bd_diff.data.images import EXTENSIONS, can_write, list_images
 
@@ -158,6 +160,7 @@ def plan_outputs(
         else:
             names.append((path, Path(path.name)))
     names = list(dict.fromkeys(names))
+    named = {Path(text) for text in inputs}
     if len(inputs) == 1 and len(names) == 1 and can_write(out) and not out.is_dir():
         plan = [(names[0][0], out)]
     else:
@@ -167,6 +170,9 @@ def plan_outputs(
         for source, name in names:
             ending = f".{kind}" if kind else name.suffix if can_write(name) else ".png"
             plan.append((source, out / name.with_name(f"{name.stem}{suffix}{ending}")))
+    if suffix:
+        made = {target.resolve() for _, target in plan}
+        plan = [(source, target) for source, target in plan if source in named or source.resolve() not in made]
     sources = {source.resolve(): source for source, _ in plan}
     targets = {}
     for source, target in plan:
