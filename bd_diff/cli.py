@@ -11,6 +11,7 @@ from bd_diff.commands.deblur import deblur
 from bd_diff.commands.domain import domain
 from bd_diff.commands.evaluate import compare, evaluate
 from bd_diff.commands.exits import exits
+from bd_diff.commands.init import init
 from bd_diff.commands.kernel import kernel
 from bd_diff.commands.probe import probe
 from bd_diff.commands.sample import sample
@@ -28,6 +29,7 @@ COMMANDS = [
     domain,
     probe,
     convert,
+    init,
     exits,
 ]
 

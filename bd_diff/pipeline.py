@@ -65,6 +65,7 @@ class BDDiffPipeline(DiffusionPipeline):
         search: look for the kernel in the photograph's edges too (slower, needs 192 pixels a side; right about shake).
         tile: side in pixels of the tiles that large images are restored in; images up to a third larger are not cut.
         caution: how much of the photograph stays in a result where the readings of its blur contradict each other.
+        base: where UNet and VAE came from (`id`) and the hash of their tensors (`sha256`), see `bd_diff.bases`.
     """
 
     model_cpu_offload_seq = "image_encoder->blur_qformer->blur_decoder->structure_qformer->unet->vae"
@@ -85,6 +86,7 @@ class BDDiffPipeline(DiffusionPipeline):
         search: bool = True,
         tile: int = 768,
         caution: float = 0.5,
+        base: dict[str, str] | None = None,
     ):
         super().__init__()
         self.register_modules(
@@ -97,7 +99,7 @@ class BDDiffPipeline(DiffusionPipeline):
             scheduler=scheduler,
         )
         self.register_to_config(
-            default_steps=default_steps, residual=residual, search=search, tile=tile, caution=caution
+            default_steps=default_steps, residual=residual, search=search, tile=tile, caution=caution, base=base
         )
         self.vae_scale_factor = 2 ** (len(vae.config.block_out_channels) - 1)
 

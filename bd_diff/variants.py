@@ -26,14 +26,18 @@ COMPONENTS = {
 }
 
 
-def build_pipeline(sections: dict[str, Any]) -> BDDiffPipeline:
+def build_pipeline(sections: dict[str, Any], **ready) -> BDDiffPipeline:
     """An untrained pipeline. Each section holds the keyword arguments of its component's constructor; `class` in a
-    section names another class of diffusers; `pipeline` holds the plain settings. Raises ValueError for unknown names.
+    section names another class of diffusers; `pipeline` holds the plain settings. Components in `ready` are taken as
+    they are. Raises ValueError for unknown names.
     """
     if unknown := sorted(set(sections) - {*COMPONENTS, "pipeline"}):
         raise ValueError(f"networks: there is no component {unknown[0]}; known are {', '.join(COMPONENTS)}, pipeline")
     components = {}
     for name, default in COMPONENTS.items():
+        if name in ready:
+            components[name] = ready[name]
+            continue
         arguments = dict(sections.get(name) or {})
         kind = arguments.pop("class", None)
         if kind is not None and not hasattr(diffusers, kind):

@@ -1,0 +1,220 @@
+"""A Stable Diffusion in the hub's layout becomes an untrained BD-Diff, and one that cannot is named with its fault."""
+
+import json
+import shutil
+
+import pytest
+import torch
+from diffusers import UNet2DModel
+from safetensors.torch import load_file, save_file
+from typer.testing import CliRunner
+
+from bd_diff import BDDiffPipeline, bases
+from bd_diff.bases import fingerprint, load_base, pipeline_from_base
+from bd_diff.cli import app
+from tests.sd_toys import SIZES, save_base, toy_unet, toy_vae
+
+
+@pytest.fixture(scope="module")
+def base_folder(tmp_path_factory):
+    return save_base(tmp_path_factory.mktemp("base") / "sd")
+
+
+@pytest.fixture
+def damaged(base_folder, tmp_path):
+    return shutil.copytree(base_folder, tmp_path / "damaged")
+
+
+def test_the_widened_unet_gives_the_bases_output_to_the_bit_whatever_the_condition(base_folder):
+    base = load_base(base_folder)
+    pipeline = pipeline_from_base(load_base(base_folder), SIZES)
+    noisy, tokens, condition = torch.randn(2, 4, 8, 8), torch.randn(2, 9, 16), torch.randn(2, 16, 8, 8)
+    expected = base.unet(noisy, 300, tokens).sample
+    found = pipeline.unet(torch.cat([noisy, condition], 1), 300, tokens).sample
+    assert pipeline.unet.config.in_channels == 20 and torch.equal(found, expected)
+
+
+@pytest.mark.parametrize("prediction_type", ["epsilon", "v_prediction"])
+def test_prediction_type_and_noise_schedule_are_those_of_the_base(tmp_path, prediction_type):
+    scheduler = load_base(save_base(tmp_path, prediction_type)).scheduler
+    assert scheduler.config.prediction_type == prediction_type
+    assert scheduler.config.timestep_spacing == "trailing" and not scheduler.config.clip_sample
+    assert scheduler.alphas_cumprod[-1] == pytest.approx(0.0047, abs=1e-4)
+
+
+def test_init_makes_a_pipeline_that_loads_and_samples(base_folder, tmp_path):
+    out = tmp_path / "pipeline"
+    options = ["--structure-tokens", "3", "--blur-tokens", "2", "--hidden-size", "64", "--layers", "1"]
+    arguments = ["init", "--base", str(base_folder), "--out", str(out), *options]
+    done = CliRunner().invoke(app, arguments, catch_exceptions=False)
+    assert done.exit_code == 0 and "nothing is trained yet" in done.output
+    assert not list(out.rglob("*.bin"))
+    pipeline = BDDiffPipeline.from_pretrained(out)
+    assert pipeline.structure_qformer.config.num_queries == 3 and pipeline.blur_qformer.config.num_queries == 2
+    base = load_base(base_folder)
+    assert pipeline.config.base == {"id": str(base_folder), "sha256": fingerprint(base.unet, base.vae)}
+    pipeline.set_progress_bar_config(disable=True)
+    results = [
+        one(torch.rand(1, 3, 50, 70, generator=torch.Generator().manual_seed(1)), num_inference_steps=2,
+            generator=torch.Generator().manual_seed(0), output_type="pt").images
+        for one in (pipeline, BDDiffPipeline.from_pretrained(out))
+    ]  # fmt: skip
+    assert results[0].shape == (1, 3, 50, 70) and torch.equal(*results)
+    with pytest.raises(ValueError, match="already holds a pipeline; pass --overwrite"):
+        CliRunner().invoke(app, arguments, catch_exceptions=False)
+
+
+def test_the_fingerprint_follows_tensors_and_not_files(base_folder):
+    base, again = load_base(base_folder), load_base(base_folder)
+    assert fingerprint(base.unet) == fingerprint(again.unet) != fingerprint(base.vae)
+    with torch.no_grad():
+        next(again.unet.parameters()).view(-1)[0] += 1e-6
+    assert fingerprint(base.unet) != fingerprint(again.unet)
+
+
+def test_old_names_of_tensors_and_half_precision_files_load_too(base_folder, damaged):
+    expected = load_base(base_folder)
+    old = {"to_q": "query", "to_k": "key", "to_v": "value", "to_out.0": "proj_attn"}
+    tensors = load_file(damaged / "vae/diffusion_pytorch_model.safetensors")
+    for new, name in old.items():
+        tensors = {key.replace(f"attentions.0.{new}.", f"attentions.0.{name}."): t for key, t in tensors.items()}
+    assert any(".query." in key for key in tensors)
+    save_file(tensors, damaged / "vae/diffusion_pytorch_model.safetensors", {"format": "pt"})
+    assert fingerprint(load_base(damaged).vae) == fingerprint(expected.vae)
+    expected.unet.half().save_pretrained(damaged / "unet", variant="fp16")
+    (damaged / "unet/diffusion_pytorch_model.safetensors").unlink()
+    assert fingerprint(load_base(damaged).unet) == fingerprint(expected.unet)
+
+
+def test_local_places_come_before_the_hub_and_mirrors_are_tried_in_order(base_folder, monkeypatch):
+    asked = []
+
+    def snapshot_download(name, allow_patterns):
+        asked.append(name)
+        if name == "second/mirror":
+            return str(base_folder)
+        raise OSError(f"404: {name} is gone\nsee the log")
+
+    monkeypatch.setattr("huggingface_hub.snapshot_download", snapshot_download)
+    assert load_base(["first/mirror", "second/mirror", "third/mirror"]).place == "second/mirror"
+    assert asked == ["first/mirror", "second/mirror"]
+    assert load_base(["first/mirror", str(base_folder)]).place == str(base_folder)
+    assert len(asked) == 2
+    with pytest.raises(ValueError) as error:
+        load_base(["first/mirror", "no/such/folder", "third/mirror"])
+    for words in ("first/mirror (", "404: first/mirror is gone", "no/such/folder (no such", "third/mirror ("):
+        assert words in str(error.value)
+
+
+def test_what_is_fetched_of_a_repository_is_enough_and_not_more(base_folder, tmp_path, monkeypatch):
+    from fnmatch import fnmatch
+
+    hub = shutil.copytree(base_folder, tmp_path / "hub")
+    for name in ("unet/diffusion_pytorch_model.fp16.safetensors", "unet/model.bin", "v1.safetensors", "text.txt"):
+        (hub / name).write_text("large")
+
+    def snapshot_download(name, allow_patterns):
+        for path in sorted(hub.rglob("*.*")):
+            relative = path.relative_to(hub)
+            if any(fnmatch(str(relative), pattern) for pattern in allow_patterns):
+                (tmp_path / "cache" / relative).parent.mkdir(parents=True, exist_ok=True)
+                shutil.copy(path, tmp_path / "cache" / relative)
+        return str(tmp_path / "cache")
+
+    monkeypatch.setattr("huggingface_hub.snapshot_download", snapshot_download)
+    assert load_base("some/base").unet.config.cross_attention_dim == 16
+    assert [path for path in tmp_path.glob("cache/**/*") if path.is_file() and path.read_bytes() == b"large"] == []
+
+
+def test_the_configuration_alone_gives_networks_without_memory(base_folder):
+    with torch.device("meta"):
+        pipeline = pipeline_from_base(load_base(base_folder, weights=False), SIZES)
+    assert all(parameter.is_meta for parameter in pipeline.unet.parameters())
+    assert pipeline.config.base["sha256"] is None
+
+
+@pytest.mark.parametrize(
+    ("unet", "vae", "message"),
+    [
+        ({"unet": "none"}, {}, "its UNet has no cross-attention"),
+        (
+            {"down_block_types": ("DownBlock2D",) * 2, "up_block_types": ("UpBlock2D",) * 2},
+            {},
+            "has no cross-attention",
+        ),
+        ({}, {"latent_channels": 16}, "takes 4 channels and gives 4, but the latents of its VAE have 16"),
+        ({"in_channels": 9}, {}, "takes 9 channels and gives 4, but the latents of its VAE have 4"),
+        ({"class_embed_type": "timestep"}, {}, "needs class_embed_type timestep beside tokens"),
+    ],
+)
+def test_a_base_of_another_kind_is_refused(tmp_path, unet, vae, message):
+    if "unet" in unet:
+        blocks = {"down_block_types": ("DownBlock2D",) * 2, "up_block_types": ("UpBlock2D",) * 2}
+        network = UNet2DModel(
+            in_channels=4, out_channels=4, block_out_channels=(8, 8), norm_num_groups=4, layers_per_block=1, **blocks
+        )
+    else:
+        network = toy_unet(**unet)
+    with pytest.raises(ValueError, match=message):
+        load_base(save_base(tmp_path, unet=network, vae=toy_vae(**vae)))
+
+
+def cut(path):
+    path.write_bytes(path.read_bytes()[:-100])
+
+
+def drop_tensor(path):
+    tensors = load_file(path)
+    del tensors["conv_out.bias"]
+    save_file(tensors, path, {"format": "pt"})
+
+
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        (lambda base: cut(base / "unet/diffusion_pytorch_model.safetensors"), "model.safetensors is damaged"),
+        (lambda base: (base / "vae/diffusion_pytorch_model.safetensors").unlink(), "vae holds no .safetensors file"),
+        (lambda base: (base / "vae/config.json").unlink(), "vae/config.json is missing"),
+        (lambda base: (base / "scheduler/scheduler_config.json").write_text("{"), "scheduler_config.json is damaged"),
+        (lambda base: drop_tensor(base / "unet/diffusion_pytorch_model.safetensors"), "lacks the tensor conv_out.bias"),
+    ],
+)
+def test_a_half_downloaded_base_is_named_by_its_file(damaged, damage, message):
+    damage(damaged)
+    with pytest.raises(ValueError, match=message):
+        load_base(damaged)
+
+
+def test_a_missing_shard_is_named(base_folder, damaged):
+    (damaged / "unet/diffusion_pytorch_model.safetensors").unlink()
+    load_base(base_folder).unet.save_pretrained(damaged / "unet", max_shard_size="50KB")
+    shards = sorted(damaged.glob("unet/*-of-*.safetensors"))
+    assert len(shards) > 1 and load_base(damaged).unet.config.cross_attention_dim == 16
+    shards[-1].unlink()
+    with pytest.raises(ValueError, match=f"{shards[-1].name} is missing"):
+        load_base(damaged)
+
+
+def test_a_text_model_is_refused_by_what_it_is(tmp_path):
+    (tmp_path / "config.json").write_text(json.dumps({"model_type": "bert"}))
+    with pytest.raises(ValueError, match="is no base: it holds a bert model; a base is a folder with unet/"):
+        load_base(tmp_path)
+    with pytest.raises(ValueError, match="it has no unet/config.json"):
+        load_base(tmp_path.parent)
+
+
+def test_sections_that_belong_to_the_base_and_unknown_keys_are_named(base_folder):
+    with pytest.raises(ValueError, match="unet comes from the base"):
+        pipeline_from_base(load_base(base_folder), {"unet": {}})
+    with pytest.raises(ValueError, match="there is no num_querys|has no num_querys; did you mean num_queries"):
+        pipeline_from_base(load_base(base_folder), {"blur_qformer": {"num_querys": 3}})
+
+
+def test_a_single_file_needs_a_description_and_must_fit_it(base_folder, tmp_path):
+    path = tmp_path / "model.safetensors"
+    save_file({"something": torch.zeros(3)}, path)
+    with pytest.raises(ValueError, match="does not say its architecture"):
+        load_base(path)
+    with pytest.raises(ValueError, match="model.safetensors does not hold what"):
+        load_base(path, config=base_folder)
+    assert bases.load_base(path, config=base_folder, weights=False).vae.config.latent_channels == 4
