@@ -4,6 +4,7 @@ import hashlib
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +32,12 @@ class Base:
     unet: UNet2DConditionModel
     vae: AutoencoderKL
     scheduler: DDIMScheduler
+
+    @cached_property
+    def sha256(self) -> str | None:
+        """The hash of UNet and VAE as they came; None where only the configuration was read."""
+        empty = any(parameter.is_meta for parameter in self.unet.parameters())
+        return None if empty else fingerprint(self.unet, self.vae)
 
 
 def load_base(
@@ -201,16 +208,20 @@ def pipeline_from_base(base: Base, sections: dict[str, Any] | None = None) -> BD
     sections = {name: dict(section or {}) for name, section in (sections or {}).items()}
     if fixed := sorted(set(sections) & {"unet", "vae", "scheduler"}):
         raise ValueError(f"networks: {fixed[0]} comes from the base and cannot be set")
-    known = not any(parameter.is_meta for parameter in base.unet.parameters())
-    origin = {"id": base.place, "sha256": fingerprint(base.unet, base.vae) if known else None}
+    origin = {"id": base.place, "sha256": base.sha256}
     widen_input(base.unet, (1 + GUESSES) * base.vae.config.latent_channels)
     tokens = {"token_channels": base.unet.config.cross_attention_dim}
     encoder = sections.setdefault("image_encoder", {})
     features = encoder.setdefault("feature_channels", 128)
-    sections["structure_qformer"] = tokens | {"feature_channels": features} | sections.get("structure_qformer", {})
+    tower = encoder.get("tower") or {}  # of CLIP, whose channels have one name in transformers, another in OpenCLIP
+    structure = {"feature_channels": tower.get("hidden_size") or tower.get("width") or features}
+    sections["structure_qformer"] = tokens | structure | sections.get("structure_qformer", {})
     sections["blur_qformer"] = tokens | {"feature_channels": features} | sections.get("blur_qformer", {})
     count = sections["blur_qformer"].setdefault("num_queries", 16)
     maps = {"map_channels": encoder["map_channels"]} if "map_channels" in encoder else {}
     sections["blur_decoder"] = tokens | {"num_tokens": count} | maps | sections.get("blur_decoder", {})
     sections["pipeline"] = {"residual": False, "default_steps": 20, "base": origin} | sections.get("pipeline", {})
-    return build_pipeline(sections, unet=base.unet, vae=base.vae, scheduler=base.scheduler)
+    pipeline = build_pipeline(sections, unet=base.unet, vae=base.vae, scheduler=base.scheduler)
+    if encoder.get("source") and base.sha256:
+        pipeline.image_encoder.load_tower()
+    return pipeline

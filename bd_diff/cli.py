@@ -5,14 +5,18 @@ import sys
 import typer
 
 from bd_diff.commands.adapt import adapt
+from bd_diff.commands.bench import bench
 from bd_diff.commands.convert import convert
 from bd_diff.commands.data import data
 from bd_diff.commands.deblur import deblur
+from bd_diff.commands.demo import demo
 from bd_diff.commands.domain import domain
 from bd_diff.commands.evaluate import compare, evaluate
 from bd_diff.commands.exits import exits
+from bd_diff.commands.export import export
 from bd_diff.commands.init import init
 from bd_diff.commands.kernel import kernel
+from bd_diff.commands.merge import merge
 from bd_diff.commands.probe import probe
 from bd_diff.commands.sample import sample
 from bd_diff.commands.synth import synth
@@ -28,8 +32,12 @@ COMMANDS = [
     adapt,
     domain,
     probe,
+    demo,
+    bench,
+    export,
     convert,
     init,
+    merge,
     exits,
 ]
 

@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 
 import numpy as np
 import PIL.Image
@@ -20,6 +21,7 @@ from bd_diff.data.inputs import open_images, to_batch, to_images
 from bd_diff.kernel_windows import varying_guesses
 from bd_diff.metrics import luminance
 from bd_diff.models.blur_decoder import BlurDecoder
+from bd_diff.models.clip_encoder import ClipImageEncoder
 from bd_diff.models.image_encoder import ImageEncoder
 from bd_diff.models.kernel_search import SMALLEST_WINDOW, best_window, reblur_residual, search_evidence
 from bd_diff.models.pixel_vae import PixelVAE
@@ -31,6 +33,7 @@ from bd_diff.tiles import SMALLEST_TILE, Grid
 SMALLEST_SIDE = 8  # pixels
 TILE_OVERLAP = 96  # pixels that neighbouring tiles share
 TILE_CONTEXT = 48  # pixels around a tile that its deconvolution sees
+ADAPTER = "adapter.json"  # in a folder that holds only what training adds to a base, see `bd_diff.adapters`
 
 
 @dataclass
@@ -74,7 +77,7 @@ class BDDiffPipeline(DiffusionPipeline):
 
     def __init__(
         self,
-        image_encoder: ImageEncoder,
+        image_encoder: ImageEncoder | ClipImageEncoder,
         structure_qformer: QFormer,
         blur_qformer: QFormer,
         blur_decoder: BlurDecoder | None,
@@ -237,6 +240,24 @@ class BDDiffPipeline(DiffusionPipeline):
         return F.pad(guesses, (0, wide - width, 0, high - height, 0, 0), mode="replicate")
 
     @classmethod
+    def from_pretrained(cls, folder_or_id, **settings) -> "BDDiffPipeline":
+        """As in diffusers; an adapter is put onto its base, with the settings of `bd_diff.adapters.load_adapter`."""
+        folder = Path(folder_or_id)
+        if not folder.is_dir():
+            folder = Path(cls.download(str(folder_or_id), **settings))
+        if not is_adapter(folder):
+            return super().from_pretrained(folder, **settings)
+        from bd_diff.adapters import load_adapter
+
+        return load_adapter(folder, **settings)
+
+    def save_pretrained(self, save_directory, **settings) -> None:
+        """As in diffusers. Raises ValueError where the UNet carries LoRA, which diffusers would save in pieces."""
+        if getattr(self.unet, "peft_config", None):
+            raise ValueError("the UNet carries LoRA; save it by bd_diff.adapters.save_adapter, or merge_lora first")
+        super().save_pretrained(save_directory, **settings)
+
+    @classmethod
     def download(cls, pretrained_model_name: str, **settings) -> str:
         """The repository of a hub id, whole: diffusers' own listing would ask it for the source of our classes."""
         names = ("cache_dir", "force_download", "local_files_only", "proxies", "revision", "token")
@@ -337,3 +358,8 @@ class BDDiffPipeline(DiffusionPipeline):
         """By how much the UNet reduces its input at its coarsest."""
         stages = self.unet.config.get("block_out_channels") or self.unet.config.encoder_blocks
         return 2 ** (len(stages) - ("block_out_channels" in self.unet.config))
+
+
+def is_adapter(folder: Path) -> bool:
+    """Whether a folder holds what training adds to a base, and not a whole pipeline."""
+    return (folder / ADAPTER).exists()

@@ -99,6 +99,10 @@ def load(
     folder = find_folder(folder_or_id)
     device = device or ("cuda" if torch.cuda.is_available() else "cpu")
     dtype = dtype or torch.float32
+    if (folder / "adapter.json").exists():
+        from bd_diff.adapters import load_adapter
+
+        return PipelineRestorer(load_adapter(folder, dtype=dtype).to(device))
     if (folder / "model_index.json").exists():
         return PipelineRestorer(load_pipeline(folder, dtype).to(device))
     if not (folder / "config.json").exists():

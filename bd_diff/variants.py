@@ -9,11 +9,12 @@ from diffusers import DDIMScheduler
 
 from bd_diff.config import construct
 from bd_diff.models.blur_decoder import BlurDecoder
+from bd_diff.models.clip_encoder import ClipImageEncoder
 from bd_diff.models.image_encoder import ImageEncoder
 from bd_diff.models.pixel_vae import PixelVAE
 from bd_diff.models.qformer import QFormer
 from bd_diff.models.unet import NAFUNet
-from bd_diff.pipeline import BDDiffPipeline
+from bd_diff.pipeline import BDDiffPipeline, is_adapter
 
 COMPONENTS = {
     "image_encoder": ImageEncoder,
@@ -24,12 +25,13 @@ COMPONENTS = {
     "vae": PixelVAE,
     "scheduler": DDIMScheduler,
 }
+OWN_CLASSES = {kind.__name__: kind for kind in (*COMPONENTS.values(), ClipImageEncoder)}
 
 
 def build_pipeline(sections: dict[str, Any], **ready) -> BDDiffPipeline:
     """An untrained pipeline. Each section holds the keyword arguments of its component's constructor; `class` in a
-    section names another class of diffusers; `pipeline` holds the plain settings. Components in `ready` are taken as
-    they are. Raises ValueError for unknown names.
+    section names another class of this package or of diffusers; `pipeline` holds the plain settings. Components in
+    `ready` are taken as they are. Raises ValueError for unknown names.
     """
     if unknown := sorted(set(sections) - {*COMPONENTS, "pipeline"}):
         raise ValueError(f"networks: there is no component {unknown[0]}; known are {', '.join(COMPONENTS)}, pipeline")
@@ -40,14 +42,21 @@ def build_pipeline(sections: dict[str, Any], **ready) -> BDDiffPipeline:
             continue
         arguments = dict(sections.get(name) or {})
         kind = arguments.pop("class", None)
-        if kind is not None and not hasattr(diffusers, kind):
-            raise ValueError(f"networks.{name}: diffusers has no class {kind}")
-        components[name] = construct(getattr(diffusers, kind) if kind else default, arguments, f"networks.{name}")
+        cls = default if kind is None else OWN_CLASSES.get(kind) or getattr(diffusers, kind, None)
+        if cls is None:
+            raise ValueError(
+                f"networks.{name}: there is no class {kind} in diffusers, nor among {', '.join(OWN_CLASSES)}"
+            )
+        components[name] = construct(cls, arguments, f"networks.{name}")
     return construct(BDDiffPipeline, components | (sections.get("pipeline") or {}), "networks.pipeline")
 
 
 def save_pipeline(pipeline: BDDiffPipeline, folder: Path) -> None:
-    """Save under a temporary name, then rename: the folder is never half written."""
+    """Save under a temporary name, then rename: the folder is never half written. With LoRA it is an adapter folder."""
+    from bd_diff.adapters import has_lora, save_adapter
+
+    if has_lora(pipeline.unet):
+        return save_adapter(pipeline, folder)
     temporary = folder.with_name(folder.name + "-saving")
     if temporary.exists():
         shutil.rmtree(temporary)
@@ -58,7 +67,8 @@ def save_pipeline(pipeline: BDDiffPipeline, folder: Path) -> None:
 
 
 def load_pipeline(folder: str) -> BDDiffPipeline:
-    """A saved pipeline, checked as `bd_diff.restore.load` checks it."""
+    """A saved pipeline or adapter, checked as `bd_diff.restore.load` checks it."""
     from bd_diff.model_folder import find_folder, load_checked
 
-    return load_checked(BDDiffPipeline, find_folder(folder))
+    found = find_folder(folder)
+    return BDDiffPipeline.from_pretrained(found) if is_adapter(found) else load_checked(BDDiffPipeline, found)

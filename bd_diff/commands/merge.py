@@ -1,0 +1,31 @@
+"""`bd-diff merge`: an adapter and its base as one pipeline folder."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from bd_diff.commands.options import Overwrite, check_writable
+
+
+def merge(
+    adapter: Annotated[Path, typer.Argument(help="The folder of the adapter.")],
+    out: Annotated[Path, typer.Option(help="The folder for the pipeline.")],
+    base: Annotated[str | None, typer.Option(help="Where the base is, if not where the adapter found it.")] = None,
+    base_config: Annotated[
+        str | None, typer.Option(help="Folder or hub id whose configuration describes a single file.")
+    ] = None,
+    overwrite: Overwrite = False,
+) -> None:
+    """Add an adapter's LoRA into the weights of its base and save the whole pipeline."""
+    if not (adapter / "adapter.json").exists():
+        raise ValueError(f"{adapter} is no adapter: it has no adapter.json")
+    if out.exists() and not overwrite:
+        raise ValueError(f"{out} is already there; pass --overwrite to replace it")
+    check_writable(out.absolute().parent)
+
+    from bd_diff.adapters import load_adapter, merge_lora
+    from bd_diff.variants import save_pipeline
+
+    save_pipeline(merge_lora(load_adapter(adapter, base, base_config)), out)
+    print(f"{out} holds the pipeline")
