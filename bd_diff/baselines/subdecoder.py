@@ -99,7 +99,7 @@ class SubDecoder(nn.Module):
     def alpha(self, level: int) -> Tensor:
         """The factor of the old state, kept `LEAST_ALPHA` away from zero; its gradient passes as if it were not."""
         alpha = self.alphas[level]
-        kept = torch.copysign(alpha.abs().clamp_min(LEAST_ALPHA), alpha)
+        kept = torch.where(alpha < 0, -1.0, 1.0) * alpha.abs().clamp_min(LEAST_ALPHA)  # not copysign: ONNX has none
         return alpha + (kept - alpha).detach()
 
     def forward(self, bottleneck: Tensor, state: Sequence[Tensor]) -> list[Tensor]:

@@ -1,0 +1,24 @@
+"""`bd-diff export`: a system for runtimes without PyTorch."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from bd_diff.commands.options import Model, Overwrite, check_output, load_system
+
+
+def export(
+    out: Annotated[Path, typer.Option(help="The .onnx file to write.")],
+    model: Model = None,
+    side: Annotated[int, typer.Option(min=64, help="BD-Diff: pixels a side of what the estimator looks at.")] = 256,
+    overwrite: Overwrite = False,
+) -> None:
+    """Write a regression system, or BD-Diff's learned kernel estimator, as an ONNX file."""
+    if out.suffix != ".onnx":
+        raise ValueError(f"{out} must end in .onnx")
+    check_output(out, [], overwrite)
+
+    from bd_diff.export import export as write
+
+    print(f"{out}: {write(load_system(model, 'cpu'), out, side)}")

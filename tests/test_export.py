@@ -1,0 +1,62 @@
+"""An exported system gives what PyTorch gives, at any size, in another runtime."""
+
+import onnxruntime
+import pytest
+import torch
+from typer.testing import CliRunner
+
+from bd_diff.baselines.adarevd import AdaRevD
+from bd_diff.baselines.nafnet import NAFNet
+from bd_diff.baselines.uresnet import UResNet
+from bd_diff.baselines.xdecode import Generator
+from bd_diff.cli import app
+from bd_diff.restore import load
+
+TOYS = {
+    "uresnet": lambda: UResNet(width=2),
+    "nafnet": lambda: NAFNet(width=4, enc_blocks=[1], middle_blocks=1, dec_blocks=[1]),
+    "adarevd": lambda: AdaRevD(variant=1, width=4, enc_blocks=[1, 1], layers=[1, 1], tile=192, overlap=8),
+    "xdecode": lambda: Generator(ngf=2, depth=4),
+}
+
+
+def exported(model, out, *options):
+    given = ["export", "--model", str(model), "--out", str(out), *map(str, options)]
+    CliRunner().invoke(app, given, catch_exceptions=False)
+    return onnxruntime.InferenceSession(out, providers=["CPUExecutionProvider"])
+
+
+@pytest.mark.parametrize("system", TOYS)
+def test_a_network_gives_the_same_images_at_any_size(system, tmp_path):
+    torch.manual_seed(0)
+    network = TOYS[system]()
+    for parameter in network.parameters():  # untrained, some would give images back as they are
+        if parameter.ndim > 1 and not parameter.any():
+            torch.nn.init.normal_(parameter, std=0.1)
+    network.save_pretrained(tmp_path / "model")
+    session = exported(tmp_path / "model", tmp_path / "network.onnx")
+    restorer = load(tmp_path / "model", device="cpu")
+    for shape in ((1, 3, 96, 64), (3, 3, 32, 160)):
+        images = torch.rand(shape, generator=torch.Generator().manual_seed(0))
+        (restored,) = session.run(None, {"images": images.numpy()})
+        expected = restorer(images)
+        assert (torch.from_numpy(restored) - expected).abs().max() < 1e-5
+        assert (expected - images).abs().max() > 1e-3
+
+
+def test_the_kernel_estimator_sees_the_same_kernel(tiny_pipeline, tiny_pipeline_folder, tmp_path):
+    session = exported(tiny_pipeline_folder, tmp_path / "kernel.onnx", "--side", 96)
+    for seed in range(2):
+        images = torch.rand(1, 3, 96, 96, generator=torch.Generator().manual_seed(seed))
+        (kernels,) = session.run(None, {"images": images.numpy()})
+        expected = tiny_pipeline.estimate_kernel(images, fast=True)
+        assert kernels.shape == (1, 33, 33) and kernels.sum() == pytest.approx(1, abs=1e-5)
+        assert (torch.from_numpy(kernels) - expected).abs().max() < 1e-6
+
+
+def test_a_file_that_is_there_is_kept_and_another_ending_refused(tmp_path):
+    (tmp_path / "there.onnx").write_text("kept")
+    with pytest.raises(ValueError, match="--overwrite"):
+        CliRunner().invoke(app, ["export", "--out", str(tmp_path / "there.onnx")], catch_exceptions=False)
+    with pytest.raises(ValueError, match="must end in .onnx"):
+        CliRunner().invoke(app, ["export", "--out", str(tmp_path / "model.pt")], catch_exceptions=False)
