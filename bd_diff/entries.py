@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from bd_diff.blur.kernels import blur, normalize
+from bd_diff.colour import fix_colours
 from bd_diff.data.folders import Sample
 from bd_diff.data.images import EXTENSIONS, read_image, to_tensor
 from bd_diff.metrics import luminance
@@ -76,15 +77,21 @@ def holds_results(folder: Path) -> bool:
 
 
 def open_model(name: str, seed: int, settings: dict) -> Entry:
-    """A model behind the one interface of `bd_diff.restore`; every image gets the same starting noise."""
+    """A model behind the one interface of `bd_diff.restore`; every image gets the same starting noise.
+
+    The setting `colours` is the keyword arguments of `bd_diff.colour.fix_colours`, the others are those of a call.
+    """
     from bd_diff.commands.options import call_settings, load_system
     from bd_diff.model_folder import find_folder
 
     folder = find_folder(name)
     restorer = load_system(str(folder))
+    call = {name: value for name, value in settings.items() if name != "colours"}
+    colours = settings.get("colours", {"fix": "none"})
 
     def restore(sample: Sample) -> Tensor:
-        return restorer(sample.blurry[None], **call_settings(restorer, seed, **settings))[0].float().cpu()
+        result = restorer(sample.blurry[None], **call_settings(restorer, seed, **call)).float().cpu()
+        return fix_colours(result, sample.blurry[None], **colours)[0]
 
     return Entry(folder.name, restore, digest(sorted(folder.rglob("*.safetensors"))), {"seed": seed, **settings})
 

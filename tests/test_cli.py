@@ -322,6 +322,21 @@ def test_strength_zero_gives_the_photograph_back(bd_diff, tiny_pipeline_folder, 
     assert (tmp_path / "0.png").read_bytes() != (tmp_path / "1.png").read_bytes()
 
 
+def test_colours_are_fixed_as_asked_for(bd_diff, tiny_pipeline_folder, photos, tmp_path):
+    given = ("deblur", photos / "a.png", "--model", tiny_pipeline_folder, "--out")
+    assert bd_diff(*given, tmp_path / "plain.png")[0] == 0
+    assert bd_diff(*given, tmp_path / "fixed.png", "--colour-fix", "adain")[0] == 0
+    means = [np.asarray(Image.open(path)).mean((0, 1)) for path in (photos / "a.png", tmp_path / "fixed.png")]
+    assert np.abs(means[0] - means[1]).max() < 2  # clipping leaves a little
+    assert (tmp_path / "plain.png").read_bytes() != (tmp_path / "fixed.png").read_bytes()
+    assert bd_diff(*given, tmp_path / "same.png", "--colour-fix", "adain", "--colour-strength", 0)[0] == 0
+    assert (tmp_path / "plain.png").read_bytes() == (tmp_path / "same.png").read_bytes()
+    for wrong in (["--colour-fix", "sepia"], ["--colour-strength", 1]):
+        code, _, errors = bd_diff(*given, tmp_path / "wrong.png", *wrong)
+        assert code == 1
+        in_one_line(errors, wrong[0])
+
+
 def test_an_image_in_a_folder_is_deblurred_as_it_is_alone(bd_diff, tiny_pipeline_folder, photos, tmp_path):
     model = ("--model", tiny_pipeline_folder)
     assert bd_diff("deblur", photos, "--out", tmp_path / "all", *model)[0] == 0

@@ -9,6 +9,8 @@ from typing import Annotated
 import typer
 
 from bd_diff.commands.options import (
+    ColourFix,
+    ColourStrength,
     Fast,
     Model,
     Overwrite,
@@ -16,6 +18,7 @@ from bd_diff.commands.options import (
     Steps,
     call_settings,
     check_writable,
+    colour_settings,
     load_pipeline,
     load_system,
 )
@@ -29,6 +32,8 @@ def deblur(
     seed: Seed = 0,
     strength: Annotated[float | None, typer.Option(min=0, max=1, help="0 gives the photograph back, 1 is all.")] = None,
     fast: Fast = False,
+    colour_fix: ColourFix = None,
+    colour_strength: ColourStrength = None,
     tile: Annotated[
         int | None, typer.Option(min=0, help="Side in pixels of the tiles of large photographs; 0 never cuts.")
     ] = None,
@@ -59,6 +64,7 @@ def deblur(
 
     Started by torchrun or accelerate launch, the processes share the work.
     """
+    colours = colour_settings(colour_fix, colour_strength)
     plan = plan_outputs(inputs, out, recursive, suffix, kind)
 
     import torch
@@ -66,6 +72,7 @@ def deblur(
     from accelerate.utils import gather_object
     from PIL import Image
 
+    from bd_diff.colour import fix_colours
     from bd_diff.data.images import save_image, to_tensor
     from bd_diff.folder_run import PATIENCE, Job, Manifest, remove_parts, run_jobs
     from bd_diff.reblur_map import draw_map, reblur_map
@@ -94,7 +101,8 @@ def deblur(
             tile=tile,
             kernel_windows=kernel_windows or None,
         )
-        return restorer(images, **settings)
+        results = restorer(images, **settings)
+        return fix_colours(results, images, **colours) if colours else results
 
     def save_map(job, photograph, result) -> None:
         kernel = restorer.pipeline.estimate_kernel(photograph, fast).cpu()

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from bd_diff.commands.options import Fast, Overwrite, Seed, Steps
+from bd_diff.commands.options import ColourFix, ColourStrength, Fast, Overwrite, Seed, Steps, colour_settings
 
 EXPLAIN = "A model (folder or hub id), a folder of results, or input, wiener or richardson-lucy."
 
@@ -38,6 +38,8 @@ def evaluate(
     steps: Steps = None,
     strength: Annotated[float | None, typer.Option(min=0, max=1, help="0 gives the photograph back, 1 is all.")] = None,
     fast: Fast = False,
+    colour_fix: ColourFix = None,
+    colour_strength: ColourStrength = None,
     seed: Seed = 0,
     skip_bad: Annotated[bool, typer.Option("--skip-bad", help="Name unreadable images and go on.")] = False,
     save_images: Annotated[bool, typer.Option("--save-images", help="Write the results to OUT/images, too.")] = False,
@@ -67,6 +69,7 @@ def evaluate(
     check_metrics(extra)
     state = PartialState()
     settings = {"num_inference_steps": steps, "strength": strength, "fast": fast}
+    settings["colours"] = colour_settings(colour_fix, colour_strength) or None
     chosen = open_entry(entry, kernel, seed, kernel_from, **settings)
     if protocol == "blur-families":
         source = Data(Path(data).name, "photographs", "all", names and names.name, limit)

@@ -12,6 +12,10 @@ Model = Annotated[
 Steps = Annotated[int | None, typer.Option(min=1, help="Diffusion steps; by default the model's own.")]
 Seed = Annotated[int, typer.Option(help="Same seed, same image.")]
 Fast = Annotated[bool, typer.Option("--fast", help="Learned estimate of the kernel only: faster, less exact.")]
+ColourFix = Annotated[
+    str | None, typer.Option(help="Set colours back to the photograph's: wavelet or adain; by default none.")
+]
+ColourStrength = Annotated[float | None, typer.Option(min=0, max=1, help="Of the colour fix; 1 is all of it.")]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace results that are already there.")]
 
 
@@ -36,6 +40,17 @@ def call_settings(restorer, seed: int, images: int = 1, **given) -> dict:
     if isinstance(restorer, PipelineRestorer):
         settings["generator"] = [torch.Generator().manual_seed(seed) for _ in range(images)]
     return settings
+
+
+def colour_settings(fix: str | None, strength: float | None) -> dict:
+    """Keyword arguments of `fix_colours` where there is something to fix. Raises `ValueError` for what cannot be."""
+    from bd_diff.colour import FIXES
+
+    if fix is not None and fix not in FIXES:
+        raise ValueError(f"--colour-fix is {fix}; it must be one of {', '.join(FIXES)}")
+    if strength is not None and fix in (None, "none"):
+        raise ValueError("--colour-strength goes with --colour-fix wavelet or adain")
+    return {} if fix in (None, "none") else {"fix": fix, "strength": 1.0 if strength is None else strength}
 
 
 def load_system(model: str | None, device=None):

@@ -1,0 +1,27 @@
+"""`strength` goes from the photograph to the result without a detour: PSNR rises with it where the model deblurs."""
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from bd_diff import BDDiffPipeline
+from bd_diff.data.images import read_image, to_tensor
+from bd_diff.metrics import psnr
+
+ASSETS = Path(__file__).parents[1] / "assets"
+
+
+@pytest.mark.parametrize("name", ["gb82_sand.png", "gb82_haze.png"])
+def test_more_strength_is_more_psnr(name):
+    pipe = BDDiffPipeline.from_pretrained(ASSETS / "bd-diff-tiny")
+    pipe.set_progress_bar_config(disable=True)
+    blurry, sharp = (to_tensor(read_image(ASSETS / "samples" / kind / name))[None] for kind in ("blurry", "sharp"))
+    window = (..., slice(0, 256), slice(0, 256))
+    figures = []
+    for strength in (0.0, 0.25, 0.5, 0.75, 1.0):
+        generator = torch.Generator().manual_seed(0)
+        result = pipe(blurry[window], strength=strength, generator=generator, output_type="pt").images
+        figures.append(psnr(result, sharp[window]).item())
+    assert figures == sorted(figures) and figures[-1] > figures[0] + 1, figures
+    assert figures[0] == pytest.approx(psnr(blurry[window], sharp[window]).item(), abs=0.01)
