@@ -1,0 +1,60 @@
+"""The recipes of the README do what they say, exactly as they are printed and one after the other."""
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+ROOT = Path(__file__).parents[1]
+LEFT_BEHIND = {  # files of each recipe that a reader would look for
+    "One photograph": ["sand-sharp.png", "sand-kernel.png"],
+    "A folder": ["holiday-sharp/beach.webp", "holiday-sharp/day two/harbour.webp"],
+    "Adapt to your camera": ["adapted/report.json", "phone-sharp/0.png", "phone-sharp/1.png"],
+    "Paired data by blur transfer": ["pairs/blurry/0.png", "pairs/sharp/1.png"],
+    "Compare methods": ["cards/input/card.json", "cards/bd-diff/report.html"],
+    "Use it in diffusers": ["haze.png", "my-pipeline/model_index.json"],
+}
+
+
+def recipes():
+    """(title, language, code) of every block in the section called Recipes."""
+    section = re.search(r"^## Recipes\n(.*?)(?=^## |\Z)", (ROOT / "README.md").read_text(), re.M | re.S)
+    block = r"^### (.+?)\n(?:(?!###).)*?```(sh|python)\n(.*?)```"
+    found = re.findall(block, section[1] if section else "", re.M | re.S)
+    return [pytest.param(*recipe, id=recipe[0]) for recipe in found]
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory):
+    """A reader's folder: the repository's assets, a phone's photographs, sharp ones, a holiday."""
+    home = tmp_path_factory.mktemp("reader")
+    (home / "bin").mkdir()
+    (home / "bin" / "bd-diff").write_text(f'#!/bin/sh\nexec {sys.executable} -m bd_diff.cli "$@"\n')  # as pip does
+    (home / "bin" / "bd-diff").chmod(0o755)
+    (home / "assets").symlink_to(ROOT / "assets")
+    samples = ROOT / "assets" / "samples"
+    places = {
+        "blurry/gb82_sand": ["phone/0.png", "holiday/beach.jpg"],
+        "blurry/gb82_haze": ["phone/1.png", "holiday/day two/harbour.png"],
+        "sharp/gb82_sand": ["sharp/0.png"],
+        "sharp/gb82_mies": ["sharp/1.png"],
+    }
+    for name, copies in places.items():
+        for copy in copies:
+            (home / copy).parent.mkdir(parents=True, exist_ok=True)
+            Image.open(samples / f"{name}.png").convert("RGB").crop((0, 0, 200, 200)).save(home / copy)
+    return home
+
+
+@pytest.mark.parametrize("title, language, code", recipes())
+def test_a_recipe_works_as_printed(home, title, language, code):
+    path = f"{home / 'bin'}{os.pathsep}{os.environ['PATH']}"
+    command = ["bash", "-e", "-c", code] if language == "sh" else [sys.executable, "-c", code]
+    done = subprocess.run(command, cwd=home, env=os.environ | {"PATH": path}, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    for name in LEFT_BEHIND[title]:
+        assert (home / name).exists(), f"{title} left no {name}: {done.stdout}"
