@@ -5,16 +5,16 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
+from bd_diff.baselines.adarevd import AdaRevD
 from bd_diff.data.images import replacing
 from bd_diff.restore import NetworkRestorer, PipelineRestorer, Restorer
 
 OPSET = 20
-EXAMPLE = 64  # pixels; the size of a network's export does not matter
-SIDE = 256  # pixels; that of the kernel estimator does
+SIDE = 256  # pixels, where a file is for one size
 
 
 class Regression(nn.Module):
-    """A network from images to images, both `(B, 3, H, W)` in [0, 1], sides multiples of `multiple`.
+    """A network from images to images, both `(B, 3, H, W)` in [0, 1], sides multiples of the network's step.
 
     AdaRevD runs all its sub-decoders on the whole image, without tiles and early exits.
     """
@@ -22,13 +22,12 @@ class Regression(nn.Module):
     def __init__(self, restorer: NetworkRestorer):
         super().__init__()
         self.network, self.lowest = restorer.network, restorer.lowest
-        self.multiple = getattr(restorer.network, "multiple", 1)
 
     def forward(self, images: Tensor) -> Tensor:
         span = 1 - self.lowest
         pixels = images * span + self.lowest
-        deepest = hasattr(self.network, "every_depth")
-        restored = self.network.every_depth(pixels)[-1] if deepest else self.network(pixels)
+        deep = isinstance(self.network, AdaRevD)
+        restored = self.network.every_depth(pixels)[-1] if deep else self.network(pixels)
         return ((restored - self.lowest) / span).clamp(0, 1)
 
 
@@ -45,12 +44,14 @@ class KernelEstimator(nn.Module):
         return self.blur_decoder(self.blur_qformer(features.blur), features.maps)
 
 
+@torch.no_grad()
 def export(restorer: Restorer, path: Path, side: int = SIDE) -> str:
     """Write a system's ONNX file, and say what it takes and gives.
 
-    A regression network takes any batch and size (sides multiples of its step). Of BD-Diff the kernel estimator is
-    written, for single images of `side` x `side` pixels: its windows are cut for one size. Raises `ValueError` for a
-    BD-Diff without a blur decoder, and where ONNX is not installed.
+    A regression network takes any batch and size (sides multiples of its step), but for AdaRevD, whose spectra are
+    taken of one size: single images of `side` x `side` pixels. So is the kernel estimator, which is written of BD-Diff.
+    Raises `ValueError` for a BD-Diff without a blur decoder, a side that AdaRevD cannot take, and where ONNX is not
+    installed.
     """
     try:
         import onnxscript  # noqa: F401
@@ -59,27 +60,30 @@ def export(restorer: Restorer, path: Path, side: int = SIDE) -> str:
     if isinstance(restorer, PipelineRestorer):
         if restorer.pipeline.blur_decoder is None:
             raise ValueError("this BD-Diff has no blur_decoder, so it has no kernel estimator to export")
-        module, size, output, free = KernelEstimator(restorer.pipeline), side, "kernels", None
-        told = f"images (1, 3, {side}, {side}) in [0, 1] to kernels (1, 33, 33)"
+        module, multiple, output, gives = KernelEstimator(restorer.pipeline), 1, "kernels", "kernels (1, 33, 33)"
     else:
-        module, output = Regression(restorer), "restored"
-        size = EXAMPLE + -EXAMPLE % module.multiple
-        free = ({0: "batch", 2: "height", 3: "width"},)
-        told = f"images (B, 3, H, W) in [0, 1] to the same, H and W multiples of {module.multiple}"
-    device = next(module.parameters()).device
+        module, multiple, output, gives = (
+            Regression(restorer),
+            getattr(restorer.network, "multiple", 1),
+            "restored",
+            "the same",
+        )
+    fixed = not hasattr(restorer, "network") or isinstance(restorer.network, AdaRevD)
+    if fixed and side % multiple:
+        raise ValueError(f"side is {side}; {restorer.name} takes multiples of {multiple}")
     # Sides that differ, and two images: what is equal or 1 would be taken for fixed.
-    shape = (1, 3, size, size) if free is None else (2, 3, size, 2 * size)
-    example = torch.rand(shape, device=device)
+    shape = (1, 3, side, side) if fixed else (2, 3, 4 * multiple, 8 * multiple)
     program = torch.onnx.export(
         module.eval(),
-        (example,),
+        (torch.rand(shape, device=next(module.parameters()).device),),
         input_names=["images"],
         output_names=[output],
-        dynamic_shapes=free,
+        dynamic_shapes=None if fixed else ({0: "batch", 2: "height", 3: "width"},),
         opset_version=OPSET,
         dynamo=True,
         verbose=False,
     )
     with replacing(path) as part:
-        program.save(part, include_initializers=True, external_data=False)
-    return told
+        program.save(part, external_data=False)
+    takes = f"(1, 3, {side}, {side})" if fixed else f"(B, 3, H, W), H and W multiples of {multiple},"
+    return f"images {takes} in [0, 1] to {gives}"
