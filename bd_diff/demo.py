@@ -17,6 +17,8 @@ from bd_diff.restore import PipelineRestorer
 KEPT_SECONDS = 3600  # that results can be downloaded for
 MOST_STEPS = 10
 TITLE = "BD-Diff"
+PROMISE = "Photographs go to the computer that runs this page and no further; it deletes them when it stops."
+BUTTONS = ["fullscreen", "download"]  # and not Gradio's third, which would share a picture with the world
 ERRORS = ValueError, OSError, torch.OutOfMemoryError  # that a visitor can cause; told in one sentence
 
 
@@ -120,7 +122,7 @@ def build(demo: Demo, examples: list[str]):
         return gr.File(label=label, type="filepath", height=120)
 
     with gr.Blocks(title=TITLE, analytics_enabled=False, delete_cache=(KEPT_SECONDS, KEPT_SECONDS)) as page:
-        gr.Markdown(f"# {TITLE}\nNothing leaves this computer: photographs and results are deleted when the page ends.")
+        gr.Markdown(f"# {TITLE}\n{PROMISE}")
         with gr.Tab("Deblur"), gr.Row():
             with gr.Column(scale=1):
                 blurry = photograph("Photograph")
@@ -131,10 +133,10 @@ def build(demo: Demo, examples: list[str]):
                 if examples:
                     gr.Examples([[path] for path in examples], [blurry], label="To try")
             with gr.Column(scale=3):
-                slider = gr.ImageSlider(label="Before and after", interactive=False)
+                slider = gr.ImageSlider(label="Before and after", interactive=False, elem_id="slider", buttons=BUTTONS)
                 with gr.Row():
-                    kernel = gr.Image(label="The blur it saw", interactive=False)
-                    where = gr.Image(label="Bright where it may be invented", interactive=False)
+                    kernel = gr.Image(label="The blur it saw", interactive=False, buttons=BUTTONS)
+                    where = gr.Image(label="Bright where it may be invented", interactive=False, buttons=BUTTONS)
                 result = gr.File(label="Result, with metadata", elem_id="result")
             fields = ("kernel", "where", "result")
             start.click(telling(demo.deblur, *fields), [blurry, strength, steps, fast], [slider, kernel, where, result])
@@ -144,7 +146,7 @@ def build(demo: Demo, examples: list[str]):
                 more = gr.Slider(1, MOST_STEPS, 1, step=1, label="Steps")
                 move = gr.Button("Move blur", variant="primary")
             with gr.Column(scale=3):
-                both = gr.ImageSlider(label="Before and after", interactive=False)
+                both = gr.ImageSlider(label="Before and after", interactive=False, buttons=BUTTONS)
                 moved = gr.File(label="Result, with metadata", elem_id="moved")
             move.click(telling(demo.transfer, "result"), [sharp, like, more], [both, moved])
     return page
