@@ -3,6 +3,9 @@
 The first guess is what the result would be if nothing were learned; the UNet denoises the residual to it.
 """
 
+from collections.abc import Callable
+from functools import wraps
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -10,6 +13,18 @@ from torch import Tensor
 from bd_diff.models.blur_operator import reblur, wiener
 
 
+def exact(function: Callable) -> Callable:
+    """Run it on its first argument in float32 with autocast off: images are data, of which bfloat16 keeps 8 bits."""
+
+    @wraps(function)
+    def run(images: Tensor, *arguments, **settings):
+        with torch.autocast(images.device.type, enabled=False):
+            return function(images.float(), *arguments, **settings)
+
+    return run
+
+
+@exact
 def deblur_guesses(pixels: Tensor, kernels: Tensor | None) -> Tensor:
     """`(B, G, 3, H, W)` in [-1, 1] (deconvolution overshoots to 1.5): the image, then its three deconvolutions."""
     if kernels is None:
@@ -17,6 +32,7 @@ def deblur_guesses(pixels: Tensor, kernels: Tensor | None) -> Tensor:
     return torch.cat([pixels[:, None], wiener(pixels, kernels).clamp(-1.5, 1.5)], 1)
 
 
+@exact
 def transfer_guesses(pixels: Tensor, kernels: Tensor | None) -> Tensor:
     """`(B, G, 3, H, W)`: the image blurred by the kernels, then the image itself in place of the deconvolutions."""
     if kernels is None:
@@ -60,17 +76,6 @@ def keep_in_reach(pixels: Tensor, guesses: Tensor, margin: float = 0.1, broken: 
     return kept
 
 
-def clean_latents(scheduler, output: Tensor, noisy: Tensor, timesteps: Tensor) -> Tensor:
-    """Clean latents from the UNet's output at `timesteps` `(B,)`, whatever the scheduler says it predicts."""
-    kind = scheduler.config.prediction_type
-    if kind == "sample":
-        return output
-    signal = scheduler.alphas_cumprod.to(noisy.device)[timesteps].reshape(-1, 1, 1, 1)
-    if kind == "v_prediction":
-        return signal.sqrt() * noisy - (1 - signal).sqrt() * output
-    return (noisy - (1 - signal).sqrt() * output) / signal.sqrt()
-
-
 def prediction_target(scheduler, clean: Tensor, noise: Tensor, timesteps: Tensor) -> Tensor:
     """What the UNet has to predict. Raises ValueError for a prediction type that diffusers does not have."""
     kind = scheduler.config.prediction_type
@@ -81,3 +86,15 @@ def prediction_target(scheduler, clean: Tensor, noise: Tensor, timesteps: Tensor
     if kind == "v_prediction":
         return scheduler.get_velocity(clean, noise, timesteps)
     raise ValueError(f"the scheduler predicts {kind!r}; BD-Diff knows sample, epsilon and v_prediction")
+
+
+def min_snr_weights(scheduler, timesteps: Tensor, gamma: float) -> Tensor:
+    """Weights `(B,)` of the error at timesteps `(B,)`, so that no timestep counts more than `gamma` allows.
+
+    Hang et al., "Efficient diffusion training via min-SNR weighting strategy" (2023), section 3.4, for what the
+    scheduler predicts.
+    """
+    signal = scheduler.alphas_cumprod.to(timesteps.device)[timesteps]
+    ratio = (signal / (1 - signal)).clamp_min(1e-8)
+    capped = ratio.clamp_max(gamma)
+    return capped / {"sample": 1, "epsilon": ratio, "v_prediction": ratio + 1}[scheduler.config.prediction_type]

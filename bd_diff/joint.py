@@ -1,6 +1,7 @@
 """BD-Diff's joint training as a function: what train/joint.py and `bd-diff adapt` both run."""
 
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -9,13 +10,17 @@ import torch
 from torch import nn
 from torch.utils.data import Dataset
 
+from bd_diff.adapters import add_lora, has_lora
+from bd_diff.bases import load_base, pipeline_from_base
 from bd_diff.blur.kernels import SIZE
-from bd_diff.config import RunConfig, construct
+from bd_diff.config import RunConfig
 from bd_diff.data.batches import JointSamples, SharpCrops, collate_joint, read_photographs
+from bd_diff.data.images import list_images
 from bd_diff.data.kernel_bank import read_bank
 from bd_diff.data.procedural import ProceduralImages
 from bd_diff.objective import JointObjective
 from bd_diff.pipeline import BDDiffPipeline
+from bd_diff.thrift import choose_trained, make_optimizer, memory_estimate, use_attention, use_checkpointing
 from bd_diff.training import Turn, fit, report, start
 from bd_diff.validation import Validation
 from bd_diff.variants import build_pipeline, load_pipeline, save_pipeline
@@ -42,7 +47,7 @@ class JointConfig:
 
     run: RunConfig
     networks: dict[str, Any]  # section per component: the keyword arguments of its constructor
-    optimizer: dict[str, Any]  # keyword arguments of torch.optim.AdamW
+    optimizer: dict[str, Any]  # keyword arguments of torch.optim.AdamW; `class: AdamW8bit` for that of bitsandbytes
     weights: dict[str, float]  # of the tasks, see bd_diff.objective
     families: dict[str, float]  # shares of the synthetic blurs, see bd_diff.blur.synthesis
     noise: float = 2 / 255
@@ -52,6 +57,14 @@ class JointConfig:
     back_translation_from: int = 0  # step
     trained: tuple[str, ...] = ()  # networks that learn, the others stay as they are; none named: all but the VAE
     start_from: str | None = None  # pipeline folder to begin with instead of random weights
+    base: tuple[str, ...] = ()  # Stable Diffusion to begin with: folders, hub ids or a file, see bd_diff.bases
+    base_config: str | None = None  # folder or hub id that describes a base of a single file
+    lora_rank: int = 0  # LoRA on the UNet instead of training all of it; the model is then saved as an adapter
+    gradient_checkpointing: bool = False  # less memory, more time
+    attention_backend: str = "sdpa"  # or xformers
+    error: str = "absolute"  # of the prediction, or squared, as Stable Diffusion was trained
+    snr_gamma: float = 0.0  # min-SNR weighting (Hang et al. 2023, there 5); 0 weighs all timesteps alike
+    sampling_steps: int = 1  # of the samples that training on unpaired photographs draws
     compile: bool = False  # the UNet, with torch.compile; needs a C++ compiler
     data: DataConfig = field(default_factory=DataConfig)
 
@@ -68,14 +81,14 @@ def train_joint(
     """
     data, run = config.data, config.run
     torch.manual_seed(run.seed)
-    pipeline = load_pipeline(config.start_from) if config.start_from else build_pipeline(config.networks)
+    pipeline = starting_pipeline(config)
     objective = joint_objective(config, pipeline)
+    trained = [parameter for parameter in objective.parameters() if parameter.requires_grad]
+    if run.dry_run:
+        return report(config, objective.networks, *estimates(config, objective.networks))
+    optimizer = make_optimizer(trained, config.optimizer)
     if config.compile:
         objective.networks["unet"].compile(dynamic=False)
-    trained = [parameter for parameter in objective.parameters() if parameter.requires_grad]
-    optimizer = construct(torch.optim.AdamW, {"params": trained} | config.optimizer, "optimizer")
-    if run.dry_run:
-        return report(config, objective.networks)
     accelerator = start(run)
     samples = joint_samples(config)
     validate = None
@@ -95,13 +108,44 @@ def train_joint(
     )
 
 
+def starting_pipeline(config: JointConfig) -> BDDiffPipeline:
+    """What training begins with: a saved pipeline or adapter, a Stable Diffusion, or random weights. A dry run reads
+    only the configuration of a Stable Diffusion.
+    """
+    if config.start_from:
+        pipeline = load_pipeline(config.start_from)
+    elif config.base:
+        with torch.device("meta") if config.run.dry_run else nullcontext():
+            base = load_base(config.base, config.base_config, weights=not config.run.dry_run)
+            pipeline = pipeline_from_base(base, config.networks)
+    else:
+        pipeline = build_pipeline(config.networks)
+    if config.lora_rank and not has_lora(pipeline.unet):
+        if not pipeline.config.base:
+            raise ValueError("lora_rank: LoRA needs a base; set base or start from a pipeline of `bd-diff init`")
+        add_lora(pipeline.unet, config.lora_rank)
+    return pipeline
+
+
+def estimates(config: JointConfig, networks: nn.ModuleDict) -> list[str]:
+    """What a dry run says beside sizes and configuration."""
+    lines = [memory_estimate(networks, config.optimizer, bool(config.run.ema_decay))]
+    if config.data.sharp:
+        count, batch = (
+            len(list_images(Path(config.data.sharp))),
+            config.run.batch_size * config.run.gradient_accumulation,
+        )
+        lines.append(f"steps per epoch: {count / batch:.1f} on one process ({count} photographs, {batch} a step)")
+    return lines
+
+
 def joint_objective(config: JointConfig, pipeline: BDDiffPipeline) -> JointObjective:
-    """The objective over a pipeline's networks. Raises ValueError where `config.trained` names another."""
+    """The objective over a pipeline's networks. Raises ValueError for settings that they do not have."""
     networks = nn.ModuleDict({name: part for name, part in pipeline.components.items() if isinstance(part, nn.Module)})
-    if unknown := set(config.trained) - set(networks):
-        raise ValueError(f"trained: there is no network {min(unknown)}; known are {', '.join(networks)}")
-    for name, network in networks.items():
-        network.requires_grad_(name in config.trained if config.trained else name != "vae")
+    choose_trained(networks, config.trained)
+    use_attention(networks["unet"], config.attention_backend)
+    if config.gradient_checkpointing:
+        use_checkpointing(networks)
     return JointObjective(
         networks.train(),
         pipeline.scheduler,
@@ -114,6 +158,9 @@ def joint_objective(config: JointConfig, pipeline: BDDiffPipeline) -> JointObjec
         last_step_share=config.last_step_share,
         back_translation_from=config.back_translation_from,
         residual=pipeline.config.residual,
+        error=config.error,
+        snr_gamma=config.snr_gamma,
+        sampling_steps=config.sampling_steps,
     )
 
 

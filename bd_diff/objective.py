@@ -7,9 +7,10 @@ from torch import Generator, Tensor, nn
 from bd_diff.blur.kernels import SIZE, blur, transfer_function
 from bd_diff.blur.synthesis import draw_kernels
 from bd_diff.conditioning import (
-    clean_latents,
     condition,
     deblur_guesses,
+    exact,
+    min_snr_weights,
     prediction_target,
     to_latents,
     to_pixels,
@@ -52,20 +53,26 @@ class JointObjective(nn.Module):
         last_step_share: float = 0.75,
         back_translation_from: int = 0,
         residual: bool = True,
+        error: str = "absolute",
+        snr_gamma: float = 0.0,
+        sampling_steps: int = 1,
     ):
         super().__init__()
+        if error not in ("absolute", "squared"):
+            raise ValueError(f"error is {error!r}; it must be absolute or squared")
         unknown = set(weights) - {"kernel", "deblur", "transfer", "cross_crop", "reconstruction", "back_translation"}
         if unknown:
             raise ValueError(f"there is no task {', '.join(sorted(unknown))} to weigh")
         self.networks, self.scheduler, self.weights, self.families = networks, scheduler, weights, families
         self.noise, self.transfer_rows, self.target_rows = noise, transfer_rows, target_rows
         self.crop, self.last_step_share, self.back_translation_from = crop, last_step_share, back_translation_from
-        self.residual = residual
+        self.residual, self.error, self.snr_gamma, self.sampling_steps = residual, error, snr_gamma, sampling_steps
         self.restores = any(weight for task, weight in weights.items() if task != "kernel")
         self.register_buffer("steps", torch.zeros((), dtype=torch.long))
 
     def forward(self, batch: dict[str, Tensor], generator: Generator) -> dict[str, Tensor]:
-        sharp, blurry, kernels, seen = self.synthesize(batch, generator)
+        with torch.autocast(batch["sharp"].device.type, enabled=False):
+            sharp, blurry, kernels, seen = self.synthesize(batch, generator)
         read = len(seen["maps"])
         features, tokens, estimated = self.read_blur(blurry[:read], **seen)
         structure, guess = features.structure, estimated.detach()
@@ -81,8 +88,9 @@ class JointObjective(nn.Module):
             losses["deblur"] = self.produce(
                 sharp, deblur_guesses(blurry, guess), structure, tokens[:1], strength=0.0, generator=generator
             )
+        if self.weights.get("transfer"):
             losses["transfer"] = self.produce(
-                reblur(sharp[rows], kernels[other]),
+                exact(reblur)(sharp[rows], kernels[other]),
                 transfer_guesses(sharp[rows], guess[other]),
                 self.structure_of(sharp[rows]),
                 tokens[other],
@@ -175,7 +183,7 @@ class JointObjective(nn.Module):
     def read_blur(self, pixels: Tensor, maps=None, spectrum=None, hypothesis=None, evidence=None):
         """Features, blur tokens `(B, T, D)` and kernels `(B, k, k)` of blurry pixels."""
         if maps is None:
-            maps, spectrum = lag_maps((luminance(pixels) + 1) / 2)
+            maps, spectrum = exact(lag_maps)((luminance(pixels.float()) + 1) / 2)
         features = self.networks["image_encoder"].encode_blur(maps, spectrum, hypothesis, evidence)
         features.structure = self.structure_of(pixels)
         tokens = self.networks["blur_qformer"](features.blur)
@@ -190,7 +198,7 @@ class JointObjective(nn.Module):
         return torch.cat([self.networks["structure_qformer"](structure), faded.expand(len(structure), -1, -1)], 1)
 
     def produce(self, wanted, guesses, structure, blur_tokens, strength: float, generator: Generator) -> Tensor:
-        """Denoising loss: mean absolute error of the prediction at random timesteps, most of them the last one."""
+        """Denoising loss: mean error of the prediction at random timesteps, a share of them the last one."""
         start, seen = self.start(guesses)
         clean = to_latents(self.networks["vae"], wanted) - start
         last = self.scheduler.config.num_train_timesteps - 1
@@ -201,17 +209,22 @@ class JointObjective(nn.Module):
         noisy = self.scheduler.add_noise(clean, noise, timesteps)
         tokens = self.tokens(structure, blur_tokens, strength)
         predicted = self.networks["unet"](torch.cat([noisy, seen], 1), timesteps, tokens).sample
-        return (predicted - prediction_target(self.scheduler, clean, noise, timesteps)).abs().mean()
+        error = predicted.float() - prediction_target(self.scheduler, clean, noise, timesteps)
+        error = error.abs() if self.error == "absolute" else error.square()
+        if self.snr_gamma:
+            error = error * min_snr_weights(self.scheduler, timesteps, self.snr_gamma)[:, None, None, None]
+        return error.mean()
 
     def sample(self, guesses, structure, blur_tokens, strength: float, generator: Generator) -> Tensor:
-        """Pixels from noise in one step."""
+        """Pixels from noise in `sampling_steps` steps."""
         start, seen = self.start(guesses)
-        noise = torch.randn(start.shape, generator=generator).to(start.device)
-        last = self.scheduler.config.num_train_timesteps - 1
-        timesteps = torch.full((len(start),), last, device=start.device)
+        latents = torch.randn(start.shape, generator=generator).to(start.device)
         tokens = self.tokens(structure, blur_tokens, strength)
-        output = self.networks["unet"](torch.cat([noise, seen], 1), timesteps, tokens).sample
-        return to_pixels(self.networks["vae"], start + clean_latents(self.scheduler, output, noise, timesteps))
+        self.scheduler.set_timesteps(self.sampling_steps, device=start.device)
+        for t in self.scheduler.timesteps:
+            output = self.networks["unet"](torch.cat([latents, seen], 1), t, tokens).sample
+            latents = self.scheduler.step(output, t, latents).prev_sample
+        return to_pixels(self.networks["vae"], start + latents)
 
     def start(self, guesses: Tensor) -> tuple[Tensor, Tensor]:
         """Where the diffused latents count from (the first guess, or zero), and the UNet's condition."""

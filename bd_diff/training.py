@@ -154,11 +154,13 @@ def fit(
     accelerator.end_training()
 
 
-def report(config, networks: nn.ModuleDict) -> None:
-    """What `--dry-run` prints: parameters trained and frozen per network, and the effective configuration."""
+def report(config, networks: nn.ModuleDict, *more: str) -> None:
+    """What `--dry-run` prints: parameters trained and frozen per network, `more`, and the effective configuration."""
     for name, network in networks.items():
         trained = sum(p.numel() for p in network.parameters() if p.requires_grad)
         print(f"{name:20s} {trained:>13,} trained {sum(p.numel() for p in network.parameters()) - trained:>13,} frozen")
+    for line in more:
+        print(line)
     print(yaml.safe_dump(to_dict(config), sort_keys=False))
 
 

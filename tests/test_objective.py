@@ -13,7 +13,7 @@ from safetensors.torch import load_file
 from torch import nn
 
 from bd_diff.blur.kernels import delta, gaussian, line, shake
-from bd_diff.conditioning import clean_latents, prediction_target
+from bd_diff.conditioning import min_snr_weights, prediction_target
 from bd_diff.data.batches import JointSamples, SharpCrops, collate_joint, seeded
 from bd_diff.data.images import save_image, to_image
 from bd_diff.data.kernel_bank import build_bank, read_bank
@@ -123,13 +123,26 @@ def test_kernel_loss_is_zero_for_the_true_kernel_and_sees_a_mirrored_one():
 
 
 @pytest.mark.parametrize("prediction_type", ["sample", "epsilon", "v_prediction"])
-def test_clean_latents_undo_what_the_prediction_target_says(prediction_type):
-    scheduler = build_pipeline(TINY | {"scheduler": {"prediction_type": prediction_type}}).scheduler
+def test_a_step_undoes_what_the_prediction_target_says(prediction_type):
+    scheduler = build_pipeline(
+        TINY | {"scheduler": {"prediction_type": prediction_type, "clip_sample": False}}
+    ).scheduler
     clean, noise = torch.randn(2, 4, 8, 8), torch.randn(2, 4, 8, 8)
-    timesteps = torch.tensor([10, 700])
-    noisy = scheduler.add_noise(clean, noise, timesteps)
-    perfect = prediction_target(scheduler, clean, noise, timesteps)
-    assert torch.allclose(clean_latents(scheduler, perfect, noisy, timesteps), clean, atol=1e-4)
+    noisy = scheduler.add_noise(clean, noise, torch.tensor([700, 700]))
+    perfect = prediction_target(scheduler, clean, noise, torch.tensor([700, 700]))
+    scheduler.set_timesteps(10)
+    assert torch.allclose(scheduler.step(perfect, 700, noisy).pred_original_sample, clean, atol=1e-4)
+
+
+@pytest.mark.parametrize("prediction_type", ["sample", "epsilon", "v_prediction"])
+def test_min_snr_weights_are_those_of_the_paper(prediction_type):
+    scheduler = build_pipeline(TINY | {"scheduler": {"prediction_type": prediction_type}}).scheduler
+    timesteps = torch.tensor([1, 300, 998])
+    snr = scheduler.alphas_cumprod[timesteps] / (1 - scheduler.alphas_cumprod[timesteps])
+    assert snr[0] > 5 > snr[1] > snr[2]
+    divided = {"sample": 1, "epsilon": snr, "v_prediction": snr + 1}[prediction_type]
+    expected = torch.stack([torch.tensor(5.0), snr[1], snr[2]]) / divided
+    assert torch.allclose(min_snr_weights(scheduler, timesteps, 5.0), expected)
 
 
 def test_a_sample_depends_on_its_index_alone(photographs):

@@ -1,0 +1,36 @@
+"""What each of two processes runs for tests/test_sd_training.py: `python -m torch.distributed.run ... CONFIG OUT`."""
+
+import sys
+
+import torch
+from accelerate import Accelerator
+from safetensors.torch import save_file
+
+from bd_diff.config import load_config
+from bd_diff.data.batches import JointSamples, collate_joint, seeded
+from bd_diff.data.procedural import ProceduralImages
+from bd_diff.joint import JointConfig, joint_objective, starting_pipeline
+
+
+def objective_of(path: str):
+    config = load_config(JointConfig, ["--config", path])
+    torch.manual_seed(0)
+    return joint_objective(config, starting_pipeline(config))
+
+
+def loss_of(objective, half: int) -> torch.Tensor:
+    """The loss of one half of a batch, with that half's own noise."""
+    samples = JointSamples(ProceduralImages(96, 0), 64)
+    return objective(collate_joint([samples[2 * half], samples[2 * half + 1]]), seeded(half))["loss"]
+
+
+if __name__ == "__main__":
+    accelerator = Accelerator(cpu=True)
+    plain = objective_of(sys.argv[1])
+    objective = accelerator.prepare(plain)
+    accelerator.backward(loss_of(objective, accelerator.process_index))
+    if accelerator.is_main_process:
+        assert accelerator.num_processes == 2
+        save_file({name: p.grad for name, p in plain.named_parameters() if p.requires_grad}, sys.argv[2])
+    accelerator.wait_for_everyone()
+    accelerator.end_training()
