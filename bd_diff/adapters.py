@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from bd_diff.bases import load_base, pipeline_from_base
 from bd_diff.model_folder import ADVICE, read_json
+from bd_diff.models.refined_vae import RefinedVAE
 from bd_diff.pipeline import ADAPTER, BDDiffPipeline
 
 WEIGHTS = "adapter.safetensors"
@@ -57,7 +58,7 @@ def own_tensors(pipeline: BDDiffPipeline) -> dict[str, Tensor]:
     """`component.name -> tensor` of everything that is not in the base and not borrowed from another model."""
     own = {}
     for component, network in pipeline.components.items():
-        if not isinstance(network, nn.Module) or isinstance(network, AutoencoderKL):
+        if not isinstance(network, nn.Module) or type(network) is AutoencoderKL:
             continue
         borrowed = [f"{part}." for part in getattr(network, "borrowed", ())]
         for name, tensor in network.state_dict().items():
@@ -117,6 +118,8 @@ def load_adapter(
         )
     pipeline = pipeline_from_base(found, described["networks"])
     add_lora(pipeline.unet, described["lora_rank"])
+    if any(name.startswith("vae.") for name in state):
+        pipeline.vae = RefinedVAE.around(pipeline.vae)
     own = own_tensors(pipeline)
     for name in sorted(own.keys() ^ state.keys()):
         how = "lacks" if name in own else "holds, too much,"

@@ -45,9 +45,10 @@ def to_latents(vae, pixels: Tensor) -> Tensor:
     return vae.encode(pixels).latent_dist.mode() * vae.config.scaling_factor
 
 
-def to_pixels(vae, latents: Tensor) -> Tensor:
-    """The inverse of `to_latents`."""
-    return vae.decode(latents / vae.config.scaling_factor).sample
+def to_pixels(vae, latents: Tensor, source: Tensor | None = None) -> Tensor:
+    """The inverse of `to_latents`; a refined VAE takes detail from the `source` image `(B, 3, H, W)` in [-1, 1]."""
+    known = {} if source is None else {"source": source.to(latents.dtype)}
+    return vae.decode(latents / vae.config.scaling_factor, **known).sample
 
 
 def condition(vae, guesses: Tensor) -> tuple[Tensor, Tensor]:

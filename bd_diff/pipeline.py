@@ -26,6 +26,7 @@ from bd_diff.models.image_encoder import ImageEncoder
 from bd_diff.models.kernel_search import SMALLEST_WINDOW, best_window, reblur_residual, search_evidence
 from bd_diff.models.pixel_vae import PixelVAE
 from bd_diff.models.qformer import QFormer
+from bd_diff.models.refined_vae import RefinedVAE
 from bd_diff.models.trust import contradict
 from bd_diff.models.unet import NAFUNet
 from bd_diff.tiles import SMALLEST_TILE, Grid
@@ -208,7 +209,9 @@ class BDDiffPipeline(DiffusionPipeline):
                     latents = source.lerp(latents, shares.to(latents.dtype))
 
                 # 6. Decode, and put the tiles together.
-                part = latents if as_latents else to_pixels(self.vae, latents)
+                detailed = references is None and isinstance(self.vae, RefinedVAE)
+                source = self.pad(own[:, None], grid)[:, 0] if detailed else None
+                part = latents if as_latents else to_pixels(self.vae, latents, source)
                 if self.config.residual and not as_latents:
                     part = keep_in_reach(part, guesses)
                 grid.paste(images, part[None].to(images.dtype), [tile])

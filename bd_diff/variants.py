@@ -57,10 +57,15 @@ def save_pipeline(pipeline: BDDiffPipeline, folder: Path) -> None:
 
     if has_lora(pipeline.unet):
         return save_adapter(pipeline, folder)
+    save_network(pipeline, folder)
+
+
+def save_network(network, folder: Path) -> None:
+    """`network.save_pretrained(folder)`, under a temporary name first."""
     temporary = folder.with_name(folder.name + "-saving")
     if temporary.exists():
         shutil.rmtree(temporary)
-    pipeline.save_pretrained(temporary)
+    network.save_pretrained(temporary)
     if folder.exists():
         shutil.rmtree(folder)
     temporary.rename(folder)

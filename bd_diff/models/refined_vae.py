@@ -1,0 +1,127 @@
+"""BD-Diff's refined VAE (arXiv 2502.01522, appendix): refiners after the stages of a frozen VAE, joined by skips."""
+
+from functools import wraps
+
+import torch
+from diffusers import AutoencoderKL, ModelMixin
+from diffusers.models.autoencoders.vae import DecoderOutput
+from diffusers.utils.accelerate_utils import apply_forward_hook
+from torch import Generator, Tensor, nn
+
+from bd_diff.blur.kernels import blur
+from bd_diff.blur.synthesis import draw_kernels
+from bd_diff.losses import WeightedLosses
+
+PHASES = ("encoder", "decoder")
+
+
+class Refiner(nn.Module):
+    """Adds to features `(B, C, H, W)` what it makes of them and of a skip `(B, S, H, W)`; untrained, nothing."""
+
+    def __init__(self, channels: int, skip_channels: int = 0, groups: int = 32):
+        super().__init__()
+        self.norm = nn.GroupNorm(groups, channels)
+        self.mix = nn.Conv2d(channels + skip_channels, channels, 3, padding=1)
+        self.leave = nn.Conv2d(channels, channels, 3, padding=1)
+        nn.init.zeros_(self.leave.weight)
+        nn.init.zeros_(self.leave.bias)
+
+    def forward(self, features: Tensor, skip: Tensor | None = None) -> Tensor:
+        seen = self.norm(features)
+        seen = seen if skip is None else torch.cat([seen, skip], 1)
+        return features + self.leave(nn.functional.silu(self.mix(seen)))
+
+
+class RefinedVAE(AutoencoderKL, ModelMixin):
+    """An `AutoencoderKL` that also takes the degraded image an output belongs to, for the detail that 8x compression
+    loses: `decode(latents, source=pixels)`. Without it, and in `encode`, it is the frozen VAE itself.
+
+    A refiner after each encoder stage filters the degraded features; a refiner after each decoder stage takes the
+    filtered features of its resolution by a skip connection.
+    """
+
+    borrowed = ("encoder", "decoder", "quant_conv", "post_quant_conv")
+
+    @wraps(AutoencoderKL.__init__)
+    def __init__(self, **settings):
+        super().__init__(**settings)
+        widths, groups = list(self.config.block_out_channels), self.config.norm_num_groups
+        stages = [widths[0], *widths]  # the entry, then the down blocks: features of 1, 1/2, ... 1/8, 1/8 of the side
+        self.encoder_refiners = nn.ModuleList(Refiner(width, groups=groups) for width in stages)
+        self.skips = [max(len(widths) - 2 - stage, 0) for stage in range(len(widths))]  # each up block's, by resolution
+        self.decoder_refiners = nn.ModuleList(
+            Refiner(width, stages[skip], groups) for width, skip in zip(reversed(widths), self.skips, strict=True)
+        )
+
+    @classmethod
+    def around(cls, vae: AutoencoderKL) -> "RefinedVAE":
+        """A VAE with untrained refiners, which change nothing."""
+        refined = cls.from_config(vae.config)
+        refined.load_state_dict(vae.state_dict(), strict=False)
+        return refined.eval()
+
+    def refine(self, pixels: Tensor) -> tuple[Tensor, list[Tensor]]:
+        """Filtered latents `(B, c, h, w)` of a degraded image in [-1, 1], and the filtered features of every stage."""
+        x, features = pixels, []
+        for stage, refiner in zip(
+            [self.encoder.conv_in, *self.encoder.down_blocks], self.encoder_refiners, strict=True
+        ):
+            x = refiner(stage(x))
+            features.append(x)
+        x = self.encoder.mid_block(x)
+        moments = self.encoder.conv_out(self.encoder.conv_act(self.encoder.conv_norm_out(x)))
+        moments = moments if self.quant_conv is None else self.quant_conv(moments)
+        return moments.chunk(2, 1)[0], features
+
+    @apply_forward_hook
+    def decode(
+        self, z: Tensor, return_dict: bool = True, generator: Generator | None = None, source: Tensor | None = None
+    ) -> DecoderOutput | tuple[Tensor]:
+        """As `AutoencoderKL.decode`; with `source` `(B, 3, H, W)` in [-1, 1], with that image's detail."""
+        if source is None:
+            return super().decode(z, return_dict, generator)
+        _, features = self.refine(source)
+        x = self.decoder.conv_in(z if self.post_quant_conv is None else self.post_quant_conv(z))
+        x = self.decoder.mid_block(x)
+        for block, refiner, skip in zip(self.decoder.up_blocks, self.decoder_refiners, self.skips, strict=True):
+            x = refiner(block(x), features[skip])
+        sample = self.decoder.conv_out(self.decoder.conv_act(self.decoder.conv_norm_out(x)))
+        return DecoderOutput(sample=sample) if return_dict else (sample,)
+
+
+class RefineObjective(nn.Module):
+    """One of the two phases: `encoder` learns the frozen VAE's latent of the sharp image from the degraded one (mean
+    squared error), then `decoder` learns the sharp image (`losses`, of images in [0, 1]).
+    """
+
+    def __init__(
+        self, vae: RefinedVAE, phase: str, losses: WeightedLosses, families: dict[str, float], noise: float = 2 / 255
+    ):
+        super().__init__()
+        if phase not in PHASES:
+            raise ValueError(f"phase is {phase!r}; it must be {' or '.join(PHASES)}")
+        self.vae, self.phase, self.losses, self.families, self.noise = vae, phase, losses, families, noise
+        vae.requires_grad_(False)
+        getattr(vae, f"{phase}_refiners").requires_grad_(True)
+
+    def forward(self, batch: dict[str, Tensor], generator: Generator) -> dict[str, Tensor]:
+        """`batch["sharp"]` `(B, 3, H + k - 1, W + k - 1)` in [0, 1], k the size of kernels."""
+        with torch.autocast(batch["sharp"].device.type, enabled=False):
+            sharp, blurry = degrade(batch["sharp"], self.families, self.noise, generator)
+        latents, _ = self.vae.refine(blurry * 2 - 1)
+        if self.phase == "encoder":
+            with torch.no_grad():
+                wanted = self.vae.encode(sharp * 2 - 1).latent_dist.mode()
+            scale = self.vae.config.scaling_factor
+            return {"loss": nn.functional.mse_loss(latents.float() * scale, wanted.float() * scale)}
+        restored = self.vae.decode(latents, source=blurry * 2 - 1).sample
+        return self.losses(restored.float() / 2 + 0.5, sharp)
+
+
+def degrade(wide: Tensor, families: dict[str, float], noise: float, generator: Generator) -> tuple[Tensor, Tensor]:
+    """Sharp and degraded images of the part of `wide` where every pixel's blur is real."""
+    kernels, _ = draw_kernels(len(wide), generator, families, device=wide.device)
+    blurry, reach = blur(wide, kernels, mode="valid"), kernels.shape[-1] // 2
+    sigma = noise * torch.rand(len(wide), 1, 1, 1, generator=generator)
+    blurry = blurry + (sigma * torch.randn(blurry.shape, generator=generator)).to(wide.device)
+    return wide[..., reach:-reach, reach:-reach], blurry.clamp(0, 1)

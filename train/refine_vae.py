@@ -1,0 +1,100 @@
+"""Train the refined VAE, encoder then decoder: `accelerate launch train/refine_vae.py --config FILE [name=value]`."""
+
+import sys
+from dataclasses import dataclass, field, replace
+from functools import partial
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from bd_diff.bases import find, load_part
+from bd_diff.blur.kernels import SIZE
+from bd_diff.config import RunConfig, load_config
+from bd_diff.data.batches import SharpCrops, read_photographs, seeded
+from bd_diff.data.procedural import ProceduralImages
+from bd_diff.losses import WeightedLosses
+from bd_diff.metrics import psnr
+from bd_diff.models.refined_vae import PHASES, RefinedVAE, RefineObjective, degrade
+from bd_diff.thrift import make_optimizer
+from bd_diff.training import Turn, fit, report, start
+from bd_diff.variants import save_network
+
+
+@dataclass(frozen=True)
+class DataConfig:
+    sharp: str | None = None  # folder; None trains on procedural images
+    exclude: str | None = None  # text file of names in `sharp` that the gain is measured on
+    crop: int = 256  # pixels a side
+
+
+@dataclass(frozen=True)
+class RefineConfig:
+    """The refined VAE's training; `run.steps` are those of each phase."""
+
+    run: RunConfig
+    base: str  # folder or hub id whose `vae` is refined
+    optimizer: dict
+    families: dict[str, float]  # shares of the synthetic blurs, see bd_diff.blur.synthesis
+    loss_weights: dict[str, float] = field(default_factory=lambda: {"mae": 1.0})  # of the decoder's phase
+    noise: float = 2 / 255
+    data: DataConfig = field(default_factory=DataConfig)
+
+
+def train(config: RefineConfig) -> None:
+    """Leave the refined VAE in `run.folder/vae`; prints its gain on the photographs kept out of training."""
+    torch.manual_seed(config.run.seed)
+    vae = RefinedVAE.around(load_part(find(config.base) / "vae", weights=True))
+    losses = WeightedLosses(config.loss_weights)
+    if config.run.dry_run:
+        RefineObjective(vae, "encoder", losses, config.families)
+        return report(config, nn.ModuleDict({"vae": vae}))
+    wide, data = config.data.crop + SIZE - 1, config.data
+    samples = ProceduralImages(wide, config.run.seed)
+    if data.sharp:
+        samples = SharpCrops(read_photographs(data.sharp, data.exclude, skip_smaller_than=wide), wide, config.run.seed)
+    out = Path(config.run.folder)
+    for phase in PHASES:
+        if config.run.resume and (out / phase / "vae").exists():
+            vae = RefinedVAE.from_pretrained(out / phase / "vae")
+            continue
+        run = replace(config.run, folder=str(out / phase), resume=config.run.resume and (out / phase).exists())
+        objective = RefineObjective(vae, phase, losses, config.families, config.noise)
+        trained = [parameter for parameter in vae.parameters() if parameter.requires_grad]
+        turn = Turn(objective, make_optimizer(trained, config.optimizer))
+        fit(start(run), [turn], samples, run, save=partial(save_vae, vae))
+        vae = RefinedVAE.from_pretrained(out / phase / "vae")  # the averaged weights
+    save_vae(vae, out)
+    if data.sharp and data.exclude:
+        plain, refined = gain(vae, config)
+        print(f"held out: {plain:.2f} dB through the VAE, {refined:.2f} dB refined, gain {refined - plain:+.2f} dB")
+
+
+def save_vae(vae: RefinedVAE, folder: Path) -> None:
+    save_network(vae, folder / "vae")
+
+
+@torch.no_grad()
+def gain(vae: RefinedVAE, config: RefineConfig) -> tuple[float, float]:
+    """Mean PSNR of blurred photographs through the plain VAE and through the refined one, against the sharp ones."""
+    wide, found = config.data.crop + SIZE - 1, []
+    for index, photograph in enumerate(read_photographs(config.data.sharp, only=config.data.exclude)):
+        top, left = ((side - wide) // 2 for side in photograph.shape[1:])
+        if min(top, left) < 0:
+            continue
+        crop = photograph[None, :, top : top + wide, left : left + wide] / 255
+        sharp, blurry = degrade(crop, config.families, config.noise, seeded(1, index))
+        pixels = blurry * 2 - 1
+        plain = vae.decode(vae.encode(pixels).latent_dist.mode()).sample
+        refined = vae.decode(vae.refine(pixels)[0], source=pixels).sample
+        found.append([psnr((image / 2 + 0.5).clamp(0, 1), sharp).item() for image in (plain, refined)])
+    if not found:
+        raise ValueError(f"{config.data.exclude} names no photograph of at least {wide} pixels a side")
+    return tuple(torch.tensor(found).mean(0).tolist())
+
+
+if __name__ == "__main__":
+    try:
+        train(load_config(RefineConfig, sys.argv[1:]))
+    except (ValueError, OSError) as error:
+        sys.exit(f"error: {error}")
