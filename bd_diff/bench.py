@@ -4,6 +4,7 @@ import platform
 import statistics
 import sys
 import time
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass, field
 from multiprocessing import get_context
 from pathlib import Path
@@ -54,8 +55,8 @@ class Cost:
 
 def bench(case: Case) -> Cost:
     """Measure in a process of its own, so that the peak is this case's alone. Errors come back as they are."""
-    with get_context("spawn").Pool(1) as pool:
-        return pool.apply(measure, (case,))
+    with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
+        return pool.submit(measure, case).result()
 
 
 def measure(case: Case) -> Cost:
