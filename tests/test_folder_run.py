@@ -32,7 +32,7 @@ def invert(images):
 
 
 def slowly(images):
-    time.sleep(0.002)
+    time.sleep(0.01)  # so that ten kills come before the end
     return invert(images)
 
 
@@ -61,7 +61,7 @@ def test_a_run_that_is_killed_ten_times_leaves_every_result_once_and_none_half_w
     remove_parts(jobs)
     assert not list((tmp_path / "out").glob(".*.part"))
     told = [line for line in manifest.path.read_text().splitlines()]
-    assert len(told) == len(set(told)) >= COUNT - 10  # a kill may come between a result and its line
+    assert len(told) == len(set(told)) >= COUNT - 10 * 3  # a kill may come between two threads' results and their lines
 
 
 @pytest.mark.parametrize("batch_size", [1, 3])
