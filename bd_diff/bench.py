@@ -21,7 +21,10 @@ DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch
 
 @dataclass(frozen=True)
 class Case:
-    """A model folder or id, images of `side` x `side` pixels, `batch` at once, and what is to be switched on."""
+    """A model folder or id, images of `side` x `side` pixels, `batch` at once, and what is to be switched on.
+
+    Half precision is that of autocast: weights and spectra stay float32.
+    """
 
     model: str
     side: int
@@ -62,7 +65,7 @@ def bench(case: Case) -> Cost:
 def measure(case: Case) -> Cost:
     """Measure in this process: one run to warm up and count in, then `runs` by the clock."""
     logging.disable_progress_bar()
-    restorer = load(case.model, case.device, DTYPES[case.dtype])
+    restorer, dtype = load(case.model, case.device), DTYPES[case.dtype]
     for part in parts(restorer):
         part.requires_grad_(False)  # the counter follows gradients where there could be some
     switch(restorer, case.channels_last, case.compiled)
@@ -72,7 +75,8 @@ def measure(case: Case) -> Cost:
     def restore() -> float:
         settings = call_settings(restorer, 0, case.batch, **case.settings)
         began = time.perf_counter()
-        restorer(images, **settings)
+        with torch.autocast(device.type, dtype, enabled=dtype != torch.float32):
+            restorer(images, **settings)
         if device.type != "cpu":
             torch.accelerator.synchronize()
         return time.perf_counter() - began

@@ -51,9 +51,10 @@ def test_the_peak_is_that_of_a_process_of_its_own(network):
     assert hoard.all() and cost.peak_mib < here.peak_mib - 300
 
 
-def test_switches_change_how_and_not_what(network):
-    cost = measure(Case(network, 32, runs=1, device="cpu", dtype="bfloat16", channels_last=True))
-    assert cost.gmacs == pytest.approx(measure(Case(network, 32, runs=1, device="cpu")).gmacs)
+def test_switches_change_how_and_not_what(network, tiny_pipeline_folder):
+    for model in (network, str(tiny_pipeline_folder)):
+        cost = measure(Case(model, 32, runs=1, device="cpu", dtype="bfloat16", channels_last=True))
+        assert cost.gmacs == pytest.approx(measure(Case(model, 32, runs=1, device="cpu")).gmacs)
 
 
 def test_the_command_prints_a_table_and_writes_json(network, tiny_pipeline_folder, tmp_path):

@@ -18,7 +18,7 @@ def bench(
     runs: Annotated[int, typer.Option(min=1, help="Runs that are measured, after one that warms up.")] = 5,
     batch_size: Annotated[int, typer.Option(min=1, help="Images at once.")] = 1,
     device: Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1 ...; the GPU where there is one.")] = None,
-    dtype: Annotated[str, typer.Option(help="float32, bfloat16 or float16.")] = "float32",
+    dtype: Annotated[str, typer.Option(help="float32, or bfloat16 or float16 by autocast.")] = "float32",
     channels_last: Annotated[bool, typer.Option("--channels-last", help="Channels last in memory.")] = False,
     compiled: Annotated[bool, typer.Option("--compile", help="Compile the network (torch.compile).")] = False,
     steps: Steps = None,
