@@ -63,7 +63,7 @@ def make_optimizer(parameters: list[nn.Parameter], settings: dict) -> Optimizer:
         from bitsandbytes.optim import AdamW8bit
     except ImportError:
         raise ValueError(
-            "optimizer.class: AdamW8bit needs bitsandbytes; pip install 'bd-diff[adam8bit]' or set optimizer.class=AdamW"
+            "AdamW8bit needs bitsandbytes; pip install 'bd-diff[adam8bit]' or set optimizer.class=AdamW"
         ) from None
     return construct(AdamW8bit, {"params": parameters} | settings, "optimizer")
 
