@@ -50,6 +50,10 @@ def home(tmp_path_factory):
     return home
 
 
+def test_every_recipe_is_found():
+    assert [recipe.id for recipe in recipes()] == list(LEFT_BEHIND)
+
+
 @pytest.mark.parametrize("title, language, code", recipes())
 def test_a_recipe_works_as_printed(home, title, language, code):
     path = f"{home / 'bin'}{os.pathsep}{os.environ['PATH']}"
