@@ -146,13 +146,13 @@ class BDDiffPipeline(DiffusionPipeline):
         """
         # 0. Check the arguments.
         given = open_images(image)
-        pixels = self.check_inputs(
+        photographs = self.check_inputs(
             given, num_inference_steps, strength, tile, output_type, callback_on_step_end_tensor_inputs
         )
-        references = None if blur_image is None else self.to_pixels_in(open_images(blur_image), "blur_image")
-        if references is not None and len(references) not in (1, len(pixels)):
+        references = None if blur_image is None else self.to_photographs(open_images(blur_image), "blur_image")
+        if references is not None and len(references) not in (1, len(photographs)):
             raise ValueError(
-                f"blur_image holds {len(references)} images for {len(pixels)} of image; give one or as many"
+                f"blur_image holds {len(references)} images for {len(photographs)} of image; give one or as many"
             )
         if kernel_windows and (kernel_windows < SMALLEST_WINDOW or blur_image is not None or self.blur_decoder is None):
             raise ValueError(
@@ -162,9 +162,10 @@ class BDDiffPipeline(DiffusionPipeline):
         steps = self.config.default_steps if num_inference_steps is None else num_inference_steps
 
         # 1. Read the blur from the whole image.
-        reading = self.encode_image(pixels if references is None else references, fast)
-        kernels = None if reading.kernels is None else reading.kernels.expand(len(pixels), -1, -1)  # (B, k, k)
-        shares = pixels.new_full((len(pixels), 1, 1, 1), strength)  # of the result, the rest is the image
+        count, (height, width) = len(photographs), photographs.shape[-2:]
+        reading = self.encode_image((photographs if references is None else references) * 2 - 1, fast)
+        kernels = None if reading.kernels is None else reading.kernels.expand(count, -1, -1)  # (B, k, k)
+        shares = photographs.new_full((count, 1, 1, 1), strength)  # of the result, the rest is the image
         if references is None:
             guess, blur_tokens = deblur_guesses, self.blur_qformer(reading.features, 0.0)  # (B, T, D): no blur
             if kernel_windows:
@@ -172,17 +173,17 @@ class BDDiffPipeline(DiffusionPipeline):
             elif reading.doubtful is not None:
                 shares = shares * (1 - self.config.caution * reading.doubtful[:, None, None, None])
         else:
-            guess, blur_tokens = transfer_guesses, reading.tokens.expand(len(pixels), -1, -1)  # the references' blur
+            guess, blur_tokens = transfer_guesses, reading.tokens.expand(count, -1, -1)  # the references' blur
 
         # 2. Prepare noise, for the whole image too.
-        grid = self.grid(pixels, self.config.tile if tile is None else tile)
-        noise = self.prepare_latents(grid, len(pixels), generator, latents)  # (B, c, h, w)
+        grid = self.grid(height, width, self.config.tile if tile is None else tile)
+        noise = self.prepare_latents(grid, count, generator, latents)  # (B, c, h, w)
         as_latents = output_type == "latent"
-        images = torch.zeros_like(noise) if as_latents else pixels.new_zeros(len(pixels), 3, grid.height, grid.width)
+        images = torch.zeros_like(noise) if as_latents else photographs.new_zeros(count, 3, grid.height, grid.width)
         with self.progress_bar(total=steps * len(grid)) as bar:
             for tile in range(len(grid)):
                 # 3. Read structure.
-                own, guesses = self.cut(grid, tile, pixels, kernels, guess)  # (B, 3, h, w), (B, G, 3, h, w)
+                own, guesses = self.cut(grid, tile, photographs, kernels, guess)  # (B, 3, h, w), (B, G, 3, h, w)
                 structure = self.image_encoder(own, read=("structure",)).structure
                 tokens = torch.cat([self.structure_qformer(structure), blur_tokens], 1)  # (B, S + T, D)
 
@@ -190,7 +191,7 @@ class BDDiffPipeline(DiffusionPipeline):
                 first, seen = condition(self.vae, guesses.to(self.unet.dtype))  # (B, c, h, w), (B, G c, h, w)
 
                 # 5. Denoise.
-                self.scheduler.set_timesteps(steps, device=pixels.device)
+                self.scheduler.set_timesteps(steps, device=photographs.device)
                 (latents,) = grid.cut(noise, [tile])  # (B, c, h, w)
                 for i, t in enumerate(self.scheduler.timesteps):
                     scaled = self.scheduler.scale_model_input(latents, t)
@@ -217,7 +218,7 @@ class BDDiffPipeline(DiffusionPipeline):
                 grid.paste(images, part[None].to(images.dtype), [tile])
 
         if not as_latents:
-            images = images[..., : pixels.shape[-2], : pixels.shape[-1]].div_(2).add_(0.5).clamp_(0, 1)
+            images = images[..., :height, :width].div_(2).add_(0.5).clamp_(0, 1)
             if output_type == "pil":
                 images = to_images(images, given)
             elif output_type == "np":
@@ -226,7 +227,7 @@ class BDDiffPipeline(DiffusionPipeline):
         return BDDiffPipelineOutput(images=images) if return_dict else (images,)
 
     def cut(
-        self, grid: Grid, tile: int, pixels: Tensor, kernels: Tensor | None, guess: Callable
+        self, grid: Grid, tile: int, photographs: Tensor, kernels: Tensor | None, guess: Callable
     ) -> tuple[Tensor, Tensor]:
         """A tile's own pixels `(B, 3, <= h, <= w)` and its guesses `(B, G, 3, h, w)`, made with a border of context."""
         (top, left), (high, wide) = grid.starts[tile], grid.tile
@@ -234,7 +235,7 @@ class BDDiffPipeline(DiffusionPipeline):
         rows = slice(top - above, top + high + TILE_CONTEXT)
         columns = slice(left - before, left + wide + TILE_CONTEXT)
         inside = (..., slice(above, above + high), slice(before, before + wide))
-        region = pixels[..., rows, columns]
+        region = photographs[..., rows, columns] * 2 - 1
         return region[inside], self.pad(guess(region, kernels)[inside], grid)
 
     def pad(self, guesses: Tensor, grid: Grid) -> Tensor:
@@ -272,12 +273,12 @@ class BDDiffPipeline(DiffusionPipeline):
         """The blur the model sees in each image, as kernels `(B, 33, 33)` that sum to one."""
         if self.blur_decoder is None:
             raise ValueError("this pipeline has no blur_decoder, so it sees blur as tokens and never as a kernel")
-        kernels = self.encode_image(self.to_pixels_in(open_images(image), "image"), fast).kernels
+        kernels = self.encode_image(self.to_photographs(open_images(image), "image") * 2 - 1, fast).kernels
         self.maybe_free_model_hooks()
         return kernels
 
     def check_inputs(self, given, steps, strength, tile, output_type, callback_names) -> Tensor:
-        """The images as pixels `(B, 3, H, W)` in [-1, 1], once every argument has been found usable."""
+        """The images as `(B, 3, H, W)` in [0, 1], once every argument has been found usable."""
         if steps is not None and (not isinstance(steps, int) or steps < 1):
             raise ValueError(f"num_inference_steps is {steps!r}; it must be a whole number from 1 up")
         if not 0 <= strength <= 1:
@@ -290,11 +291,11 @@ class BDDiffPipeline(DiffusionPipeline):
             raise ValueError(
                 f"callbacks cannot get {unknown[0]}; they can get {', '.join(self._callback_tensor_inputs)}"
             )
-        return self.to_pixels_in(given, "image")
+        return self.to_photographs(given, "image")
 
-    def to_pixels_in(self, given: list, name: str) -> Tensor:
-        """Opened images as `(B, 3, H, W)` in [-1, 1] on the pipeline's device, float32."""
-        return to_batch(given, name, SMALLEST_SIDE).to(self._execution_device) * 2 - 1
+    def to_photographs(self, given: list, name: str) -> Tensor:
+        """Opened images as `(B, 3, H, W)` in [0, 1] on the pipeline's device, float32: a tensor itself, not a copy."""
+        return to_batch(given, name, SMALLEST_SIDE).to(self._execution_device)
 
     def encode_image(
         self, pixels: Tensor, fast: bool = False, found: tuple[Tensor, Tensor] | None = None
@@ -334,9 +335,9 @@ class BDDiffPipeline(DiffusionPipeline):
         kernels = None if self.blur_decoder is None else self.blur_decoder(tokens, features.maps, hypothesis)
         return BlurReading(features=features.blur, tokens=tokens, kernels=kernels)
 
-    def grid(self, pixels: Tensor, tile: int) -> Grid:
-        """The tiles of pixels `(B, 3, H, W)`, padded; one where `tile` is 0 or the image at most a third larger."""
-        height, width = (side + -side % self.multiple for side in pixels.shape[-2:])
+    def grid(self, height: int, width: int, tile: int) -> Grid:
+        """The tiles of an image, padded; one where `tile` is 0 or the image at most a third larger."""
+        height, width = (side + -side % self.multiple for side in (height, width))
         longest = max(height, width)
         whole = tile == 0 or longest <= 4 * tile // 3
         return Grid(height, width, longest if whole else tile, 0 if whole else TILE_OVERLAP)

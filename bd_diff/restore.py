@@ -31,12 +31,15 @@ class PipelineRestorer:
     def __call__(self, images: Tensor, **settings) -> Tensor:
         """Images `(B, 3, H, W)` in [0, 1], sides from 8, to the same."""
         check_images(images)
+        low, high = images.aminmax()
+        if low < 0 or high > 1:  # by rounding; large photographs are copied only where they must
+            images = images.clamp(0, 1)
         generators = settings.get("generator") or []
         generators = generators if isinstance(generators, list) else [generators]
         states = [generator.get_state() for generator in generators]
         while True:
             try:
-                return self.pipeline(images.clamp(0, 1), output_type="pt", **settings).images
+                return self.pipeline(images, output_type="pt", **settings).images
             except torch.OutOfMemoryError:
                 settings["tile"] = self.smaller_tile(settings.get("tile"), max(images.shape[-2:]))
                 warnings.warn(f"out of memory; trying again with tiles of {settings['tile']} pixels", stacklevel=2)

@@ -55,7 +55,8 @@ def to_batch(opened: list[Opened], name: str = "image", smallest: int = 1) -> Te
         listed = ", ".join("x".join(map(str, size)) for size in sorted(sizes))
         raise ValueError(f"{name} holds images of sizes {listed}; call once per size")
     device = batches[0].device
-    return torch.cat([one.reshape(-1, *one.shape[-3:]).to(device, torch.float32) for one in batches])
+    batches = [one.reshape(-1, *one.shape[-3:]).to(device, torch.float32) for one in batches]
+    return batches[0] if len(batches) == 1 else torch.cat(batches)
 
 
 def to_images(batch: Tensor, opened: list[Opened]) -> list[Image.Image]:

@@ -50,7 +50,7 @@ class BlurDecoder(ModelMixin, ConfigMixin):
         logits = self.to_logits(self.refine(self.grow(pictures) + maps)).float()  # (B, 2, 33, 33)
         if hypothesis is None:
             hypothesis = torch.zeros_like(logits[:, 0])
-        free = to_kernels(logits[:, 0] + self.prior)
+        free = to_kernels(logits[:, 0] + self.prior.float())
         corrected = to_kernels(logits[:, 1] + (hypothesis + 3e-4).log())
         trust = self.trust(tokens.flatten(1)).float().sigmoid()[..., None] * hypothesis.sum((1, 2), keepdim=True)
         return free.lerp(corrected, trust)

@@ -110,14 +110,14 @@ class ImageEncoder(ModelMixin, ConfigMixin):
         """Structure features `(B, 64, C)` alone."""
         height, width = pixels.shape[-2:]
         even = F.pad(pixels, (0, -width % 4, 0, -height % 4), mode="replicate")
-        return self.structure(even).flatten(2).transpose(1, 2)
+        return self.structure(even.to(self.dtype)).flatten(2).transpose(1, 2)
 
     def encode_blur(self, maps, spectrum, hypothesis=None, evidence=None) -> ImageFeatures:
         """Blur features alone, from lag maps that may have been computed before (`bd_diff.models.lag_maps`)."""
         searched = hypothesis_maps(hypothesis, evidence, like=maps)
         where = self.where.expand(len(maps), -1, -1, -1)
-        maps = self.read_maps(torch.cat([maps, searched, where], 1))  # (B, M, 49, 49)
-        spectrum = self.read_spectrum(spectrum)  # (B, C)
+        maps = self.read_maps(torch.cat([maps, searched, where], 1).to(self.dtype))  # (B, M, 49, 49)
+        spectrum = self.read_spectrum(spectrum.to(self.dtype))  # (B, C)
         halved = self.halve(maps) + self.spread_spectrum(spectrum)[..., None, None]
         halved = self.read_halved(halved)  # (B, 2M, 25, 25)
         patches = self.patches(halved).flatten(2).transpose(1, 2)  # (B, 25, C)

@@ -5,6 +5,7 @@ separates the two. Averaged over windows and transformed back, line and shake bl
 """
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from bd_diff.metrics import luminance
@@ -13,7 +14,7 @@ from bd_diff.models.blur_operator import extend
 WINDOW = 64  # pixels; half overlapping
 LAGS = 49  # displacements -24 .. 24
 MAPS = 3
-ROWS_AT_ONCE = 64  # of windows: bounds the memory of large images
+WINDOWS_AT_ONCE = 1024  # bounds the memory of large images
 
 
 def lag_maps(images: Tensor) -> tuple[Tensor, Tensor]:
@@ -27,12 +28,11 @@ def lag_maps(images: Tensor) -> tuple[Tensor, Tensor]:
     light = luminance(images.float())
     missing = [max(0, WINDOW - side) for side in light.shape[-2:]]
     light = extend(light, missing[0] // 2, missing[0] - missing[0] // 2, missing[1] // 2, missing[1] - missing[1] // 2)
-    across = torch.cat([light.diff(dim=-1), torch.zeros_like(light[..., :1])], -1)
-    down = torch.cat([light.diff(dim=-2), torch.zeros_like(light[..., :1, :])], -2)
-    windows = torch.cat([across, down], 1).unfold(2, WINDOW, WINDOW // 2).unfold(3, WINDOW, WINDOW // 2)
+    windows = gradients(light).unfold(2, WINDOW, WINDOW // 2).unfold(3, WINDOW, WINDOW // 2)
+    rows, columns = windows.shape[2:4]
     mean_log, mean_power, mean_relative = (
-        sum(sums) / (windows.shape[2] * windows.shape[3])
-        for sums in zip(*map(sum_spectra, windows.split(ROWS_AT_ONCE, 2)), strict=True)
+        sum(sums) / (rows * columns)
+        for sums in zip(*map(sum_spectra, windows.split(-(-WINDOWS_AT_ONCE // columns), 2)), strict=True)
     )
     log_mean = (mean_power / (mean_power.mean((-2, -1), keepdim=True) + 1e-12) + 1e-4).log()
     spectra = torch.stack([mean_log, log_mean, mean_relative], 1)  # (B, 3, 64, 33)
@@ -41,6 +41,11 @@ def lag_maps(images: Tensor) -> tuple[Tensor, Tensor]:
     not_zero_lag[LAGS // 2, LAGS // 2] = 0
     lags = lags * not_zero_lag
     return lags / (lags.std((-2, -1), keepdim=True) + 1e-6), mean_log.flatten(1)
+
+
+def gradients(light: Tensor) -> Tensor:
+    """Differences to the right and downwards `(B, 2, H, W)` of grey images `(B, 1, H, W)`, zero at the far borders."""
+    return torch.cat([F.pad(light.diff(dim=-1), (0, 1)), F.pad(light.diff(dim=-2), (0, 0, 0, 1))], 1)
 
 
 def sum_spectra(windows: Tensor) -> tuple[Tensor, Tensor, Tensor]:
