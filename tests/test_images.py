@@ -3,13 +3,14 @@
 import os
 import resource
 import stat
+import sys
 
 import numpy as np
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from PIL import Image, ImageCms, features
+from PIL import ExifTags, Image, ImageCms, features
 from skimage import io as other_reader
 
 from bd_diff.data.images import (
@@ -316,3 +317,19 @@ def test_a_folder_without_images_is_named(tmp_path):
         list_images(tmp_path)
     with pytest.raises(ValueError, match="nowhere is not a folder"):
         list_images(tmp_path / "nowhere")
+
+
+def test_heic_goes_in_and_out_with_its_exif_where_its_library_is_there(tmp_path, monkeypatch):
+    pixels = np.tile(np.arange(0, 240, 5, dtype=np.uint8)[None, :, None], (32, 1, 3))
+    photograph = Image.fromarray(pixels)
+    exif = Image.Exif()
+    exif[ExifTags.Base.Make] = "a camera"
+    photograph.info["exif"] = exif.tobytes()
+    save_image(photograph, tmp_path / "a.heic")
+    found = read_image(tmp_path / "a.heic")
+    assert found.mode == "RGB" and found.getexif()[ExifTags.Base.Make] == "a camera"
+    assert np.abs(np.asarray(found).astype(int) - pixels).mean() < 3
+    monkeypatch.setitem(sys.modules, "pillow_heif", None)  # as if it were not installed
+    monkeypatch.delitem(Image.OPEN, "HEIF")
+    with pytest.raises(ValueError, match=r"a.heic is a HEIC file; pip install 'bd-diff\[heic\]'"):
+        read_image(tmp_path / "a.heic")

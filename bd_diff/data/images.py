@@ -11,6 +11,7 @@ import re
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from importlib import import_module
 from pathlib import Path
 
 import numpy as np
@@ -22,8 +23,10 @@ from torch import Tensor
 from bd_diff.data.deep import MODES as DEEP_MODES
 from bd_diff.data.deep import DeepImage, is_deep, read_levels, write_deep
 
+HEIC = (".heic", ".heif")  # with the extra `heic`
 EXTENSIONS = (".png", ".jpg", ".jpeg", ".webp", ".tif", ".tiff", ".bmp", ".gif", ".ppm", ".pgm", ".avif")
-FORMATS = ("PNG", "JPEG", "MPO", "WEBP", "TIFF", "BMP", "GIF", "PPM", "AVIF")
+EXTENSIONS += HEIC
+FORMATS = ("PNG", "JPEG", "MPO", "WEBP", "TIFF", "BMP", "GIF", "PPM", "AVIF", "HEIF")
 # Orientation, and the TIFF tags that describe pixels, strips, tiles and the thumbnail
 FILE_TAGS = {*range(254, 270), 273, 274, *range(277, 282), 284, 317, *range(320, 326), *range(338, 348)}
 FILE_TAGS |= {*range(512, 522), *range(529, 533), 34675}
@@ -34,6 +37,7 @@ WRITTEN = {  # format: (modes it holds, how it is written)
     "TIFF": ((*MODES, *DEEP_MODES.values()), {}),  # uncompressed: Pillow cannot compress beside nested EXIF
     "WEBP": (MODES[:4], {"quality": 95}),
     "AVIF": (MODES[:4], {"quality": 90}),
+    "HEIF": (MODES[:4], {"quality": 90}),
     "JPEG": (("L", "RGB"), {"quality": 95, "subsampling": 0}),
     "BMP": (("L", "RGB"), {}),
     "PPM": (("L", "RGB", "I;16"), {}),
@@ -53,7 +57,9 @@ def read_image(path: str | os.PathLike) -> Image.Image | DeepImage:
         raise ValueError(f"{path} does not exist")
     if path.stat().st_size == 0:
         raise ValueError(f"{path} is empty (0 bytes)")
-    Image.init()
+    init_formats()
+    if path.suffix.lower() in HEIC and "HEIF" not in Image.OPEN:
+        raise ValueError(f"{path} is a HEIC file; pip install 'bd-diff[heic]' to read it")
     try:
         with Image.open(path, formats=[name for name in FORMATS if name in Image.OPEN]) as file:
             return upright(file)
@@ -200,7 +206,16 @@ def save_image(image: Image.Image | DeepImage, path: str | os.PathLike, quality:
 
 def can_write(path: str | os.PathLike) -> bool:
     """Whether the path ends in the name of a format that `save_image` writes."""
+    init_formats()
     return Image.registered_extensions().get(Path(path).suffix.lower()) in WRITTEN
+
+
+def init_formats() -> None:
+    """Tell Pillow of all formats, HEIC among them where its library is installed."""
+    Image.init()
+    if "HEIF" not in Image.OPEN:
+        with suppress(ImportError):
+            import_module("pillow_heif").register_heif_opener()
 
 
 @contextmanager
