@@ -4,10 +4,12 @@ import importlib
 import warnings
 from pathlib import Path
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
 from bd_diff.data.images import crop_to, pad_to_multiple
+from bd_diff.data.inputs import open_images, to_batch, to_images
 from bd_diff.model_folder import find_folder, load_checked, read_json
 from bd_diff.tiles import SMALLEST_TILE, Grid
 
@@ -19,7 +21,33 @@ NETWORKS = {  # config.json's _class_name: where the class is, and the lowest va
 }
 
 
-class PipelineRestorer:
+class Restorer:
+    """A system behind one call: blurry photographs in, sharp ones of the same kind out."""
+
+    def __call__(self, images, **settings):
+        """Restore a photograph, or several.
+
+        A batch `(B, 3, H, W)` or a photograph `(3, H, W)` as a tensor in [0, 1], arrays `(H, W, 3)` or `(B, H, W, 3)`
+        in [0, 1] give the same again; paths and PIL images give PIL images of their mode, with ICC profile and EXIF;
+        a list gives a list. Raises ValueError for what cannot be read or restored.
+        """
+        if isinstance(images, Tensor) and images.ndim != 3:
+            return self.restore(images, **settings)
+        if isinstance(images, list | tuple):
+            return [self(one, **settings) for one in images]
+        opened = open_images(images)
+        restored = self.restore(to_batch(opened), **settings)
+        if isinstance(images, np.ndarray):
+            restored = restored.movedim(1, -1).cpu().numpy()
+            return restored if images.ndim == 4 else restored[0]
+        return restored[0] if isinstance(images, Tensor) else to_images(restored, opened)[0]
+
+    def restore(self, images: Tensor, **settings) -> Tensor:
+        """A batch `(B, 3, H, W)` in [0, 1] to the same."""
+        raise NotImplementedError
+
+
+class PipelineRestorer(Restorer):
     """BD-Diff: settings of a call are those of `BDDiffPipeline.__call__`. The pipeline itself is `.pipeline`."""
 
     name = "BD-Diff"
@@ -28,7 +56,7 @@ class PipelineRestorer:
         self.pipeline = pipeline
         pipeline.set_progress_bar_config(disable=True)  # who restores many images shows their progress, not the steps'
 
-    def __call__(self, images: Tensor, **settings) -> Tensor:
+    def restore(self, images: Tensor, **settings) -> Tensor:
         """Images `(B, 3, H, W)` in [0, 1], sides from 8, to the same."""
         check_images(images)
         low, high = images.aminmax()
@@ -54,7 +82,7 @@ class PipelineRestorer:
         return max(SMALLEST_TILE, tile // 2 // self.pipeline.multiple * self.pipeline.multiple)
 
 
-class NetworkRestorer:
+class NetworkRestorer(Restorer):
     """A network that regresses the sharp image; it has no settings. The network itself is `.network`.
 
     lowest: its pixels lie in [lowest, 1], lowest 0 or -1.
@@ -64,7 +92,7 @@ class NetworkRestorer:
         self.network, self.lowest, self.name = network, lowest, type(network).__name__
 
     @torch.no_grad()
-    def __call__(self, images: Tensor, **settings) -> Tensor:
+    def restore(self, images: Tensor, **settings) -> Tensor:
         """Images `(B, 3, H, W)` in [0, 1] of any size to the same."""
         if settings:
             raise ValueError(f"{self.name} has no setting {', '.join(settings)}; only BD-Diff has")
@@ -86,9 +114,6 @@ class NetworkRestorer:
             for tile in range(len(grid)):
                 grid.paste(canvas, self.network(grid.cut(image, [tile])), [tile])
         return restored
-
-
-Restorer = PipelineRestorer | NetworkRestorer
 
 
 def load(

@@ -2,14 +2,17 @@
 
 import json
 
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 from safetensors.torch import load_file, save_file
 
 from bd_diff.baselines.adarevd import AdaRevD
 from bd_diff.baselines.nafnet import NAFNet
 from bd_diff.baselines.uresnet import UResNet
 from bd_diff.baselines.xdecode import Generator
+from bd_diff.data.images import save_image, to_image
 from bd_diff.restore import PipelineRestorer, load
 
 WEIGHTS = "diffusion_pytorch_model.safetensors"
@@ -54,6 +57,30 @@ def images(height, width, batch=1):
     return torch.rand(batch, 3, height, width, generator=torch.Generator().manual_seed(height * width))
 
 
+@pytest.mark.parametrize("system", ["uresnet", "pipeline"])
+def test_every_kind_of_photograph_comes_back_as_its_kind(folders, tiny_pipeline_folder, tmp_path, system):
+    restorer = load(folders / system if system in TOYS else tiny_pipeline_folder, device="cpu")
+    batch = images(24, 32, batch=2)
+    batch = (batch * 255).round() / 255
+
+    def restore(photographs):
+        settings = {} if system in TOYS else {"generator": torch.Generator().manual_seed(0)}
+        return restorer(photographs, **settings)
+
+    expected = restore(batch[:1])
+    save_image(to_image(batch[0]), tmp_path / "a.png")
+    assert torch.equal(restore(batch[0]), expected[0])
+    assert np.array_equal(restore(batch[0].permute(1, 2, 0).numpy()), expected[0].permute(1, 2, 0).numpy())
+    assert restore(batch.permute(0, 2, 3, 1).numpy()).shape == (2, 24, 32, 3)
+    for photograph in (tmp_path / "a.png", str(tmp_path / "a.png"), to_image(batch[0])):
+        assert restore(photograph).tobytes() == to_image(expected[0]).tobytes()
+    kinds = restore([tmp_path / "a.png", batch[0], images(9, 11)[0]])
+    assert [type(kind) for kind in kinds] == [Image.Image, torch.Tensor, torch.Tensor]
+    assert kinds[2].shape == (3, 9, 11)
+    with pytest.raises(ValueError, match="gone.png does not exist"):
+        restore("gone.png")
+
+
 @pytest.mark.parametrize("system", TOYS)
 @pytest.mark.parametrize("size", [(1, 1), (8, 8), (33, 50), (3, 90)])
 def test_any_size_comes_back_at_its_size_and_in_range(folders, system, size):
@@ -93,13 +120,12 @@ def test_a_network_has_no_settings(folders):
 @pytest.mark.parametrize(
     "wrong, what",
     [
-        (torch.rand(3, 8, 8), r"\(3, 8, 8\)"),
         (torch.rand(1, 1, 8, 8), r"\(1, 1, 8, 8\)"),
         (torch.zeros(1, 3, 8, 8, dtype=torch.uint8), "uint8"),
         (torch.rand(1, 3, 8, 8) * 255, r"\[0, 1\]"),
         (torch.rand(1, 3, 8, 8) - 1, r"\[0, 1\]"),
         (torch.full((1, 3, 8, 8), torch.nan), "nan"),
-        ("photo.png", "str"),
+        ("photo.png", "photo.png does not exist"),
     ],
 )
 def test_a_tensor_of_wrong_range_or_shape_is_refused(folders, wrong, what):
