@@ -24,13 +24,20 @@ def loss_of(objective, half: int) -> torch.Tensor:
     return objective(collate_joint([samples[2 * half], samples[2 * half + 1]]), seeded(half))["loss"]
 
 
-if __name__ == "__main__":
+def main(config: str, out: str) -> None:
+    """Save the gradients that the processes agree on. A function, so that nothing outlives the process group."""
     accelerator = Accelerator(cpu=True)
-    plain = objective_of(sys.argv[1])
+    plain = objective_of(config)
     objective = accelerator.prepare(plain)
     accelerator.backward(loss_of(objective, accelerator.process_index))
     if accelerator.is_main_process:
         assert accelerator.num_processes == 2
-        save_file({name: p.grad for name, p in plain.named_parameters() if p.requires_grad}, sys.argv[2])
+        save_file({name: p.grad for name, p in plain.named_parameters() if p.requires_grad}, out)
     accelerator.wait_for_everyone()
+    del objective
+    accelerator.free_memory()
     accelerator.end_training()
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])
