@@ -123,6 +123,7 @@ def deblur(
     failed = {source: reason for one in summaries for source, reason in one.failed.items()}
     if processes.is_main_process:
         report(len(plan), summaries, failed, out, as_json)
+    processes.wait_for_everyone()
     processes.destroy_process_group()
     if failed:
         raise typer.Exit(1)
