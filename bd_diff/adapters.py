@@ -2,7 +2,6 @@
 
 import copy
 import json
-import shutil
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +13,9 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from bd_diff.bases import load_base, pipeline_from_base
-from bd_diff.model_folder import ADVICE, read_json
+from bd_diff.model_folder import ADAPTER, ADVICE, read_json, replacing_folder
 from bd_diff.models.refined_vae import RefinedVAE
-from bd_diff.pipeline import ADAPTER, BDDiffPipeline
+from bd_diff.pipeline import BDDiffPipeline
 
 WEIGHTS = "adapter.safetensors"
 # LoRA is for the rest of the UNet: cross-attention reads new tokens and the input new channels, so both train in full.
@@ -69,7 +68,7 @@ def own_tensors(pipeline: BDDiffPipeline) -> dict[str, Tensor]:
 
 def save_adapter(pipeline: BDDiffPipeline, folder: str | Path) -> None:
     """Write what a pipeline with LoRA adds to its base, and the base's id and hash. Raises ValueError without them."""
-    folder, base = Path(folder), pipeline.config.base
+    base = pipeline.config.base
     if not base or not base.get("sha256") or not has_lora(pipeline.unet):
         raise ValueError("this pipeline has no LoRA or does not know its base, so it is no adapter; save it whole")
     sections = {}
@@ -84,15 +83,10 @@ def save_adapter(pipeline: BDDiffPipeline, folder: str | Path) -> None:
         "networks": sections,
         "scheduler": dict(pipeline.scheduler.config),
     }
-    temporary = folder.with_name(folder.name + "-saving")
-    shutil.rmtree(temporary, ignore_errors=True)
-    temporary.mkdir(parents=True)
     state = {name: tensor.detach().cpu().contiguous() for name, tensor in own_tensors(pipeline).items()}
-    save_file(state, temporary / WEIGHTS, {"format": "pt"})
-    (temporary / ADAPTER).write_text(json.dumps(described, indent=1) + "\n")
-    if folder.exists():
-        shutil.rmtree(folder)
-    temporary.rename(folder)
+    with replacing_folder(folder) as temporary:
+        save_file(state, temporary / WEIGHTS, {"format": "pt"})
+        (temporary / ADAPTER).write_text(json.dumps(described, indent=1) + "\n")
 
 
 def load_adapter(

@@ -86,11 +86,12 @@ def measure(case: Case) -> Cost:
     if case.compiled:
         restore()  # counting may have been compiled in
     seconds = sorted(restore() for _ in range(case.runs))
+    median = statistics.median(seconds)
     return Cost(
         system=restorer.name,
         side=case.side,
         batch=case.batch,
-        median=(median := statistics.median(seconds)),
+        median=median,
         fastest=seconds[0],
         slowest=seconds[-1],
         images_per_second=case.batch / median,

@@ -13,23 +13,27 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Generator, Tensor, nn
+from torch import Generator, Tensor
 
 from bd_diff.baselines.nafnet import NAFNet
+from bd_diff.baselines.uresnet import UResNetObjective
 from bd_diff.baselines.validation import save_whole
 from bd_diff.blur.domains import find_domain
 from bd_diff.conditioning import deblur_guesses
 from bd_diff.config import RunConfig, construct
+from bd_diff.data.batches import SharpCrops, read_photographs
 from bd_diff.data.folders import Folder
 from bd_diff.data.images import list_images, replacing
-from bd_diff.data.pairs import BlurConfig, PairedCrops, SharpCrops, make_pair
+from bd_diff.data.pairs import BORDER, BlurConfig, PairedCrops
 from bd_diff.data.synthetic import MANIFEST, write_domain
 from bd_diff.entries import open_entry
 from bd_diff.evaluate import evaluate, paired_cases, summary
 from bd_diff.joint import DataConfig, JointConfig, joint_objective, train_joint
+from bd_diff.losses import WeightedLosses
 from bd_diff.metrics import lpips
 from bd_diff.objective import JointObjective
 from bd_diff.protocols import find_protocol
+from bd_diff.thrift import make_optimizer
 from bd_diff.training import Turn, fit, newest_checkpoint, start
 from bd_diff.variants import load_pipeline, save_pipeline
 
@@ -75,18 +79,6 @@ class PairedObjective(JointObjective):
         guesses = deblur_guesses(blurry, kernels)
         loss = self.produce(sharp, guesses, features.structure, tokens[:1], strength=0.0, generator=generator)
         return {"loss": loss}
-
-
-class RegressionObjective(nn.Module):
-    """Mean absolute error of a network that maps blurry to sharp images, on the source domain's synthetic pairs."""
-
-    def __init__(self, network: nn.Module, blur: BlurConfig):
-        super().__init__()
-        self.network, self.blur = network, blur
-
-    def forward(self, batch: dict[str, Tensor], generator: Generator) -> dict[str, Tensor]:
-        blurry, sharp = make_pair(batch, self.blur, generator)
-        return {"loss": (self.network(blurry) - sharp).abs().mean()}
 
 
 def run_experiment(config: ExperimentConfig) -> list[dict]:
@@ -199,7 +191,8 @@ def train_ceiling(config: ExperimentConfig, out: Path, seed: int, source: Path, 
         objective = PairedObjective(
             joint.networks, pipeline.scheduler, {"deblur": 1.0}, config.families, residual=pipeline.config.residual
         )
-        optimizer = adam(config, objective)
+        trained = [parameter for parameter in objective.parameters() if parameter.requires_grad]
+        optimizer = make_optimizer(trained, config.optimizer)
         samples = PairedCrops(Folder(pairs).items, config.crop, seed)
         run = run_of(config, out, seed)
         fit(
@@ -219,25 +212,19 @@ def train_regression(config: ExperimentConfig, out: Path, seed: int, excluded: P
     """A NAFNet on the source domain."""
 
     def train() -> None:
-        from bd_diff.data.batches import read_photographs
-
         torch.manual_seed(seed)
         network = construct(NAFNet, config.regression, "regression")
-        size = config.crop + 32
+        size = config.crop + BORDER
         crops = SharpCrops(read_photographs(config.sharp, excluded, skip_smaller_than=size), size, seed)
         run = run_of(config, out, seed, steps=config.regression_steps)
-        objective = RegressionObjective(network, BlurConfig(families=config.families, noise=config.noise))
-        fit(start(run), [Turn(objective, adam(config, objective))], crops, run, partial(save_whole, network))
+        blur = BlurConfig(families=config.families, noise=config.noise)
+        objective = UResNetObjective(network, WeightedLosses({"mae": 1.0}), blur)
+        optimizer = make_optimizer(list(network.parameters()), config.optimizer)
+        fit(start(run), [Turn(objective, optimizer)], crops, run, partial(save_whole, network))
 
     if not (out / "config.json").exists():
         timed(out, train)
     return finished(out, out / "config.json").parent
-
-
-def adam(config: ExperimentConfig, objective: nn.Module) -> torch.optim.Optimizer:
-    """AdamW on what trains."""
-    trained = [parameter for parameter in objective.parameters() if parameter.requires_grad]
-    return construct(torch.optim.AdamW, {"params": trained} | config.optimizer, "optimizer")
 
 
 def timed(out: Path, train) -> None:

@@ -4,10 +4,9 @@ import torch
 from torch import Tensor
 
 from bd_diff.conditioning import deblur_guesses
-from bd_diff.tiles import Grid
+from bd_diff.tiles import CONTEXT, Grid
 
 WINDOW = 256  # pixels a side that one kernel is read from; neighbours share half of it
-CONTEXT = 48  # pixels around a window that its deconvolution sees
 
 
 def window_grid(height: int, width: int, window: int = WINDOW) -> Grid:
@@ -30,12 +29,9 @@ def blend(pixels: Tensor, kernels: Tensor, window: int = WINDOW, guess=deblur_gu
     """
     height, width = pixels.shape[-2:]
     grid, blended = window_grid(height, width, window), None
-    for index, ((top, left), own) in enumerate(zip(grid.starts, kernels, strict=True)):
-        above, before = min(top, CONTEXT), min(left, CONTEXT)
-        rows = slice(top - above, top + grid.tile[0] + CONTEXT)
-        columns = slice(left - before, left + grid.tile[1] + CONTEXT)
-        part = guess(pixels[..., rows, columns], own)
-        part = part[..., above : above + grid.tile[0], before : before + grid.tile[1]]
+    for index, own in enumerate(kernels):
+        region, inside = grid.around(index, CONTEXT)
+        part = guess(pixels[region], own)[inside]
         if blended is None:
             blended = part.new_zeros(*part.shape[:-2], height, width)
         grid.paste(blended, part[None], [index])

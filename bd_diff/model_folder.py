@@ -1,6 +1,9 @@
 """A model folder in the layout of diffusers, checked so that a damaged file is named and never half loaded."""
 
 import json
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from diffusers import ModelMixin
@@ -8,6 +11,7 @@ from safetensors import SafetensorError, safe_open
 from torch import nn
 
 ADVICE = "download or copy the model again"
+ADAPTER = "adapter.json"  # in a folder that holds only what training adds to a base, see `bd_diff.adapters`
 
 
 def find_folder(folder_or_id: str | Path) -> Path:
@@ -26,6 +30,24 @@ def find_folder(folder_or_id: str | Path) -> Path:
     except Exception as error:  # no network, no such model, no permission: each has its own class there
         reason = str(error).strip().splitlines()[0]
         raise ValueError(f"{folder_or_id} is neither a folder nor a model the hub gives: {reason}") from error
+
+
+def is_adapter(folder: str | Path) -> bool:
+    """Whether a folder holds an adapter instead of a whole model."""
+    return (Path(folder) / ADAPTER).exists()
+
+
+@contextmanager
+def replacing_folder(folder: str | Path) -> Iterator[Path]:
+    """An empty folder to write into, which takes the place of `folder` once all is written."""
+    folder = Path(folder)
+    temporary = folder.with_name(folder.name + "-saving")
+    shutil.rmtree(temporary, ignore_errors=True)
+    temporary.mkdir(parents=True)
+    yield temporary
+    if folder.exists():
+        shutil.rmtree(folder)
+    temporary.rename(folder)
 
 
 def load_checked(cls: type, folder: Path, **settings):

@@ -17,7 +17,7 @@ from bd_diff.conditioning import (
     transfer_guesses,
 )
 from bd_diff.metrics import luminance
-from bd_diff.models.blur_operator import gradient_power, reblur
+from bd_diff.models.blur_operator import natural_power, reblur
 from bd_diff.models.lag_maps import lag_maps
 
 
@@ -240,7 +240,7 @@ def kernel_loss(estimated: Tensor, true: Tensor) -> Tensor:
     L1 distance of both kernels smoothed by one pixel.
     """
     A, B = (transfer_function(kernels, 64, 64) for kernels in (estimated, true))
-    weight = 1 / (gradient_power(64, 64, device=true.device) + 0.02)
+    weight = natural_power(64, device=true.device)
     difference = ((A - B).abs().square() * weight / weight.mean()).mean((1, 2)).add(1e-8).sqrt()
     milder = weight.sqrt() / weight.sqrt().mean()
     magnitude = ((A.abs() - B.abs()).square() * milder).mean((1, 2)).add(1e-8).sqrt()

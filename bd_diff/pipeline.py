@@ -16,10 +16,11 @@ from diffusers.utils.torch_utils import randn_tensor
 from huggingface_hub import snapshot_download
 from torch import Generator, Tensor
 
-from bd_diff.conditioning import condition, deblur_guesses, keep_in_reach, to_pixels, transfer_guesses
+from bd_diff.conditioning import condition, deblur_guesses, keep_in_reach, to_latents, to_pixels, transfer_guesses
 from bd_diff.data.inputs import open_images, to_batch, to_images
 from bd_diff.kernel_windows import varying_guesses
 from bd_diff.metrics import luminance
+from bd_diff.model_folder import is_adapter
 from bd_diff.models.blur_decoder import BlurDecoder
 from bd_diff.models.clip_encoder import ClipImageEncoder
 from bd_diff.models.image_encoder import ImageEncoder
@@ -29,12 +30,10 @@ from bd_diff.models.qformer import QFormer
 from bd_diff.models.refined_vae import RefinedVAE
 from bd_diff.models.trust import contradict
 from bd_diff.models.unet import NAFUNet
-from bd_diff.tiles import SMALLEST_TILE, Grid
+from bd_diff.tiles import CONTEXT, SMALLEST_TILE, Grid
 
 SMALLEST_SIDE = 8  # pixels
 TILE_OVERLAP = 96  # pixels that neighbouring tiles share
-TILE_CONTEXT = 48  # pixels around a tile that its deconvolution sees
-ADAPTER = "adapter.json"  # in a folder that holds only what training adds to a base, see `bd_diff.adapters`
 
 
 @dataclass
@@ -181,9 +180,9 @@ class BDDiffPipeline(DiffusionPipeline):
         as_latents = output_type == "latent"
         images = torch.zeros_like(noise) if as_latents else photographs.new_zeros(count, 3, grid.height, grid.width)
         with self.progress_bar(total=steps * len(grid)) as bar:
-            for tile in range(len(grid)):
+            for index in range(len(grid)):
                 # 3. Read structure.
-                own, guesses = self.cut(grid, tile, photographs, kernels, guess)  # (B, 3, h, w), (B, G, 3, h, w)
+                own, guesses = self.cut(grid, index, photographs, kernels, guess)  # (B, 3, h, w), (B, G, 3, h, w)
                 structure = self.image_encoder(own, read=("structure",)).structure
                 tokens = torch.cat([self.structure_qformer(structure), blur_tokens], 1)  # (B, S + T, D)
 
@@ -192,7 +191,7 @@ class BDDiffPipeline(DiffusionPipeline):
 
                 # 5. Denoise.
                 self.scheduler.set_timesteps(steps, device=photographs.device)
-                (latents,) = grid.cut(noise, [tile])  # (B, c, h, w)
+                (latents,) = grid.cut(noise, [index])  # (B, c, h, w)
                 for i, t in enumerate(self.scheduler.timesteps):
                     scaled = self.scheduler.scale_model_input(latents, t)
                     output = self.unet(torch.cat([scaled, seen], 1), t, encoder_hidden_states=tokens).sample
@@ -206,16 +205,16 @@ class BDDiffPipeline(DiffusionPipeline):
                 if self.config.residual:
                     latents = first + latents
                 if shares.min() < 1:
-                    source = condition(self.vae, self.pad(own[:, None], grid).to(self.unet.dtype))[0]
+                    # The image is the first guess in deblurring, the last one in transfer.
+                    source = first if references is None else to_latents(self.vae, guesses[:, -1].to(self.unet.dtype))
                     latents = source.lerp(latents, shares.to(latents.dtype))
 
                 # 6. Decode, and put the tiles together.
                 detailed = references is None and isinstance(self.vae, RefinedVAE)
-                source = self.pad(own[:, None], grid)[:, 0] if detailed else None
-                part = latents if as_latents else to_pixels(self.vae, latents, source)
+                part = latents if as_latents else to_pixels(self.vae, latents, guesses[:, 0] if detailed else None)
                 if self.config.residual and not as_latents:
                     part = keep_in_reach(part, guesses)
-                grid.paste(images, part[None].to(images.dtype), [tile])
+                grid.paste(images, part[None].to(images.dtype), [index])
 
         if not as_latents:
             images = images[..., :height, :width].div_(2).add_(0.5).clamp_(0, 1)
@@ -229,19 +228,14 @@ class BDDiffPipeline(DiffusionPipeline):
     def cut(
         self, grid: Grid, tile: int, photographs: Tensor, kernels: Tensor | None, guess: Callable
     ) -> tuple[Tensor, Tensor]:
-        """A tile's own pixels `(B, 3, <= h, <= w)` and its guesses `(B, G, 3, h, w)`, made with a border of context."""
-        (top, left), (high, wide) = grid.starts[tile], grid.tile
-        above, before = min(top, TILE_CONTEXT), min(left, TILE_CONTEXT)
-        rows = slice(top - above, top + high + TILE_CONTEXT)
-        columns = slice(left - before, left + wide + TILE_CONTEXT)
-        inside = (..., slice(above, above + high), slice(before, before + wide))
-        region = photographs[..., rows, columns] * 2 - 1
-        return region[inside], self.pad(guess(region, kernels)[inside], grid)
-
-    def pad(self, guesses: Tensor, grid: Grid) -> Tensor:
-        """`(B, G, 3, h, w)` continued at the right and bottom border of the image to the size of a tile."""
-        (high, wide), (height, width) = grid.tile, guesses.shape[-2:]
-        return F.pad(guesses, (0, wide - width, 0, high - height, 0, 0), mode="replicate")
+        """A tile's own pixels `(B, 3, <= h, <= w)` and its guesses `(B, G, 3, h, w)`, made with a border of context and
+        continued beyond the right and bottom border of the image to the size of a tile.
+        """
+        region, inside = grid.around(tile, CONTEXT)
+        pixels = photographs[region] * 2 - 1
+        own, guesses = pixels[inside], guess(pixels, kernels)[inside]
+        (high, wide), (height, width) = grid.tile, own.shape[-2:]
+        return own, F.pad(guesses, (0, wide - width, 0, high - height, 0, 0), mode="replicate")
 
     @classmethod
     def from_pretrained(cls, folder_or_id, **settings) -> "BDDiffPipeline":
@@ -257,7 +251,9 @@ class BDDiffPipeline(DiffusionPipeline):
 
     def save_pretrained(self, save_directory, **settings) -> None:
         """As in diffusers. Raises ValueError where the UNet carries LoRA, which diffusers would save in pieces."""
-        if getattr(self.unet, "peft_config", None):
+        from bd_diff.adapters import has_lora
+
+        if has_lora(self.unet):
             raise ValueError("the UNet carries LoRA; save it by bd_diff.adapters.save_adapter, or merge_lora first")
         super().save_pretrained(save_directory, **settings)
 
@@ -362,8 +358,3 @@ class BDDiffPipeline(DiffusionPipeline):
         """By how much the UNet reduces its input at its coarsest."""
         stages = self.unet.config.get("block_out_channels") or self.unet.config.encoder_blocks
         return 2 ** (len(stages) - ("block_out_channels" in self.unet.config))
-
-
-def is_adapter(folder: Path) -> bool:
-    """Whether a folder holds what training adds to a base, and not a whole pipeline."""
-    return (folder / ADAPTER).exists()

@@ -2,6 +2,7 @@
 
 import importlib
 import warnings
+from abc import ABC, abstractmethod
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +11,7 @@ from torch import Tensor, nn
 
 from bd_diff.data.images import crop_to, pad_to_multiple
 from bd_diff.data.inputs import open_images, to_batch, to_images
-from bd_diff.model_folder import find_folder, load_checked, read_json
+from bd_diff.model_folder import find_folder, is_adapter, load_checked, read_json
 from bd_diff.tiles import SMALLEST_TILE, Grid
 
 NETWORKS = {  # config.json's _class_name: where the class is, and the lowest value of its pixels
@@ -21,7 +22,7 @@ NETWORKS = {  # config.json's _class_name: where the class is, and the lowest va
 }
 
 
-class Restorer:
+class Restorer(ABC):
     """A system behind one call: blurry photographs in, sharp ones of the same kind out."""
 
     def __call__(self, images, **settings):
@@ -42,9 +43,9 @@ class Restorer:
             return restored if images.ndim == 4 else restored[0]
         return restored[0] if isinstance(images, Tensor) else to_images(restored, opened)[0]
 
+    @abstractmethod
     def restore(self, images: Tensor, **settings) -> Tensor:
         """A batch `(B, 3, H, W)` in [0, 1] to the same."""
-        raise NotImplementedError
 
 
 class PipelineRestorer(Restorer):
@@ -58,10 +59,7 @@ class PipelineRestorer(Restorer):
 
     def restore(self, images: Tensor, **settings) -> Tensor:
         """Images `(B, 3, H, W)` in [0, 1], sides from 8, to the same."""
-        check_images(images)
-        low, high = images.aminmax()
-        if low < 0 or high > 1:  # by rounding; large photographs are copied only where they must
-            images = images.clamp(0, 1)
+        images = check_images(images)
         generators = settings.get("generator") or []
         generators = generators if isinstance(generators, list) else [generators]
         states = [generator.get_state() for generator in generators]
@@ -96,7 +94,7 @@ class NetworkRestorer(Restorer):
         """Images `(B, 3, H, W)` in [0, 1] of any size to the same."""
         if settings:
             raise ValueError(f"{self.name} has no setting {', '.join(settings)}; only BD-Diff has")
-        check_images(images)
+        images = check_images(images)
         parameter = next(self.network.parameters())
         padded = pad_to_multiple(images.to(parameter), getattr(self.network, "multiple", 1))
         span = 1 - self.lowest
@@ -127,7 +125,7 @@ def load(
     folder = find_folder(folder_or_id)
     device = device or ("cuda" if torch.cuda.is_available() else "cpu")
     dtype = dtype or torch.float32
-    if (folder / "adapter.json").exists():
+    if is_adapter(folder):
         from bd_diff.adapters import load_adapter
 
         return PipelineRestorer(load_adapter(folder, dtype=dtype).to(device))
@@ -156,11 +154,14 @@ def load_pipeline(folder: Path, dtype: torch.dtype):
     return load_checked(BDDiffPipeline, folder, dtype=dtype, variant="fp16" if small else None)
 
 
-def check_images(images: Tensor) -> None:
-    """Raise `ValueError` unless images are finite `(B, 3, H, W)` in [0, 1]."""
+def check_images(images: Tensor) -> Tensor:
+    """The images, in [0, 1] to the last bit; `ValueError` unless they are finite `(B, 3, H, W)` and there but for
+    rounding. Large photographs are copied only where they must.
+    """
     if not isinstance(images, Tensor) or images.ndim != 4 or images.shape[1] != 3 or not images.is_floating_point():
         what = f"{images.dtype} {tuple(images.shape)}" if isinstance(images, Tensor) else type(images).__name__
         raise ValueError(f"images must be a floating point tensor (B, 3, H, W) in [0, 1], not {what}")
     low, high = images.aminmax()
     if not (low >= -1e-3 and high <= 1 + 1e-3):
         raise ValueError(f"images must lie in [0, 1]; these lie in [{low:.3g}, {high:.3g}]")
+    return images if low >= 0 and high <= 1 else images.clamp(0, 1)

@@ -6,6 +6,7 @@ from itertools import product
 import torch
 from torch import Tensor
 
+CONTEXT = 48  # pixels around a tile that its deconvolution sees
 SMALLEST_TILE = 192  # pixels: below, a deconvolution is mostly border
 
 
@@ -51,6 +52,13 @@ class Grid:
 
     def __len__(self) -> int:
         return len(self.starts)
+
+    def around(self, tile: int, context: int) -> tuple[tuple, tuple]:
+        """Where the numbered tile lies with `context` pixels around it, and where the tile is in that: two indices."""
+        (top, left), (high, wide) = self.starts[tile], self.tile
+        above, before = min(top, context), min(left, context)
+        region = (..., slice(top - above, top + high + context), slice(left - before, left + wide + context))
+        return region, (..., slice(above, above + high), slice(before, before + wide))
 
     def cut(self, features: Tensor, tiles: Sequence[int]) -> Tensor:
         """The numbered tiles of a map `(..., h, w)`, whose sides divide the image's: `(len(tiles), ...)`."""

@@ -1,6 +1,5 @@
 """Pipelines from a configuration: which class each component is, and how it is built or loaded."""
 
-import shutil
 from pathlib import Path
 from typing import Any
 
@@ -8,13 +7,14 @@ import diffusers
 from diffusers import DDIMScheduler
 
 from bd_diff.config import construct
+from bd_diff.model_folder import find_folder, is_adapter, load_checked, replacing_folder
 from bd_diff.models.blur_decoder import BlurDecoder
 from bd_diff.models.clip_encoder import ClipImageEncoder
 from bd_diff.models.image_encoder import ImageEncoder
 from bd_diff.models.pixel_vae import PixelVAE
 from bd_diff.models.qformer import QFormer
 from bd_diff.models.unet import NAFUNet
-from bd_diff.pipeline import BDDiffPipeline, is_adapter
+from bd_diff.pipeline import BDDiffPipeline
 
 COMPONENTS = {
     "image_encoder": ImageEncoder,
@@ -62,18 +62,11 @@ def save_pipeline(pipeline: BDDiffPipeline, folder: Path) -> None:
 
 def save_network(network, folder: Path) -> None:
     """`network.save_pretrained(folder)`, under a temporary name first."""
-    temporary = folder.with_name(folder.name + "-saving")
-    if temporary.exists():
-        shutil.rmtree(temporary)
-    network.save_pretrained(temporary)
-    if folder.exists():
-        shutil.rmtree(folder)
-    temporary.rename(folder)
+    with replacing_folder(folder) as temporary:
+        network.save_pretrained(temporary)
 
 
 def load_pipeline(folder: str) -> BDDiffPipeline:
     """A saved pipeline or adapter, checked as `bd_diff.restore.load` checks it."""
-    from bd_diff.model_folder import find_folder, load_checked
-
     found = find_folder(folder)
     return BDDiffPipeline.from_pretrained(found) if is_adapter(found) else load_checked(BDDiffPipeline, found)

@@ -15,13 +15,14 @@ from bd_diff.blur.kernels import SIZE
 from bd_diff.config import load_config
 from bd_diff.data.batches import seeded
 from bd_diff.data.images import save_image, to_image
+from bd_diff.data.pairs import BlurConfig
 from bd_diff.data.procedural import procedural_image
 from bd_diff.losses import WeightedLosses
 from bd_diff.models.refined_vae import RefinedVAE, RefineObjective
 from tests.sd_toys import SIZES, save_base, toy_vae
 from train import refine_vae
 
-FAMILIES = {"gaussian": 1.0}
+BLUR = BlurConfig(families={"gaussian": 1.0}, noise=2 / 255)
 
 
 @pytest.fixture
@@ -38,7 +39,7 @@ def moved(refined):
 
 
 def objective(refined, phase):
-    return RefineObjective(refined, phase, WeightedLosses({"mae": 1.0}), FAMILIES)
+    return RefineObjective(refined, phase, WeightedLosses({"mae": 1.0}), BLUR)
 
 
 def batch(size=2, side=32):
@@ -134,7 +135,7 @@ def test_training_runs_both_phases_and_says_the_gain(tmp_path, capsys):
         },
         "base": str(base),
         "optimizer": {"lr": 1e-3},
-        "families": FAMILIES,
+        "blur": {"families": {"gaussian": 1.0}, "noise": 2 / 255},
         "data": {"sharp": str(tmp_path / "sharp"), "exclude": str(tmp_path / "held.txt"), "crop": 32},
     }
     (tmp_path / "refine.yaml").write_text(yaml.safe_dump(values))

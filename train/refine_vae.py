@@ -9,13 +9,13 @@ import torch
 from torch import nn
 
 from bd_diff.bases import find, load_part
-from bd_diff.blur.kernels import SIZE
 from bd_diff.config import RunConfig, load_config
 from bd_diff.data.batches import SharpCrops, read_photographs, seeded
+from bd_diff.data.pairs import BORDER, BlurConfig, make_pair
 from bd_diff.data.procedural import ProceduralImages
 from bd_diff.losses import WeightedLosses
 from bd_diff.metrics import psnr
-from bd_diff.models.refined_vae import PHASES, RefinedVAE, RefineObjective, degrade
+from bd_diff.models.refined_vae import PHASES, RefinedVAE, RefineObjective
 from bd_diff.thrift import make_optimizer
 from bd_diff.training import Turn, fit, report, start
 from bd_diff.variants import save_network
@@ -35,9 +35,8 @@ class RefineConfig:
     run: RunConfig
     base: str  # folder or hub id whose `vae` is refined
     optimizer: dict
-    families: dict[str, float]  # shares of the synthetic blurs, see bd_diff.blur.synthesis
+    blur: BlurConfig
     loss_weights: dict[str, float] = field(default_factory=lambda: {"mae": 1.0})  # of the decoder's phase
-    noise: float = 2 / 255
     data: DataConfig = field(default_factory=DataConfig)
 
 
@@ -47,9 +46,9 @@ def train(config: RefineConfig) -> None:
     vae = RefinedVAE.around(load_part(find(config.base) / "vae", weights=True))
     losses = WeightedLosses(config.loss_weights)
     if config.run.dry_run:
-        RefineObjective(vae, "encoder", losses, config.families)
+        RefineObjective(vae, "encoder", losses, config.blur)
         return report(config, nn.ModuleDict({"vae": vae}))
-    wide, data = config.data.crop + SIZE - 1, config.data
+    wide, data = config.data.crop + BORDER, config.data
     samples = ProceduralImages(wide, config.run.seed)
     if data.sharp:
         samples = SharpCrops(read_photographs(data.sharp, data.exclude, skip_smaller_than=wide), wide, config.run.seed)
@@ -59,7 +58,7 @@ def train(config: RefineConfig) -> None:
             vae = RefinedVAE.from_pretrained(out / phase / "vae")
             continue
         run = replace(config.run, folder=str(out / phase), resume=config.run.resume and (out / phase).exists())
-        objective = RefineObjective(vae, phase, losses, config.families, config.noise)
+        objective = RefineObjective(vae, phase, losses, config.blur)
         trained = [parameter for parameter in vae.parameters() if parameter.requires_grad]
         turn = Turn(objective, make_optimizer(trained, config.optimizer))
         fit(start(run), [turn], samples, run, save=partial(save_vae, vae))
@@ -77,13 +76,13 @@ def save_vae(vae: RefinedVAE, folder: Path) -> None:
 @torch.no_grad()
 def gain(vae: RefinedVAE, config: RefineConfig) -> tuple[float, float]:
     """Mean PSNR of blurred photographs through the plain VAE and through the refined one, against the sharp ones."""
-    wide, found = config.data.crop + SIZE - 1, []
+    wide, found = config.data.crop + BORDER, []
     for index, photograph in enumerate(read_photographs(config.data.sharp, only=config.data.exclude)):
         top, left = ((side - wide) // 2 for side in photograph.shape[1:])
         if min(top, left) < 0:
             continue
         crop = photograph[None, :, top : top + wide, left : left + wide] / 255
-        sharp, blurry = degrade(crop, config.families, config.noise, seeded(1, index))
+        blurry, sharp = make_pair({"sharp": crop}, config.blur, seeded(1, index))
         pixels = blurry * 2 - 1
         plain = vae.decode(vae.encode(pixels).latent_dist.mode()).sample
         refined = vae.decode(vae.refine(pixels)[0], source=pixels).sample

@@ -5,21 +5,21 @@ from typing import Annotated
 
 import typer
 
-from bd_diff.commands.options import Overwrite, check_writable
+from bd_diff.commands.options import BaseConfig, Overwrite, check_writable
 
 
 def merge(
     adapter: Annotated[Path, typer.Argument(help="The folder of the adapter.")],
     out: Annotated[Path, typer.Option(help="The folder for the pipeline.")],
     base: Annotated[str | None, typer.Option(help="Where the base is, if not where the adapter found it.")] = None,
-    base_config: Annotated[
-        str | None, typer.Option(help="Folder or hub id whose configuration describes a single file.")
-    ] = None,
+    base_config: BaseConfig = None,
     overwrite: Overwrite = False,
 ) -> None:
     """Add an adapter's LoRA into the weights of its base and save the whole pipeline."""
-    if not (adapter / "adapter.json").exists():
-        raise ValueError(f"{adapter} is no adapter: it has no adapter.json")
+    from bd_diff.model_folder import ADAPTER, is_adapter
+
+    if not is_adapter(adapter):
+        raise ValueError(f"{adapter} is no adapter: it has no {ADAPTER}")
     if out.exists() and not overwrite:
         raise ValueError(f"{out} is already there; pass --overwrite to replace it")
     check_writable(out.absolute().parent)

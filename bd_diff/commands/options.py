@@ -16,6 +16,7 @@ ColourFix = Annotated[
     str | None, typer.Option(help="Set colours back to the photograph's: wavelet or adain; by default none.")
 ]
 ColourStrength = Annotated[float | None, typer.Option(min=0, max=1, help="Of the colour fix; 1 is all of it.")]
+BaseConfig = Annotated[str | None, typer.Option(help="Folder or hub id whose configuration describes a single file.")]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace results that are already there.")]
 
 

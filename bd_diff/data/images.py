@@ -11,6 +11,7 @@ import re
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from functools import cache
 from importlib import import_module
 from pathlib import Path
 
@@ -157,16 +158,12 @@ def to_image(pixels: Tensor, like: Image.Image | DeepImage | None = None) -> Ima
     height, width = pixels.shape[-2:]
     if like and like.size != (width, height):
         raise ValueError(f"the result is {width}x{height}, its photograph {like.width}x{like.height}")
-    mode = like.mode if like else "RGB"
-    grey = pixels.mean(0, keepdim=True)
-    if isinstance(like, DeepImage):
-        return like.with_colours(_levels(grey if like.colours.shape[-1] == 1 else pixels, 65535))
-    if mode == "I;16":
-        image = Image.fromarray(_levels(grey, 65535)[..., 0])
-    elif mode in ("L", "LA"):
-        image = Image.fromarray(_levels(grey, 255)[..., 0])
-    else:
-        image = Image.fromarray(_levels(pixels, 255))
+    deep, mode = isinstance(like, DeepImage), like.mode if like else "RGB"
+    grey = like.colours.shape[-1] == 1 if deep else mode in ("I;16", "L", "LA")
+    levels = _levels(pixels.mean(0, keepdim=True) if grey else pixels, 65535 if "16" in mode else 255)
+    if deep:
+        return like.with_colours(levels)
+    image = Image.fromarray(levels[..., 0] if grey else levels)
     if like:
         if mode in ("LA", "RGBA"):
             image.putalpha(like.getchannel("A"))
@@ -183,7 +180,7 @@ def _levels(pixels: Tensor, highest: int) -> np.ndarray:
 def save_image(image: Image.Image | DeepImage, path: str | os.PathLike, quality: int | None = None) -> None:
     """Write an image with its ICC profile and EXIF in the format of the path's ending, whole or not at all.
 
-    quality: of JPEG, WebP and AVIF, 1 to 100, instead of 95 (AVIF 90).
+    quality: of JPEG, WebP, AVIF and HEIC, 1 to 100, instead of 95 (AVIF and HEIC 90).
     A format that cannot hold the image's mode (JPEG with alpha or 16 bit) is a `ValueError`; a full disk or a folder
     without permission an `OSError` naming the path.
     """
@@ -210,6 +207,7 @@ def can_write(path: str | os.PathLike) -> bool:
     return Image.registered_extensions().get(Path(path).suffix.lower()) in WRITTEN
 
 
+@cache
 def init_formats() -> None:
     """Tell Pillow of all formats, HEIC among them where its library is installed."""
     Image.init()

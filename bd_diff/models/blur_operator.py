@@ -69,6 +69,11 @@ def border_window(height: int, width: int, margin: int, device=None) -> Tensor:
     return profile(height)[:, None] * profile(width)
 
 
+def natural_power(size: int, device=None) -> Tensor:
+    """About how the power of photographs falls off over the half spectrum, `(size, size // 2 + 1)` (ours)."""
+    return 1 / (gradient_power(size, size, device=device) + 0.02)
+
+
 def gradient_power(height: int, width: int, device=None) -> Tensor:
     """Power of the forward differences over the half spectrum, `(H, W // 2 + 1)`, between 0 and 8."""
     rows = torch.fft.fftfreq(height, device=device)[:, None]

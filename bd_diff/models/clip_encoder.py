@@ -11,9 +11,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 from transformers import CLIPVisionConfig, CLIPVisionModel
 
-from bd_diff.metrics import luminance
 from bd_diff.models.image_encoder import ImageEncoder, ImageFeatures
-from bd_diff.models.lag_maps import lag_maps
 
 MEAN, STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)  # CLIP, Radford et al. 2021
 # OpenCLIP builds its vision towers together with a text tower, which is thrown away: let it be small.
@@ -51,20 +49,7 @@ class ClipImageEncoder(ModelMixin, ConfigMixin):
         self.register_buffer("mean", torch.tensor(MEAN).reshape(1, 3, 1, 1), persistent=False)
         self.register_buffer("std", torch.tensor(STD).reshape(1, 3, 1, 1), persistent=False)
 
-    def forward(
-        self,
-        pixels: Tensor,
-        hypothesis: Tensor | None = None,
-        evidence: Tensor | None = None,
-        read: tuple[str, ...] = ("structure", "blur"),
-    ) -> ImageFeatures:
-        """As `ImageEncoder.forward`, with structure `(B, N, width)`."""
-        features = ImageFeatures()
-        if "blur" in read:
-            features = self.encode_blur(*lag_maps((luminance(pixels) + 1) / 2), hypothesis, evidence)
-        if "structure" in read:
-            features.structure = self.encode_structure(pixels)
-        return features
+    forward = ImageEncoder.forward  # with structure `(B, N, width)`
 
     @torch.no_grad()
     def encode_structure(self, pixels: Tensor) -> Tensor:

@@ -8,8 +8,7 @@ from diffusers.models.autoencoders.vae import DecoderOutput
 from diffusers.utils.accelerate_utils import apply_forward_hook
 from torch import Generator, Tensor, nn
 
-from bd_diff.blur.kernels import blur
-from bd_diff.blur.synthesis import draw_kernels
+from bd_diff.data.pairs import BlurConfig, make_pair
 from bd_diff.losses import WeightedLosses
 
 PHASES = ("encoder", "decoder")
@@ -94,20 +93,18 @@ class RefineObjective(nn.Module):
     squared error), then `decoder` learns the sharp image (`losses`, of images in [0, 1]).
     """
 
-    def __init__(
-        self, vae: RefinedVAE, phase: str, losses: WeightedLosses, families: dict[str, float], noise: float = 2 / 255
-    ):
+    def __init__(self, vae: RefinedVAE, phase: str, losses: WeightedLosses, blur: BlurConfig):
         super().__init__()
         if phase not in PHASES:
             raise ValueError(f"phase is {phase!r}; it must be {' or '.join(PHASES)}")
-        self.vae, self.phase, self.losses, self.families, self.noise = vae, phase, losses, families, noise
+        self.vae, self.phase, self.losses, self.blur = vae, phase, losses, blur
         vae.requires_grad_(False)
         getattr(vae, f"{phase}_refiners").requires_grad_(True)
 
     def forward(self, batch: dict[str, Tensor], generator: Generator) -> dict[str, Tensor]:
         """`batch["sharp"]` `(B, 3, H + k - 1, W + k - 1)` in [0, 1], k the size of kernels."""
         with torch.autocast(batch["sharp"].device.type, enabled=False):
-            sharp, blurry = degrade(batch["sharp"], self.families, self.noise, generator)
+            blurry, sharp = make_pair(batch, self.blur, generator)
         latents, _ = self.vae.refine(blurry * 2 - 1)
         if self.phase == "encoder":
             with torch.no_grad():
@@ -116,12 +113,3 @@ class RefineObjective(nn.Module):
             return {"loss": nn.functional.mse_loss(latents.float() * scale, wanted.float() * scale)}
         restored = self.vae.decode(latents, source=blurry * 2 - 1).sample
         return self.losses(restored.float() / 2 + 0.5, sharp)
-
-
-def degrade(wide: Tensor, families: dict[str, float], noise: float, generator: Generator) -> tuple[Tensor, Tensor]:
-    """Sharp and degraded images of the part of `wide` where every pixel's blur is real."""
-    kernels, _ = draw_kernels(len(wide), generator, families, device=wide.device)
-    blurry, reach = blur(wide, kernels, mode="valid"), kernels.shape[-1] // 2
-    sigma = noise * torch.rand(len(wide), 1, 1, 1, generator=generator)
-    blurry = blurry + (sigma * torch.randn(blurry.shape, generator=generator)).to(wide.device)
-    return wide[..., reach:-reach, reach:-reach], blurry.clamp(0, 1)
