@@ -15,7 +15,7 @@ from bd_diff.blur.camera import add_noise
 from bd_diff.blur.kernels import SIZE, blur
 from bd_diff.blur.synthesis import Blur
 from bd_diff.data.folders import Folder, HubData, Sample, read_item
-from bd_diff.data.images import list_images, read_image, to_tensor
+from bd_diff.data.images import list_images, listed_images, read_image, to_tensor
 from bd_diff.entries import Entry
 from bd_diff.metrics import FID, IDENTICAL
 from bd_diff.models.blur_operator import extend
@@ -88,14 +88,7 @@ def family_cases(
 
     `limit`: only the first so many photographs. Raises `ValueError` for a name that is not in the folder.
     """
-    paths = list_images(folder)
-    if names is not None:
-        wanted = Path(names).read_text().split()
-        there = {path.name: path for path in paths}
-        if absent := [name for name in wanted if name not in there]:
-            raise ValueError(f"{names} lists {absent[0]}, which is not in {folder}")
-        paths = [there[name] for name in wanted]
-    paths = paths[:limit]
+    paths = (listed_images(folder, names) if names else list_images(folder))[:limit]
 
     def read(family: str, index: int) -> Sample:
         image = to_tensor(read_image(paths[index]))

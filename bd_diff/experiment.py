@@ -23,7 +23,7 @@ from bd_diff.conditioning import deblur_guesses
 from bd_diff.config import RunConfig, construct
 from bd_diff.data.batches import SharpCrops, read_photographs
 from bd_diff.data.folders import Folder
-from bd_diff.data.images import list_images, replacing
+from bd_diff.data.images import list_images, listed_images, replacing
 from bd_diff.data.pairs import BORDER, BlurConfig, PairedCrops
 from bd_diff.data.synthetic import MANIFEST, write_domain
 from bd_diff.entries import open_entry
@@ -53,10 +53,11 @@ class ExperimentConfig:
     run: RunConfig
     sharp: str  # folder of sharp photographs
     test: str  # text file of those that are only scored on
-    networks: dict[str, Any]  # BD-Diff's, as in a configuration of train/joint.py
     regression: dict[str, Any]  # NAFNet's, of as many parameters
     regression_steps: int  # as many as take the time of both stages
     optimizer: dict[str, Any]
+    networks: dict[str, Any] = field(default_factory=dict)  # BD-Diff's, as in a configuration of train/joint.py
+    start_from: str | None = None  # a trained BD-Diff instead: its training was the source domain's
     targets: tuple[str, ...] = ("rolling-shake", "night-shake", "defocus")
     seeds: tuple[int, ...] = (0, 1, 2)
     families: dict[str, float] = field(default_factory=lambda: {"delta": 0.1, "gaussian": 0.45, "line": 0.45})
@@ -104,12 +105,9 @@ def make_domains(config: ExperimentConfig, folder: Path) -> Path:
     Half of the training photographs are blurred for the target, the other half are the sharp ones to learn from: no
     photograph is in both. Those named in `test` are in neither.
     """
-    held_out = set(Path(config.test).read_text().split())
-    paths = list_images(Path(config.sharp))
-    if missing := sorted(held_out - {path.name for path in paths}):
-        raise ValueError(f"{config.test} names {missing[0]}, which is not in {config.sharp}")
-    training = [path for path in paths if path.name not in held_out]
-    parts = {"train": training[::2], "test": [path for path in paths if path.name in held_out]}
+    paths, held_out = list_images(config.sharp), listed_images(config.sharp, config.test)
+    training = [path for path in paths if path not in set(held_out)]
+    parts = {"train": training[::2], "test": held_out}
     for target in config.targets:
         find_domain(target)
         for part, chosen in parts.items():
@@ -129,7 +127,10 @@ def train_row(config: ExperimentConfig, row: str, target: str, seed: int, exclud
         return None
     if row == "regression":
         return train_regression(config, base / "regression", seed, excluded)
-    source = train_joint_row(config, base / "source", seed, excluded, None)
+    if config.start_from:
+        source = Path(config.start_from)
+    else:
+        source = train_joint_row(config, base / "source", seed, excluded, None)
     if row in ("supervised", "wiener"):
         return train_joint_row(config, base / "supervised", seed, excluded, source)
     out = base / target / row.replace(" ", "-")

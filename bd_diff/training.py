@@ -21,6 +21,7 @@ from tqdm import tqdm
 
 from bd_diff.config import RunConfig, to_dict
 from bd_diff.data.batches import seeded
+from bd_diff.processes import leave_at_exit
 
 MOST_BAD_STEPS = 20  # gradients that are not finite, one after the other
 
@@ -46,6 +47,7 @@ def start(run: RunConfig) -> Accelerator:
         except ImportError:
             raise ValueError(f"{name} is not installed; pip install 'bd-diff[track]' or set run.trackers=[]") from None
     folder.mkdir(parents=True, exist_ok=True)
+    leave_at_exit()
     return Accelerator(
         mixed_precision=run.mixed_precision,
         gradient_accumulation_steps=run.gradient_accumulation,
@@ -151,7 +153,8 @@ def fit(
     elif accelerator.is_main_process:
         print(f"stopped at step {step} of {run.steps}; continue with --resume")
     accelerator.wait_for_everyone()
-    accelerator.end_training()
+    for tracker in accelerator.trackers:  # end_training() would leave the group, and another `fit` may follow
+        tracker.finish()
 
 
 def report(config, networks: nn.ModuleDict, *more: str) -> None:

@@ -67,5 +67,5 @@ def test_the_regression_network_is_as_large_as_the_model_it_is_compared_with():
 
 def test_a_name_that_is_not_there_is_told(given, tmp_path):
     (tmp_path / "val.txt").write_text("nothing.png\n")
-    with pytest.raises(ValueError, match="names nothing.png, which is not in"):
+    with pytest.raises(ValueError, match="lists nothing.png, which is not in"):
         experiment.main(given)

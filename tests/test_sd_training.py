@@ -198,8 +198,7 @@ def test_resumed_it_ends_as_if_it_had_never_stopped(smoke, tmp_path):
 def test_the_gradients_of_two_processes_are_those_of_one_with_both_halves(smoke, tmp_path):
     launcher = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "--master-port", "29537"]
     command = [*launcher, "-m", "tests.two_processes", str(smoke), str(tmp_path / "gradients.safetensors")]
-    # Not the exit code: gloo's threads sometimes abort a process that has done its work and is ending.
-    subprocess.run(command, cwd=ROOT, env=os.environ | {"OMP_NUM_THREADS": "1"})
+    subprocess.run(command, check=True, cwd=ROOT, env=os.environ | {"OMP_NUM_THREADS": "1"})
     objective = objective_of(str(smoke))
     for half in range(2):
         (loss_of(objective, half) / 2).backward()

@@ -85,3 +85,11 @@ def test_two_photographs_of_one_name_are_refused(photographs, tmp_path):
     save_image(to_image(torch.zeros(3, 64, 64)), photographs / "1.jpg")
     with pytest.raises(ValueError, match="two photographs are called 1"):
         write_domain(sorted(photographs.iterdir()), tmp_path / "out", "source")
+
+
+def test_only_the_photographs_that_a_list_names_are_taken(photographs, tmp_path):
+    (tmp_path / "some.txt").write_text("2.png\n0.png\n")
+    arguments = [str(photographs), "--out", str(tmp_path / "out"), "--names", str(tmp_path / "some.txt")]
+    result = CliRunner().invoke(app, arguments)
+    assert result.exit_code == 0, result.output
+    assert sorted(path.name for path in (tmp_path / "out/sharp").iterdir()) == ["0.png", "2.png"]

@@ -10,6 +10,7 @@ from bd_diff.config import load_config
 from bd_diff.data.batches import JointSamples, collate_joint, seeded
 from bd_diff.data.procedural import ProceduralImages
 from bd_diff.joint import JointConfig, joint_objective, starting_pipeline
+from bd_diff.processes import leave_at_exit
 
 
 def objective_of(path: str):
@@ -25,7 +26,8 @@ def loss_of(objective, half: int) -> torch.Tensor:
 
 
 def main(config: str, out: str) -> None:
-    """Save the gradients that the processes agree on. A function, so that nothing outlives the process group."""
+    """Save the gradients that the processes agree on."""
+    leave_at_exit()
     accelerator = Accelerator(cpu=True)
     plain = objective_of(config)
     objective = accelerator.prepare(plain)
@@ -33,10 +35,6 @@ def main(config: str, out: str) -> None:
     if accelerator.is_main_process:
         assert accelerator.num_processes == 2
         save_file({name: p.grad for name, p in plain.named_parameters() if p.requires_grad}, out)
-    accelerator.wait_for_everyone()
-    del objective
-    accelerator.free_memory()
-    accelerator.end_training()
 
 
 if __name__ == "__main__":

@@ -12,10 +12,12 @@ from bd_diff.commands.options import (
     ColourFix,
     ColourStrength,
     Fast,
+    KernelWindows,
     Model,
     Overwrite,
     Seed,
     Steps,
+    Strength,
     call_settings,
     check_writable,
     colour_settings,
@@ -30,16 +32,14 @@ def deblur(
     model: Model = None,
     steps: Steps = None,
     seed: Seed = 0,
-    strength: Annotated[float | None, typer.Option(min=0, max=1, help="0 gives the photograph back, 1 is all.")] = None,
+    strength: Strength = None,
     fast: Fast = False,
     colour_fix: ColourFix = None,
     colour_strength: ColourStrength = None,
     tile: Annotated[
         int | None, typer.Option(min=0, help="Side in pixels of the tiles of large photographs; 0 never cuts.")
     ] = None,
-    kernel_windows: Annotated[
-        int, typer.Option(min=0, help="Where blur varies: side of windows that get a kernel each, such as 256.")
-    ] = 0,
+    kernel_windows: KernelWindows = None,
     maps: Annotated[
         bool, typer.Option("--map", help="Beside each result NAME-reblur.png: bright where it may be invented.")
     ] = False,
@@ -48,7 +48,7 @@ def deblur(
     kind: Annotated[
         str | None, typer.Option("--format", help="Write all as png, jpg, webp, tif ...; by default as they came.")
     ] = None,
-    quality: Annotated[int | None, typer.Option(min=1, max=100, help="Of JPEG, WebP and AVIF results.")] = None,
+    quality: Annotated[int | None, typer.Option(min=1, max=100, help="Of JPEG, WebP, AVIF and HEIC results.")] = None,
     limit_pixels: Annotated[
         int, typer.Option(min=1, help="Refuse files of more pixels, which may be decompression bombs.")
     ] = 250_000_000,
@@ -75,12 +75,14 @@ def deblur(
     from bd_diff.colour import fix_colours
     from bd_diff.data.images import save_image, to_tensor
     from bd_diff.folder_run import PATIENCE, Job, Manifest, remove_parts, run_jobs
+    from bd_diff.processes import leave_at_exit
     from bd_diff.reblur_map import draw_map, reblur_map
 
     warnings.simplefilter("ignore", Image.DecompressionBombWarning)
     Image.MAX_IMAGE_PIXELS = limit_pixels // 2  # Pillow refuses what is twice as large
     manifest = None if plan[0][1] == out else Manifest(out)
     fates = manifest.read() if resume and manifest else {}
+    leave_at_exit()
     processes = PartialState(cpu=not torch.cuda.is_available(), timeout=PATIENCE)
     # The plan is shared out, not what is left of it: that is less already for a process that starts later.
     jobs = [Job(*pair) for pair in plan[processes.process_index :: processes.num_processes]]
@@ -99,7 +101,7 @@ def deblur(
             strength=strength,
             fast=fast,
             tile=tile,
-            kernel_windows=kernel_windows or None,
+            kernel_windows=kernel_windows,
         )
         results = restorer(images, **settings)
         return fix_colours(results, images, **colours) if colours else results
@@ -123,8 +125,6 @@ def deblur(
     failed = {source: reason for one in summaries for source, reason in one.failed.items()}
     if processes.is_main_process:
         report(len(plan), summaries, failed, out, as_json)
-    processes.wait_for_everyone()
-    processes.destroy_process_group()
     if failed:
         raise typer.Exit(1)
 

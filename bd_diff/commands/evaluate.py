@@ -7,7 +7,17 @@ from typing import Annotated
 
 import typer
 
-from bd_diff.commands.options import ColourFix, ColourStrength, Fast, Overwrite, Seed, Steps, colour_settings
+from bd_diff.commands.options import (
+    ColourFix,
+    ColourStrength,
+    Fast,
+    KernelWindows,
+    Overwrite,
+    Seed,
+    Steps,
+    Strength,
+    colour_settings,
+)
 
 EXPLAIN = "A model (folder or hub id), a folder of results, or input, wiener or richardson-lucy."
 
@@ -36,8 +46,9 @@ def evaluate(
         str | None, typer.Option(help="A BD-Diff model that sees the kernel for wiener and richardson-lucy.")
     ] = None,
     steps: Steps = None,
-    strength: Annotated[float | None, typer.Option(min=0, max=1, help="0 gives the photograph back, 1 is all.")] = None,
+    strength: Strength = None,
     fast: Fast = False,
+    kernel_windows: KernelWindows = None,
     colour_fix: ColourFix = None,
     colour_strength: ColourStrength = None,
     seed: Seed = 0,
@@ -62,13 +73,15 @@ def evaluate(
     from bd_diff.data.images import save_image, to_image
     from bd_diff.entries import open_entry
     from bd_diff.metrics import FID, check_metrics
+    from bd_diff.processes import leave_at_exit
     from bd_diff.protocols import find_protocol
     from bd_diff.report import write_report
 
     rules, extra = find_protocol(protocol), tuple(dict.fromkeys(("gmsd", *(metric or []))))
     check_metrics(extra)
+    leave_at_exit()
     state = PartialState()
-    settings = {"num_inference_steps": steps, "strength": strength, "fast": fast}
+    settings = {"num_inference_steps": steps, "strength": strength, "fast": fast, "kernel_windows": kernel_windows}
     settings["colours"] = colour_settings(colour_fix, colour_strength) or None
     chosen = open_entry(entry, kernel, seed, kernel_from, **settings)
     if protocol == "blur-families":

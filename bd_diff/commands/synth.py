@@ -10,6 +10,7 @@ def synth(
     photographs: Annotated[Path, typer.Argument(help="A folder of sharp photographs.")],
     out: Annotated[Path, typer.Option(help="The folder to write; it must not exist or be empty.")],
     domain: Annotated[str, typer.Option(help="source, night-shake, rolling-shake, defocus or extreme.")] = "source",
+    names: Annotated[Path | None, typer.Option(help="A text file that lists the photographs to use.")] = None,
     unpaired: Annotated[
         bool, typer.Option("--unpaired", help="Blur one half of the photographs, keep the other.")
     ] = False,
@@ -21,11 +22,11 @@ def synth(
     from tqdm import tqdm
 
     from bd_diff.blur.domains import find_domain
-    from bd_diff.data.images import list_images
+    from bd_diff.data.images import list_images, listed_images
     from bd_diff.data.synthetic import write_domain
 
     find_domain(domain)
-    paths = list_images(photographs)
+    paths = listed_images(photographs, names) if names else list_images(photographs)
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise ValueError(f"{out} already holds something; give a new folder")
     with tqdm(paths, unit="image", disable=None) as bar:

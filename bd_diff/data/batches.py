@@ -9,7 +9,7 @@ import torch
 from torch import Generator, Tensor
 from torch.utils.data import Dataset
 
-from bd_diff.data.images import list_images, read_image, to_tensor
+from bd_diff.data.images import list_images, listed_images, read_image, to_tensor
 
 
 def read_photographs(
@@ -23,13 +23,8 @@ def read_photographs(
 
     Raises ValueError for a folder without images, an unreadable photograph (by name), a listed name not there.
     """
-    paths = list_images(Path(folder))
-    for listed in filter(None, (exclude, only)):
-        names = Path(listed).read_text().split()
-        by_name = {path.name: path for path in paths}
-        if missing := [name for name in names if name not in by_name]:
-            raise ValueError(f"{listed} names {missing[0]}, which is not in {folder}")
-        paths = [by_name[name] for name in names] if listed is only else [p for p in paths if p.name not in set(names)]
+    left_out = set(listed_images(folder, exclude)) if exclude else set()
+    paths = [path for path in (listed_images(folder, only) if only else list_images(folder)) if path not in left_out]
     photographs = [(to_tensor(read_image(path)) * 255).round().byte() for path in paths]
     large = [photograph for photograph in photographs if min(photograph.shape[1:]) >= skip_smaller_than]
     if not large:

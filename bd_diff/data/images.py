@@ -256,6 +256,15 @@ def list_images(folder: str | os.PathLike, recursive: bool = False) -> list[Path
     return sorted(found, key=natural_order)
 
 
+def listed_images(folder: str | os.PathLike, listed: str | os.PathLike) -> list[Path]:
+    """Those images of a folder that the text file `listed` names, in its order; a name not there is a `ValueError`."""
+    there = {path.name: path for path in list_images(folder)}
+    names = Path(listed).read_text().split()
+    if absent := [name for name in names if name not in there]:
+        raise ValueError(f"{listed} lists {absent[0]}, which is not in {folder}")
+    return [there[name] for name in names]
+
+
 def natural_order(path: Path) -> list:
     """A sort key in which numbers inside names count as numbers."""
     return [int(piece) if piece.isdecimal() else piece.lower() for piece in re.split(r"(\d+)", str(path))]
