@@ -46,12 +46,17 @@ def read_photographs_blur(pipeline, images: Iterable[Tensor]) -> Readings:
     return {name: torch.stack([row[name] for row in rows]) for name in STATISTICS}
 
 
-def read_one(pipeline, image: Tensor) -> dict[str, Tensor]:
-    """The statistics of one photograph's middle."""
+def middle(image: Tensor) -> Tensor:
+    """The middle `(1, 3, h, w)`, of `WINDOW` pixels a side at most, in [0, 1] of a photograph `(3, H, W)`."""
     image = (image / 255 if image.dtype == torch.uint8 else image.float())[None]
     height, width = (min(side, WINDOW) for side in image.shape[-2:])
     top, left = (image.shape[-2] - height) // 2, (image.shape[-1] - width) // 2
-    image = image[..., top : top + height, left : left + width]
+    return image[..., top : top + height, left : left + width]
+
+
+def read_one(pipeline, image: Tensor) -> dict[str, Tensor]:
+    """The statistics of one photograph's middle."""
+    image = middle(image)
     reading = pipeline.encode_image((image * 2 - 1).to(pipeline.device), fast=True)
     size, across, slant = shape_of(reading.kernels[0].float().cpu())
     return {

@@ -19,6 +19,7 @@ from bd_diff.baselines.nafnet import NAFNet
 from bd_diff.baselines.uresnet import UResNetObjective
 from bd_diff.baselines.validation import save_whole
 from bd_diff.blur.domains import find_domain
+from bd_diff.blur_mix import synthesis_like
 from bd_diff.conditioning import deblur_guesses
 from bd_diff.config import RunConfig, construct
 from bd_diff.data.batches import SharpCrops, read_photographs
@@ -43,7 +44,9 @@ JOINT_ROWS = {
     "joint": {"cross_crop": 0.1, "reconstruction": 0.1, "back_translation": 0.3},
     "joint without reconstruction": {"cross_crop": 0.1, "reconstruction": 0.0, "back_translation": 0.3},
 }
-ROWS = ("input", "wiener", "supervised", *JOINT_ROWS, "regression", "ceiling")
+FITTED_ROWS = {"fitted blur": {}, "joint on fitted blur": JOINT_ROWS["joint"]}  # see `bd_diff.blur_mix`
+IN_LIGHT = "supervised in linear light"  # knows as much of cameras as the fitted rows, and nothing of the target
+ROWS = ("input", "wiener", "supervised", IN_LIGHT, *JOINT_ROWS, *FITTED_ROWS, "regression", "ceiling")
 
 
 @dataclass(frozen=True)
@@ -58,6 +61,7 @@ class ExperimentConfig:
     optimizer: dict[str, Any]
     networks: dict[str, Any] = field(default_factory=dict)  # BD-Diff's, as in a configuration of train/joint.py
     start_from: str | None = None  # a trained BD-Diff instead: its training was the source domain's
+    rows: tuple[str, ...] = ROWS
     targets: tuple[str, ...] = ("rolling-shake", "night-shake", "defocus")
     seeds: tuple[int, ...] = (0, 1, 2)
     families: dict[str, float] = field(default_factory=lambda: {"delta": 0.1, "gaussian": 0.45, "line": 0.45})
@@ -87,12 +91,14 @@ def run_experiment(config: ExperimentConfig) -> list[dict]:
 
     Raises ValueError for a configuration or folders that cannot be used, and where a training was stopped.
     """
+    if unknown := set(config.rows) - set(ROWS):
+        raise ValueError(f"rows: there is no row {min(unknown)!r}; known are {', '.join(ROWS)}")
     folder = Path(config.run.folder)
     photographs = make_domains(config, folder)
     rows = []
     for seed in config.seeds:
         for target in config.targets:
-            for row in ROWS:
+            for row in config.rows:
                 model = train_row(config, row, target, seed, photographs)
                 rows.append(score_row(config, row, target, seed, model))
                 write_results(rows, folder)
@@ -133,11 +139,20 @@ def train_row(config: ExperimentConfig, row: str, target: str, seed: int, exclud
         source = train_joint_row(config, base / "source", seed, excluded, None)
     if row in ("supervised", "wiener"):
         return train_joint_row(config, base / "supervised", seed, excluded, source)
+    if row == IN_LIGHT:
+        synthesis = {"curve": "srgb"}
+        return train_joint_row(config, base / "in-linear-light", seed, excluded, source, None, {}, synthesis)
     out = base / target / row.replace(" ", "-")
     if row == "ceiling":
         return train_ceiling(config, out, seed, source, target)
     photographs = Path(config.run.folder) / "domains" / target / "train" / "blurry"
-    return train_joint_row(config, out, seed, excluded, source, photographs, JOINT_ROWS[row])
+    if row in JOINT_ROWS:
+        return train_joint_row(config, out, seed, excluded, source, photographs, JOINT_ROWS[row])
+    sharp = read_photographs(config.sharp, excluded)
+    kept = base / target / "fitted_blur.json"
+    like = synthesis_like(photographs, str(source), sharp, config.families, config.noise, kept)
+    weights = FITTED_ROWS[row]
+    return train_joint_row(config, out, seed, excluded, source, photographs if weights else None, weights, like)
 
 
 def run_of(config: ExperimentConfig, out: Path, seed: int, **values) -> RunConfig:
@@ -154,16 +169,16 @@ def joint_config(
     source: Path | None,
     target: Path | None = None,
     weights: Mapping[str, float] = {},  # noqa: B006
+    synthesis: Mapping[str, Any] = {},  # noqa: B006
 ) -> JointConfig:
-    """BD-Diff's training of one row."""
+    """BD-Diff's training of one row; `synthesis` instead of the source domain's families and noise."""
     return JointConfig(
         run=run_of(config, out, seed),
         networks={} if source else config.networks,
         start_from=source and str(source),
         optimizer=config.optimizer,
         weights={"kernel": 0.5, "deblur": 1.0, "transfer": 0.2, **weights},
-        families=config.families,
-        noise=config.noise,
+        **{"families": config.families, "noise": config.noise} | synthesis,
         data=DataConfig(
             sharp=config.sharp,
             exclude=str(excluded),

@@ -51,6 +51,7 @@ class JointConfig:
     weights: dict[str, float]  # of the tasks, see bd_diff.objective
     families: dict[str, float]  # shares of the synthetic blurs, see bd_diff.blur.synthesis
     noise: float = 2 / 255
+    curve: float | str = 1.0  # of the synthetic photographs' camera, see `bd_diff.blur.camera.Camera`
     transfer_rows: int = 2  # of a batch
     target_rows: int = 1  # of a batch
     last_step_share: float = 0.75  # of the samples are denoised from noise alone, as one-step sampling does
@@ -152,6 +153,7 @@ def joint_objective(config: JointConfig, pipeline: BDDiffPipeline) -> JointObjec
         weights=config.weights,
         families=config.families,
         noise=config.noise,
+        curve=config.curve,
         transfer_rows=config.transfer_rows,
         target_rows=config.target_rows,
         crop=config.data.crop,

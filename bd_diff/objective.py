@@ -4,6 +4,7 @@ import torch
 import torch.nn.functional as F
 from torch import Generator, Tensor, nn
 
+from bd_diff.blur.camera import Camera, to_display, to_light
 from bd_diff.blur.kernels import SIZE, blur, transfer_function
 from bd_diff.blur.synthesis import draw_kernels
 from bd_diff.conditioning import (
@@ -32,12 +33,12 @@ class JointObjective(nn.Module):
     | transfer        | x1             | k * x2           | k * x1                                    |
     | cross_crop      | y, crop 1      | y, crop 2        | y, crop 1                                 |
     | reconstruction  | y              | y                | y, from its deblurred estimate            |
-    | back_translation| y'             | none             | x, where y' = x with the blur of y        |
+    | back_translation| y'             | none             | x, where y' = x with the blur of y, noisy |
 
     x sharp, k a synthetic blur, y an unpaired blurry photograph of the target domain. Tasks on y are there when the
     batch has `target`. `weights` gives each task's share of the loss; a task of weight 0 is left out, and with the
-    kernel alone the UNet does not run. `transfer_rows`
-    and `target_rows` of a batch take part in transfer and in the tasks on y.
+    kernel alone the UNet does not run. `transfer_rows` and `target_rows` of a batch take part in transfer and in the
+    tasks on y. The synthetic blur averages display values, or with a `curve` (see `bd_diff.blur.camera`) the light.
     """
 
     def __init__(
@@ -47,6 +48,7 @@ class JointObjective(nn.Module):
         weights: dict[str, float],
         families: dict[str, float],
         noise: float = 2 / 255,
+        curve: float | str = 1.0,
         transfer_rows: int = 2,
         target_rows: int = 1,
         crop: int = 128,
@@ -60,11 +62,12 @@ class JointObjective(nn.Module):
         super().__init__()
         if error not in ("absolute", "squared"):
             raise ValueError(f"error is {error!r}; it must be absolute or squared")
+        Camera(curve)  # one that does not exist is an error now
         unknown = set(weights) - {"kernel", "deblur", "transfer", "cross_crop", "reconstruction", "back_translation"}
         if unknown:
             raise ValueError(f"there is no task {', '.join(sorted(unknown))} to weigh")
         self.networks, self.scheduler, self.weights, self.families = networks, scheduler, weights, families
-        self.noise, self.transfer_rows, self.target_rows = noise, transfer_rows, target_rows
+        self.noise, self.curve, self.transfer_rows, self.target_rows = noise, curve, transfer_rows, target_rows
         self.crop, self.last_step_share, self.back_translation_from = crop, last_step_share, back_translation_from
         self.residual, self.error, self.snr_gamma, self.sampling_steps = residual, error, snr_gamma, sampling_steps
         self.restores = any(weight for task, weight in weights.items() if task != "kernel")
@@ -131,7 +134,9 @@ class JointObjective(nn.Module):
             with torch.no_grad():
                 guesses = transfer_guesses(sharp, own[: len(sharp)])
                 pseudo = self.sample(guesses, self.structure_of(sharp), tokens[: len(sharp)], 1.0, generator)
-                pseudo = pseudo.clamp(-1, 1)
+                sigma = 2 * self.noise * torch.rand(len(pseudo), 1, 1, 1, generator=generator)
+                grain = sigma * torch.randn(pseudo.shape, generator=generator)
+                pseudo = (pseudo + grain.to(pseudo.device)).clamp(-1, 1)
             pseudo_features, pseudo_tokens, pseudo_kernels = self.read_blur(pseudo)
             loss = self.produce(
                 sharp,
@@ -159,7 +164,7 @@ class JointObjective(nn.Module):
             kernels = torch.cat([batch["bank_kernel"], kernels[banked:]])
         if read < len(wide):
             kernels = torch.cat([kernels[:read], batch["known_kernel"]])
-        blurry = blur(wide, kernels, mode="valid")
+        blurry = to_display(blur(to_light(wide, self.curve), kernels, mode="valid"), self.curve)
         sigma = self.noise * torch.rand(len(wide), 1, 1, 1, generator=generator)
         blurry = (blurry + (sigma * torch.randn(blurry.shape, generator=generator)).to(wide.device)).clamp(0, 1)
         maps, spectrum = lag_maps(blurry[banked:read])

@@ -1,0 +1,94 @@
+"""Which synthetic blurs the photographs of a folder are like: what to train on for them, where no sharp twin is known.
+
+Black-box shift estimation (Lipton, Wang and Smola 2018): a classifier learns the blur families on synthetic
+photographs; the shares in the folder are those that explain its mean answer, its known confusions counted in.
+"""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from scipy.optimize import nnls
+from torch import Tensor
+from torch.nn.functional import one_hot
+
+from bd_diff.blur.synthesis import FAMILIES
+from bd_diff.data.batches import draw, seeded
+from bd_diff.data.images import list_images, read_image, replacing, to_tensor
+from bd_diff.domain_gap import middle, noise_level, synthetic_photograph
+from bd_diff.linear_probe import predict
+from bd_diff.metrics import luminance
+from bd_diff.models.lag_maps import lag_maps
+from bd_diff.variants import load_pipeline
+
+MOST = 64  # photographs that are looked at
+SUM_WEIGHT = 10.0  # how strictly the shares sum to one while they are fitted
+
+
+def fit_families(
+    pipeline, photographs: list[Tensor], sharp: list[Tensor], noise: float, count: int = 60, seed: int = 0
+) -> dict[str, float]:
+    """Shares of the blur families in blurry photographs, those above 1 %, summing to one.
+
+    photographs, sharp: uint8 or floats in [0, 1], `(3, H, W)`, of different scenes. noise: the largest standard
+    deviation of the synthetic photographs' noise, on the scale of [0, 1]. count: synthetic photographs a family.
+    """
+    families = list(FAMILIES)
+    seen, classes = [], []
+    for index in range(count):  # families take turns, so that any half of the samples has all of them
+        for number, family in enumerate(families):
+            generator = seeded(seed, index, number)
+            image = synthetic_photograph(sharp[draw(len(sharp), generator)], {family: 1.0}, noise, generator)
+            seen.append(blur_features(pipeline, image))
+            classes.append(number)
+    inputs, truth = torch.stack(seen), torch.tensor(classes)
+    columns, half = one_hot(truth).double(), len(inputs) // 2
+    first, second = (inputs[:half], columns[:half]), (inputs[half:], columns[half:])
+    answers = torch.cat([predict(*second, inputs[:half]), predict(*first, inputs[half:])])
+    confusions = torch.stack([answers[truth == number].mean(0) for number in range(len(families))])
+    answer = predict(inputs, columns, torch.stack([blur_features(pipeline, one) for one in photographs])).mean(0)
+    rows = np.vstack([confusions.T.numpy(), np.full(len(families), SUM_WEIGHT)])
+    shares, _ = nnls(rows, np.append(answer.numpy(), SUM_WEIGHT))
+    shares /= shares.sum()
+    return {family: round(float(share), 3) for family, share in zip(families, shares, strict=True) if share > 0.01}
+
+
+@torch.no_grad()
+def blur_features(pipeline, image: Tensor) -> Tensor:
+    """What the model and the gradients' correlations tell of the blur in the middle of a photograph, `(D,)`."""
+    image = middle(image)
+    tokens = pipeline.encode_image((image * 2 - 1).to(pipeline.device), fast=True).tokens
+    return torch.cat([tokens.flatten().float().cpu(), lag_maps(luminance(image))[0].flatten()]).double()
+
+
+def fit_noise(photographs: list[Tensor]) -> float:
+    """The noise that one photograph in ten exceeds: standard deviation on the scale of [0, 1]."""
+    return float(torch.cat([noise_level(luminance(middle(one))) for one in photographs]).quantile(0.9))
+
+
+def synthesis_like(
+    folder: Path, model: str, sharp: list[Tensor], families: dict[str, float], noise: float, kept: Path
+) -> dict[str, Any]:
+    """What a training for the photographs of a folder should blur with, as settings of `bd_diff.joint.JointConfig`.
+
+    Half of the blur is `families`, which the model was trained on, half is what the photographs are like; the noise is
+    the photographs', where that is more; and blur averages light, as a camera does. Kept in the file `kept`, and read
+    from there if it was found before.
+    """
+    if kept.exists():
+        return json.loads(kept.read_text())
+    paths = list_images(folder)
+    photographs = [to_tensor(read_image(path)) for path in paths[:: -(-len(paths) // MOST)]]
+    noise = max(noise, fit_noise(photographs))
+    fitted = fit_families(load_pipeline(model), photographs, sharp, noise)
+    found = {"families": mixed(families, fitted), "noise": noise, "curve": "srgb"}
+    with replacing(kept) as part:
+        part.write_text(json.dumps(found) + "\n")
+    return found
+
+
+def mixed(families: dict[str, float], fitted: dict[str, float]) -> dict[str, float]:
+    """Half of what the model knows, half of what the photographs are like."""
+    return {name: (families.get(name, 0) + fitted.get(name, 0)) / 2 for name in families | fitted}

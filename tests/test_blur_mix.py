@@ -1,0 +1,37 @@
+"""Which blur a folder of photographs has, told without sharp twins."""
+
+import pytest
+import torch
+
+from bd_diff.blur_mix import fit_families, fit_noise, mixed
+from bd_diff.commands.options import load_pipeline
+from bd_diff.data.procedural import procedural_image
+from bd_diff.domain_gap import synthetic_photograph
+
+
+@pytest.fixture(scope="module")
+def sharp():
+    return [procedural_image(160, torch.Generator().manual_seed(seed), "leaves") for seed in range(12)]
+
+
+def photographs(sharp, family, noise=2 / 255):
+    return [
+        synthetic_photograph(one, {family: 1.0}, noise, torch.Generator().manual_seed(index))
+        for index, one in enumerate(sharp)
+    ]
+
+
+@pytest.mark.parametrize("family", ["gaussian", "shake"])
+def test_the_family_of_most_photographs_is_found_in_other_scenes(sharp, family):
+    shares = fit_families(load_pipeline(None).pipeline, photographs(sharp[:6], family), sharp[6:], 2 / 255, count=12)
+    assert sum(shares.values()) == pytest.approx(1, abs=0.06)
+    assert max(shares, key=shares.get) == family
+
+
+def test_noise_is_that_of_the_noisier_photographs(sharp):
+    quiet, loud = (fit_noise(photographs(sharp, "gaussian", noise)) for noise in (1 / 255, 16 / 255))
+    assert quiet < 4 / 255 < 8 / 255 < loud < 18 / 255
+
+
+def test_a_mixture_is_half_of_each():
+    assert mixed({"gaussian": 0.6, "line": 0.4}, {"disc": 1.0}) == {"gaussian": 0.3, "line": 0.2, "disc": 0.5}
