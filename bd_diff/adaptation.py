@@ -2,13 +2,18 @@
 
 import json
 import shutil
+from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
 
+from bd_diff.blur.kernels import SIZE
+from bd_diff.blur_mix import synthesis_like
 from bd_diff.config import RunConfig
-from bd_diff.data.batches import draw, read_photographs, seeded
+from bd_diff.data.batches import read_photographs, seeded
 from bd_diff.data.images import list_images, read_image, replacing, save_image, to_image, to_tensor
 from bd_diff.data.procedural import procedural_image
 from bd_diff.domain_gap import (
@@ -17,6 +22,7 @@ from bd_diff.domain_gap import (
     gaps,
     read_photographs_blur,
     reference_readings,
+    synthetic_pair,
     total_gap,
 )
 from bd_diff.drawing import contact_sheet
@@ -80,6 +86,13 @@ def adapt(config: JointConfig) -> dict | None:
         return json.loads((out / "report.json").read_text())
     out.mkdir(parents=True, exist_ok=True)
     hold_out(Path(config.data.target), out / "held_out.txt", config.data.crop)
+    if config.data.sharp:
+        hold_out(Path(config.data.sharp), out / "held_out_sharp.txt", config.data.crop)
+        config = replace(config, data=replace(config.data, exclude=str(out / "held_out_sharp.txt")))
+    known = {"families": config.families, "noise": config.noise}
+    sharp = sharp_photographs(config)
+    like = synthesis_like(Path(config.data.target), config.start_from, sharp, **known, kept=out / "blur.json")
+    config = replace(config, **like)
     judge: list[Criterion] = []
 
     def watch(pipeline: BDDiffPipeline, objective: JointObjective) -> Criterion:
@@ -94,7 +107,7 @@ def adapt(config: JointConfig) -> dict | None:
     (out / "pipeline").rename(out / "last")
     shutil.copytree(out / "best", out / "pipeline-saving", dirs_exist_ok=True)
     (out / "pipeline-saving").rename(out / "pipeline")
-    report = make_report(config, history, out)
+    report = make_report(config, {"before": known, "after": like}, history, out)
     with replacing(out / "report.json") as part:
         part.write_text(json.dumps(report, indent=1) + "\n")
     shutil.rmtree(out / "best")
@@ -113,20 +126,30 @@ def hold_out(target: Path, listed: Path, crop: int) -> None:
         part.write_text("".join(f"{name}\n" for name in names))
 
 
-class Criterion:
-    """Cross-crop and reconstruction loss of photographs that are never trained on; lower is better.
+def sharp_photographs(config: JointConfig, held_out: bool = False) -> list[Tensor]:
+    """The sharp images that are trained on, or those that are not, `(3, H, W)`: photographs, or procedural images."""
+    if not config.data.sharp:
+        return [procedural_image(config.data.window + SIZE - 1, seeded(held_out, index)) for index in range(HELD_OUT)]
+    listed = Path(config.data.target_exclude).with_name("held_out_sharp.txt")
+    return read_photographs(config.data.sharp, **{"only" if held_out else "exclude": listed})
 
-    Needs no ground truth: a photograph must be made again from its own deblurred estimate and its own blur, and from
-    the blur of another part of it. Called at every check with the averaged weights in place; keeps the best model in
-    `out/best` and all figures in `out/history.json`.
+
+class Criterion:
+    """Mean absolute error, in levels of 255, of synthetic photographs that are blurred like the folder's
+    (`bd_diff.blur_mix`) after deblurring; of sharp images that are never trained on. Lower is better.
+
+    Called at every check with the averaged weights in place; keeps the best model in `out/best` and all figures in
+    `out/history.json`.
     """
 
     def __init__(self, pipeline: BDDiffPipeline, objective: JointObjective, config: JointConfig, out: Path):
         self.pipeline, self.objective, self.out = pipeline, objective, out
         self.earliest = config.run.steps / 2  # learning begins with a step back, from which it must have time to return
-        photographs = read_photographs(config.data.target, only=out / "held_out.txt")
-        self.crops = torch.stack([two_crops(image, config.data.crop, index) for index, image in enumerate(photographs)])
-        self.sharp = procedural_image(config.data.crop, seeded(0))[None] * 2 - 1
+        self.pairs = [
+            synthetic_pair(sharp, config.families, config.noise, seeded(2, index, part), config.curve)
+            for index, sharp in enumerate(sharp_photographs(config, held_out=True))
+            for part in range(2)
+        ]
         resumed = newest_checkpoint(out)
         self.history: dict[int, float] = {}
         if resumed and (out / "history.json").exists():
@@ -138,14 +161,13 @@ class Criterion:
 
     @torch.no_grad()
     def __call__(self, step: int) -> dict[str, float]:
-        device = next(self.objective.parameters()).device
         self.objective.eval()
+        self.pipeline.set_progress_bar_config(disable=True)
         total = 0.0
-        for index, crops in enumerate(self.crops):
-            losses = self.objective.target_tasks(
-                crops[None].to(device) * 2 - 1, self.sharp.to(device), torch.Generator().manual_seed(index)
-            )
-            total += float(losses["cross_crop"] + losses["reconstruction"]) / len(self.crops)
+        for blurry, sharp in self.pairs:
+            generator = torch.Generator().manual_seed(0)
+            result = self.pipeline(blurry, fast=True, generator=generator, output_type="pt").images[0].cpu()
+            total += 255 * float((result - sharp).abs().mean()) / len(self.pairs)
         best = min(self.history.values(), default=float("inf"))
         self.history[step] = total
         if total < best or not (self.out / "best").exists():
@@ -168,22 +190,16 @@ class Criterion:
         )
 
 
-def two_crops(image: Tensor, crop: int, index: int) -> Tensor:
-    """Two crops `(2, 3, crop, crop)` in [0, 1] of a photograph, always the same."""
-    generator, (height, width) = seeded(index, 7), image.shape[1:]
-    corners = [(draw(height - crop + 1, generator), draw(width - crop + 1, generator)) for _ in range(2)]
-    return torch.stack([image[:, top : top + crop, left : left + crop] for top, left in corners]) / 255
-
-
 @torch.no_grad()
-def make_report(config: JointConfig, history: dict[int, float], out: Path) -> dict:
-    """Domain gap before and after, the criterion, advice; writes `samples.png`, held-out photographs side by side."""
+def make_report(
+    config: JointConfig, trained_on: Mapping[str, Mapping[str, Any]], history: dict[int, float], out: Path
+) -> dict:
+    """Domain gap to the synthetic photographs trained on before and after, the criterion, advice; writes `samples.png`,
+    held-out photographs side by side.
+    """
     target = Path(config.data.target)
     photographs = [to_tensor(read_image(path)) for path in list_images(target)[:JUDGED]]
-    if config.data.sharp:
-        sharp = read_photographs(config.data.sharp)
-    else:
-        sharp = [procedural_image(config.data.window + 32, seeded(1, index)) for index in range(16)]
+    sharp = sharp_photographs(config, held_out=True)
     held_out = [target / name for name in (out / "held_out.txt").read_text().split("\n") if name][:4]
     shown = [[("photograph", read_image(path))] for path in held_out]
     found, sizes = {}, {}
@@ -191,7 +207,7 @@ def make_report(config: JointConfig, history: dict[int, float], out: Path) -> di
         pipeline = load_pipeline(folder)
         pipeline.set_progress_bar_config(disable=True)
         readings = read_photographs_blur(pipeline, photographs)
-        found[name] = gaps(readings, as_reference(reference_readings(pipeline, sharp, 48, config.families)))
+        found[name] = gaps(readings, as_reference(reference_readings(pipeline, sharp, 48, **trained_on[name])))
         sizes[name] = float(readings["size"].mean())
         for row, path in zip(shown, held_out, strict=True):
             generator = torch.Generator().manual_seed(0)
@@ -206,6 +222,7 @@ def make_report(config: JointConfig, history: dict[int, float], out: Path) -> di
         "criterion": {"before": history[min(history)], "after": history[best]},
         "gap": {name: total_gap(values) for name, values in found.items()},
         "gaps": found,
+        "blur": config.families,
         "kernel_size": sizes,
     }
     return report | {"advice": advice(report)}
@@ -216,8 +233,8 @@ def advice(report: dict) -> list[str]:
     said = []
     if report["best_step"] == 0:
         said.append(
-            "No step explained the held-out photographs better: the result is the model you began with; the last "
-            "one is in the folder 'last', to be judged by eye."
+            "No step deblurred synthetic photographs like these better: the result is the model you began with; the "
+            "last one is in the folder 'last', to be judged by eye."
         )
     if report["kernel_size"]["after"] < 0.5 * report["kernel_size"]["before"]:
         said.append("The adapted model sees less than half the blur it saw: look at samples.png before you use it.")
@@ -227,7 +244,7 @@ def advice(report: dict) -> list[str]:
     largest = max(report["gaps"]["after"], key=report["gaps"]["after"].get)
     said.append(f"The domain gap did not shrink; most of it is in {largest} ({STATISTICS[largest]}).")
     remedies = {
-        "noise": "Noise is not learnt by adapting: denoise first, or train with noise=... in train/joint.py.",
+        "noise": "The photographs' noise is not the white noise that adapting learns: denoise first.",
         "saturation": "Clipped light is not learnt by adapting: leave out photographs with many blown lamps.",
     }
     said.append(

@@ -13,16 +13,18 @@ import torch
 from scipy.optimize import nnls
 from torch import Tensor
 from torch.nn.functional import one_hot
+from tqdm import tqdm
 
 from bd_diff.blur.synthesis import FAMILIES
 from bd_diff.data.batches import draw, seeded
 from bd_diff.data.images import list_images, read_image, replacing, to_tensor
-from bd_diff.domain_gap import middle, noise_level, synthetic_photograph
+from bd_diff.domain_gap import middle, noise_level, synthetic_pair
 from bd_diff.linear_probe import predict
 from bd_diff.metrics import luminance
 from bd_diff.models.lag_maps import lag_maps
 from bd_diff.variants import load_pipeline
 
+CURVE = "srgb"  # cameras average light
 MOST = 64  # photographs that are looked at
 SUM_WEIGHT = 10.0  # how strictly the shares sum to one while they are fitted
 
@@ -37,11 +39,13 @@ def fit_families(
     """
     families = list(FAMILIES)
     seen, classes = [], []
-    for index in range(count):  # families take turns, so that any half of the samples has all of them
+    for index in tqdm(
+        range(count), desc="telling the blur", unit="round"
+    ):  # families take turns, so that any half of the samples has all of them
         for number, family in enumerate(families):
             generator = seeded(seed, index, number)
-            image = synthetic_photograph(sharp[draw(len(sharp), generator)], {family: 1.0}, noise, generator)
-            seen.append(blur_features(pipeline, image))
+            one = sharp[draw(len(sharp), generator)]
+            seen.append(blur_features(pipeline, synthetic_pair(one, {family: 1.0}, noise, generator, CURVE)[0]))
             classes.append(number)
     inputs, truth = torch.stack(seen), torch.tensor(classes)
     columns, half = one_hot(truth).double(), len(inputs) // 2
@@ -83,7 +87,7 @@ def synthesis_like(
     photographs = [to_tensor(read_image(path)) for path in paths[:: -(-len(paths) // MOST)]]
     noise = max(noise, fit_noise(photographs))
     fitted = fit_families(load_pipeline(model), photographs, sharp, noise)
-    found = {"families": mixed(families, fitted), "noise": noise, "curve": "srgb"}
+    found = {"families": mixed(families, fitted), "noise": noise, "curve": CURVE}
     with replacing(kept) as part:
         part.write_text(json.dumps(found) + "\n")
     return found

@@ -13,6 +13,7 @@ from safetensors.torch import load_file, save_file
 from scipy.stats import wasserstein_distance
 from torch import Generator, Tensor
 
+from bd_diff.blur.camera import to_display, to_light
 from bd_diff.blur.kernels import SIZE, blur, grid
 from bd_diff.blur.synthesis import draw_kernels
 from bd_diff.data.batches import draw, seeded
@@ -98,6 +99,7 @@ def reference_readings(
     count: int = 96,
     families: Mapping[str, float] = TRAINED_ON,
     noise: float = 2 / 255,
+    curve: float | str = 1.0,
     seed: int = 0,
     progress: Callable = lambda items: items,
 ) -> Readings:
@@ -107,20 +109,26 @@ def reference_readings(
         for index in progress(range(count)):
             generator = seeded(seed, index)
             sharp = photographs[draw(len(photographs), generator)]
-            yield synthetic_photograph(sharp, families, noise, generator)
+            yield synthetic_pair(sharp, families, noise, generator, curve)[0]
 
     return read_photographs_blur(pipeline, synthetic())
 
 
-def synthetic_photograph(sharp: Tensor, families: Mapping[str, float], noise: float, generator: Generator) -> Tensor:
-    """A random window of a sharp photograph `(3, H, W)`, blurred, with noise, at 8 bit."""
+def synthetic_pair(
+    sharp: Tensor, families: Mapping[str, float], noise: float, generator: Generator, curve: float | str = 1.0
+) -> tuple[Tensor, Tensor]:
+    """A random window of a sharp photograph `(3, H, W)`, blurred (in light, by `curve`), with noise, at 8 bit; and as
+    it was. Both are SIZE - 1 pixels smaller than what they come from, and in [0, 1].
+    """
     sharp = sharp / 255 if sharp.dtype == torch.uint8 else sharp.float()
     high, wide = (min(side, WINDOW + SIZE - 1) for side in sharp.shape[-2:])
     top, left = draw(sharp.shape[-2] - high + 1, generator), draw(sharp.shape[-1] - wide + 1, generator)
     kernels, _ = draw_kernels(1, generator, families)
-    blurred = blur(sharp[None, :, top : top + high, left : left + wide], kernels, mode="valid")[0]
+    window, inside = sharp[:, top : top + high, left : left + wide], slice(SIZE // 2, -(SIZE // 2))
+    blurred = to_display(blur(to_light(window[None], curve), kernels, mode="valid"), curve)[0]
     sigma = noise * torch.rand((), generator=generator)
-    return eight_bit((blurred + sigma * torch.randn(blurred.shape, generator=generator)).clamp(0, 1))
+    noisy = eight_bit((blurred + sigma * torch.randn(blurred.shape, generator=generator)).clamp(0, 1))
+    return noisy, window[:, inside, inside]
 
 
 def write_reference(readings: Readings, folder: str | Path) -> None:

@@ -6,7 +6,7 @@ import torch
 from bd_diff.blur_mix import fit_families, fit_noise, mixed
 from bd_diff.commands.options import load_pipeline
 from bd_diff.data.procedural import procedural_image
-from bd_diff.domain_gap import synthetic_photograph
+from bd_diff.domain_gap import synthetic_pair
 
 
 @pytest.fixture(scope="module")
@@ -16,7 +16,7 @@ def sharp():
 
 def photographs(sharp, family, noise=2 / 255):
     return [
-        synthetic_photograph(one, {family: 1.0}, noise, torch.Generator().manual_seed(index))
+        synthetic_pair(one, {family: 1.0}, noise, torch.Generator().manual_seed(index), "srgb")[0]
         for index, one in enumerate(sharp)
     ]
 
