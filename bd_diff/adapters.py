@@ -104,7 +104,8 @@ def load_adapter(
     except (OSError, SafetensorError) as error:
         raise ValueError(f"{folder / WEIGHTS} is missing or damaged ({error}); {ADVICE}") from None
     places = [base] if base else [described["base"]["id"]]
-    found, wanted = load_base(places, base_config), described["base"]["sha256"]
+    found = load_base(places, base_config or described["base"].get("config"))
+    wanted = described["base"]["sha256"]
     if found.sha256 != wanted:
         raise ValueError(
             f"{folder} was trained on another base than {places[0]} (sha256 {wanted[:12]}, found {found.sha256[:12]}); "
