@@ -12,6 +12,7 @@ from torch import Tensor
 
 from bd_diff.blur.kernels import SIZE
 from bd_diff.blur_mix import synthesis_like
+from bd_diff.checkpoints import newest_checkpoint
 from bd_diff.config import RunConfig
 from bd_diff.data.batches import read_photographs, seeded
 from bd_diff.data.images import list_images, read_image, replacing, save_image, to_image, to_tensor
@@ -29,7 +30,6 @@ from bd_diff.drawing import contact_sheet
 from bd_diff.joint import DataConfig, JointConfig, train_joint
 from bd_diff.objective import JointObjective
 from bd_diff.pipeline import BDDiffPipeline
-from bd_diff.training import newest_checkpoint
 from bd_diff.variants import load_pipeline, save_pipeline
 
 CROP = 128  # pixels a side that the restorer is adapted on; photographs must be as large

@@ -1,6 +1,6 @@
 """Stable Diffusion to begin with: a UNet, a VAE and a schedule, found, checked, and made into an untrained BD-Diff."""
 
-import hashlib
+import copy
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -12,6 +12,7 @@ import torch
 from diffusers import AutoencoderKL, DDIMScheduler, UNet2DConditionModel
 from torch import nn
 
+from bd_diff.fingerprint import fingerprint
 from bd_diff.model_folder import ADVICE, check_files, read_json
 from bd_diff.pipeline import BDDiffPipeline
 from bd_diff.variants import build_pipeline
@@ -26,12 +27,15 @@ WEIGHTS = ["diffusion_pytorch_model.safetensors", "*.safetensors.index.json", "d
 
 @dataclass
 class Base:
-    """A pretrained latent diffusion model; `place` is the path or the hub id that it came from."""
+    """A pretrained latent diffusion model; `place` is the path or the hub id that it came from, `config` that of the
+    description which a single file needs.
+    """
 
     place: str
     unet: UNet2DConditionModel
     vae: AutoencoderKL
     scheduler: DDIMScheduler
+    config: str | None = None
 
     @cached_property
     def sha256(self) -> str | None:
@@ -107,13 +111,17 @@ def load_file(path: Path, config: str | Path | None, weights: bool) -> Base:
         return described
     if path.suffix != ".safetensors":
         raise ValueError(f"{path} is not a .safetensors file; {LAYOUT}, or one .safetensors file")
-    try:
-        parts = {name: kind.from_single_file(str(path), config=str(folder / name)) for name, kind in PARTS.items()}
-    except Exception as error:  # damaged, or another architecture: the converter raises whatever came first
-        raise ValueError(
-            f"{path} does not hold what {config} describes: {str(error).strip().splitlines()[0]}"
-        ) from error
-    return Base(str(path), **parts, scheduler=described.scheduler)
+    parts = {}
+    for name, kind in PARTS.items():
+        try:
+            parts[name] = kind.from_single_file(str(path), config=str(folder / name), dtype=torch.float32)
+        except NotImplementedError as error:  # what the file does not hold stays on the meta device
+            raise ValueError(f"{path} lacks tensors of the {name} that {config} describes; {ADVICE}") from error
+        except Exception as error:  # damaged, or another architecture: the converter raises whatever came first
+            reason = str(error).strip().splitlines()[0]
+            raise ValueError(f"{path} does not hold what {config} describes: {reason}") from error
+    # Copied out of the mapped file, where tensors begin at odd addresses: the same to the bit as from a folder.
+    return Base(str(path), **copy.deepcopy(parts), scheduler=described.scheduler, config=str(config))
 
 
 def check_fit(place: str, unet: dict[str, Any], vae: dict[str, Any]) -> None:
@@ -177,16 +185,6 @@ def make_scheduler(config: dict[str, Any], place: str) -> DDIMScheduler:
     return scheduler
 
 
-def fingerprint(*networks: nn.Module) -> str:
-    """A hash of all tensors, whatever files they came in: sha256 of names, shapes and float32 values."""
-    digest = hashlib.sha256()
-    for network in networks:
-        for name, tensor in sorted(network.state_dict().items()):
-            digest.update(f"{name} {tuple(tensor.shape)}".encode())
-            digest.update(tensor.detach().float().cpu().contiguous().numpy())
-    return digest.hexdigest()
-
-
 def widen_input(unet: UNet2DConditionModel, channels: int) -> None:
     """Let a UNet take `channels` input channels: new weights are zero, so nothing changes until they are trained."""
     old = unet.conv_in
@@ -208,7 +206,7 @@ def pipeline_from_base(base: Base, sections: dict[str, Any] | None = None) -> BD
     sections = {name: dict(section or {}) for name, section in (sections or {}).items()}
     if fixed := sorted(set(sections) & {"unet", "vae", "scheduler"}):
         raise ValueError(f"networks: {fixed[0]} comes from the base and cannot be set")
-    origin = {"id": base.place, "sha256": base.sha256}
+    origin = {"id": base.place, "sha256": base.sha256} | ({"config": base.config} if base.config else {})
     widen_input(base.unet, (1 + GUESSES) * base.vae.config.latent_channels)
     tokens = {"token_channels": base.unet.config.cross_attention_dim}
     encoder = sections.setdefault("image_encoder", {})

@@ -1,8 +1,6 @@
-"""The one training loop: turns of (objective, optimizer), EMA, atomic checkpoints, exact resume, orderly stop."""
+"""The one training loop: turns of (objective, optimizer), EMA, checkpoints, exact resume, orderly stop."""
 
 import math
-import os
-import shutil
 import signal
 import time
 from collections.abc import Callable, Iterator
@@ -19,6 +17,7 @@ from torch.optim import Optimizer
 from torch.utils.data import DataLoader, Dataset, default_collate
 from tqdm import tqdm
 
+from bd_diff.checkpoints import leave_out_frozen, newest_checkpoint, save_checkpoint
 from bd_diff.config import RunConfig, to_dict
 from bd_diff.data.batches import seeded
 from bd_diff.processes import leave_at_exit
@@ -79,6 +78,7 @@ def fit(
     folder, device = Path(run.folder), accelerator.device
     prepared = [accelerator.prepare(turn.objective, turn.optimizer) for turn in turns]
     trained = [[p for p in turn.objective.parameters() if p.requires_grad] for turn in turns]
+    leave_out_frozen(accelerator, [turn.objective for turn in turns])
     averages = [EMAModel(parameters, decay=run.ema_decay) for parameters in trained] if run.ema_decay else []
     for average in averages:
         accelerator.register_for_checkpointing(average)
@@ -218,27 +218,3 @@ class Interruption:
     def __exit__(self, *_):
         for number, handler in self.before.items():
             signal.signal(number, handler)
-
-
-def newest_checkpoint(folder: Path) -> Path | None:
-    """The complete checkpoint with the most steps."""
-    found = [path for path in folder.glob("checkpoint-*") if path.name.split("-")[1].isdigit()]
-    return max(found, key=lambda path: int(path.name.split("-")[1]), default=None)
-
-
-def save_checkpoint(accelerator: Accelerator, folder: Path, step: int) -> None:
-    """Write beside, rename, then drop the older ones: a kill at any moment leaves a complete checkpoint."""
-    temporary, final = folder / "checkpoint-saving", folder / f"checkpoint-{step}"
-    if accelerator.is_main_process and temporary.exists():
-        shutil.rmtree(temporary)
-    accelerator.wait_for_everyone()
-    accelerator.save_state(str(temporary))
-    accelerator.wait_for_everyone()
-    if accelerator.is_main_process:
-        older = [path for path in folder.glob("checkpoint-*") if path not in (temporary, final)]
-        if final.exists():
-            shutil.rmtree(final)
-        os.replace(temporary, final)
-        for path in older:
-            shutil.rmtree(path)
-    accelerator.wait_for_everyone()

@@ -14,11 +14,11 @@ from safetensors.torch import load_file
 
 from bd_diff.adaptation import PATIENCE, Criterion, adapt, adaptation_config, advice
 from bd_diff.blur.kernels import blur, line
+from bd_diff.checkpoints import newest_checkpoint
 from bd_diff.config import load_config
 from bd_diff.data.images import save_image, to_image
 from bd_diff.data.procedural import procedural_image
 from bd_diff.joint import JointConfig
-from bd_diff.training import newest_checkpoint
 
 ROOT = Path(__file__).parents[1]
 

@@ -5,14 +5,22 @@ import shutil
 
 import pytest
 import torch
-from diffusers import UNet2DModel
+from diffusers import AutoencoderKL, UNet2DConditionModel, UNet2DModel
 from safetensors.torch import load_file, save_file
+from transformers import CLIPVisionConfig, CLIPVisionModel
 from typer.testing import CliRunner
 
 from bd_diff import BDDiffPipeline, bases
+from bd_diff.adapters import add_lora, save_adapter
 from bd_diff.bases import fingerprint, load_base, pipeline_from_base
 from bd_diff.cli import app
+from bd_diff.config import read_yaml
+from bd_diff.image_encoders import image_encoder_section
+from bd_diff.models.clip_encoder import ClipImageEncoder
+from bd_diff.models.image_encoder import ImageEncoder
+from tests.ldm_layout import ROOT, described, save_single_file, unet_name, vae_name
 from tests.sd_toys import SIZES, save_base, toy_unet, toy_vae
+from tests.test_clip_encoder import TOWERS
 
 
 @pytest.fixture(scope="module")
@@ -62,6 +70,54 @@ def test_init_makes_a_pipeline_that_loads_and_samples(base_folder, tmp_path):
     assert results[0].shape == (1, 3, 50, 70) and torch.equal(*results)
     with pytest.raises(ValueError, match="already holds a pipeline; pass --overwrite"):
         CliRunner().invoke(app, arguments, catch_exceptions=False)
+
+
+def init(base_folder, out, *options):
+    sizes = ["--structure-tokens", "3", "--blur-tokens", "2", "--hidden-size", "64", "--layers", "1"]
+    arguments = ["init", "--base", str(base_folder), "--out", str(out), *sizes, *options]
+    return CliRunner().invoke(app, arguments, catch_exceptions=False)
+
+
+def test_init_takes_the_image_encoder_that_is_named(base_folder, tmp_path):
+    torch.manual_seed(3)
+    clip = CLIPVisionModel(CLIPVisionConfig(**TOWERS["transformers"]))
+    clip.save_pretrained(tmp_path / "clip")
+    init(base_folder, tmp_path / "out", "--image-encoder", f"clip:{tmp_path / 'clip'}")
+    encoder = BDDiffPipeline.from_pretrained(tmp_path / "out").image_encoder
+    assert isinstance(encoder, ClipImageEncoder) and fingerprint(encoder.vision) == fingerprint(clip)
+    small = tmp_path / "small.yaml"
+    small.write_text("networks: {image_encoder: {class: ClipImageEncoder, tower: {}}}")
+    init(base_folder, tmp_path / "out", "--overwrite", "--config", str(small), "--image-encoder", "small")
+    assert type(BDDiffPipeline.from_pretrained(tmp_path / "out").image_encoder) is ImageEncoder
+
+
+def test_openclip_is_what_the_configuration_for_large_gpus_says():
+    wanted = read_yaml(ROOT / "configs/sd21_80gb.yaml")["networks"]["image_encoder"]
+    assert image_encoder_section("openclip") == wanted
+
+
+@pytest.mark.parametrize(
+    ("choice", "message"),
+    [
+        ("clap", "there is no image encoder 'clap'; choose from small, clip, openclip, clip:FOLDER_OR_HUB_ID"),
+        ("clip:/no/where", "there is no CLIP in /no/where"),
+        ("openclip:ViT-H-15:laion2b_s32b_b79k", "there is no model ViT-H-15; did you mean ViT-H-1"),
+        ("openclip:ViT-H-14:laion3b", "for ViT-H-14 there are no weights laion3b; give a file or one of laion2b_s32b"),
+        ("openclip:ViT-H-14", "for ViT-H-14 there are no weights named"),
+        ("openclip:RN50:openai", "RN50 is no plain vision transformer"),
+    ],
+)
+def test_an_image_encoder_that_is_not_there_is_named(base_folder, tmp_path, choice, message):
+    with pytest.raises(ValueError, match=message):
+        init(base_folder, tmp_path / "out", "--image-encoder", choice)
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_tower_without_weights_is_named(base_folder, tmp_path):
+    (tmp_path / "clip").mkdir()
+    CLIPVisionConfig(**TOWERS["transformers"]).save_pretrained(tmp_path / "clip")
+    with pytest.raises(ValueError, match="the vision tower cannot be loaded from .*clip"):
+        init(base_folder, tmp_path / "out", "--image-encoder", f"clip:{tmp_path / 'clip'}")
 
 
 def test_the_fingerprint_follows_tensors_and_not_files(base_folder):
@@ -218,3 +274,70 @@ def test_a_single_file_needs_a_description_and_must_fit_it(base_folder, tmp_path
     with pytest.raises(ValueError, match="model.safetensors does not hold what"):
         load_base(path, config=base_folder)
     assert bases.load_base(path, config=base_folder, weights=False).vae.config.latent_channels == 4
+
+
+def test_the_old_names_of_tensors_are_those_of_the_published_files():
+    with torch.device("meta"):
+        unet = UNet2DConditionModel.from_config(described("unet")).state_dict()
+        vae = AutoencoderKL.from_config(described("vae")).state_dict()
+    shapes = {unet_name(name): tuple(tensor.shape) for name, tensor in unet.items()}
+    shapes |= {vae_name(name): tuple(tensor.shape) for name, tensor in vae.items()}
+    assert len(shapes) == 686 + 248  # as many as Stable Diffusion's files have
+    start = "model.diffusion_model"
+    assert shapes[f"{start}.input_blocks.2.1.transformer_blocks.0.attn2.to_k.weight"] == (320, 1024)
+    assert shapes[f"{start}.output_blocks.2.1.conv.weight"] == (1280, 1280, 3, 3)
+    assert shapes[f"{start}.output_blocks.5.2.conv.weight"] == (1280, 1280, 3, 3)
+    assert shapes[f"{start}.output_blocks.11.0.skip_connection.weight"] == (320, 640, 1, 1)
+    assert shapes["first_stage_model.decoder.up.1.block.0.nin_shortcut.weight"] == (256, 512, 1, 1)
+
+
+@pytest.fixture(scope="module")
+def single_file(tmp_path_factory):
+    return save_single_file(tmp_path_factory.mktemp("file"), linear=True)
+
+
+def is_the_base_beside_it(path):
+    folder, file = load_base(path.with_suffix("")), load_base(path, config=path.with_suffix(""))
+    assert file.sha256 == folder.sha256 and file.unet.dtype == file.vae.dtype == torch.float32
+    noisy, tokens, image = torch.randn(1, 4, 8, 8), torch.randn(1, 5, 16), torch.rand(1, 3, 16, 16)
+    outputs = [
+        (base.unet(noisy, 300, tokens).sample, base.vae.encode(image).latent_dist.mode(), base.vae.decode(noisy).sample)
+        for base in (folder, file)
+    ]
+    assert all(torch.equal(*pair) for pair in zip(*outputs, strict=True))
+    assert file.scheduler.config == folder.scheduler.config
+
+
+def test_the_single_file_of_a_base_is_that_base_to_the_bit(single_file):
+    is_the_base_beside_it(single_file)
+    with pytest.raises(ValueError, match="does not say its architecture"):
+        load_base(single_file)
+
+
+def test_a_single_file_of_the_first_generation_in_half_precision_too(tmp_path):
+    is_the_base_beside_it(save_single_file(tmp_path, linear=False, dtype=torch.float16))
+
+
+def test_init_takes_a_single_file_and_its_adapter_finds_it_again(single_file, tmp_path):
+    config = single_file.with_suffix("")
+    init(single_file, tmp_path / "out", "--base-config", str(config))
+    pipeline = BDDiffPipeline.from_pretrained(tmp_path / "out")
+    base = load_base(config)
+    assert pipeline.config.base == {"id": str(single_file), "sha256": base.sha256, "config": str(config)}
+    assert fingerprint(pipeline.vae) == fingerprint(base.vae)
+    add_lora(pipeline.unet, 2)
+    save_adapter(pipeline, tmp_path / "adapter")
+    again = BDDiffPipeline.from_pretrained(tmp_path / "adapter")
+    assert fingerprint(again.unet) == fingerprint(pipeline.unet)
+
+
+def test_a_single_file_that_lacks_a_tensor_or_its_end_is_named(single_file, tmp_path):
+    tensors = load_file(single_file)
+    del tensors["model.diffusion_model.out.2.bias"]
+    path = tmp_path / "part.safetensors"
+    save_file(tensors, path)
+    with pytest.raises(ValueError, match="part.safetensors lacks tensors of the unet that"):
+        load_base(path, config=single_file.with_suffix(""))
+    cut(path)
+    with pytest.raises(ValueError, match="part.safetensors does not hold what"):
+        load_base(path, config=single_file.with_suffix(""))

@@ -13,13 +13,13 @@ from safetensors.torch import load_file
 from torch import nn
 
 from bd_diff.blur.kernels import delta, gaussian, line, shake
+from bd_diff.checkpoints import newest_checkpoint
 from bd_diff.conditioning import min_snr_weights, prediction_target
 from bd_diff.data.batches import JointSamples, SharpCrops, collate_joint, seeded
 from bd_diff.data.images import save_image, to_image
 from bd_diff.data.kernel_bank import build_bank, read_bank
 from bd_diff.data.procedural import procedural_image
 from bd_diff.objective import JointObjective, kernel_loss
-from bd_diff.training import newest_checkpoint
 from bd_diff.variants import build_pipeline
 from tests.conftest import TINY
 from train import joint

@@ -2,6 +2,7 @@
 
 import os
 import re
+import shutil
 import subprocess
 import sys
 from dataclasses import replace
@@ -13,7 +14,7 @@ import yaml
 from accelerate.commands.config.config_args import load_config_from_file
 from accelerate.state import AcceleratorState
 from diffusers.models.attention_processor import AttnProcessor2_0
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 from torch import nn
 
 from bd_diff import BDDiffPipeline
@@ -193,6 +194,26 @@ def test_resumed_it_ends_as_if_it_had_never_stopped(smoke, tmp_path):
     first, again = (load_file(folder / "pipeline/adapter.safetensors") for folder in (whole, parts))
     assert all(torch.equal(first[name], again[name]) for name in first)
     assert not all(torch.equal(first[n], t) for n, t in load_file(parts / "early/adapter.safetensors").items())
+
+
+def test_a_checkpoint_holds_what_trains_and_goes_on_only_over_the_same_base(smoke, base_folder, tmp_path):
+    base = shutil.copytree(base_folder, tmp_path / "base")
+    given = ["--config", str(smoke), f"run.folder={tmp_path / 'run'}", f"base=[{base}]", "weights.transfer=0"]
+    joint.main([*given, "run.steps=1"])
+    tensors = load_file(tmp_path / "run/checkpoint-1/model.safetensors")
+    objective = joint_objective(config_of(smoke), starting_pipeline(config_of(smoke)))
+    assert set(tensors) == {name for name, p in objective.named_parameters() if p.requires_grad} | {"steps"}
+    assert not any("vae." in name or "base_layer" in name for name in tensors)
+    joint.main([*given, "run.steps=2", "--resume"])
+    changed = load_file(base / "vae/diffusion_pytorch_model.safetensors")
+    changed["decoder.conv_out.bias"] += 1
+    save_file(changed, base / "vae/diffusion_pytorch_model.safetensors", {"format": "pt"})
+    with pytest.raises(ValueError, match=r"checkpoint-2/model.safetensors was trained over other frozen weights \(sha"):
+        joint.main([*given, "run.steps=3", "--resume"])
+    with pytest.raises(ValueError, match="checkpoint-2/model.safetensors cannot be loaded .*size mismatch"):
+        joint.main([*given, "run.steps=3", "lora_rank=3", "--resume"])
+    with pytest.raises(ValueError, match="lacks networks.unet.*continue with the configuration"):
+        joint.main([*given, "run.steps=3", "lora_rank=0", "--resume"])
 
 
 def test_the_gradients_of_two_processes_are_those_of_one_with_both_halves(smoke, tmp_path):

@@ -20,6 +20,13 @@ def init(
     config: Annotated[
         Path | None, typer.Option(help="A training configuration: sizes are those of its section `networks`.")
     ] = None,
+    image_encoder: Annotated[
+        str | None,
+        typer.Option(
+            help="Where structure is read from: small (trained), clip or openclip (frozen), or another of these "
+            "libraries as clip:FOLDER_OR_HUB_ID or openclip:NAME:TAG_OR_FILE. By default small, or what CONFIG says."
+        ),
+    ] = None,
     structure_tokens: Annotated[int, typer.Option(min=1)] = 64,
     blur_tokens: Annotated[int, typer.Option(min=1)] = 16,
     hidden_size: Annotated[int, typer.Option(min=64, help="Width of the Q-Formers, a multiple of 64.")] = 512,
@@ -38,6 +45,7 @@ def init(
 
     from bd_diff.bases import load_base, pipeline_from_base
     from bd_diff.config import read_yaml
+    from bd_diff.image_encoders import image_encoder_section
     from bd_diff.variants import save_pipeline
 
     size = {"hidden_size": hidden_size, "num_layers": layers, "num_heads": hidden_size // 64}
@@ -47,6 +55,8 @@ def init(
     }
     if config:
         sections = read_yaml(config).get("networks") or {}
+    if image_encoder:
+        sections["image_encoder"] = image_encoder_section(image_encoder)
     torch.manual_seed(seed)
     pipeline = pipeline_from_base(load_base(base, base_config), sections)
     save_pipeline(pipeline, out)
