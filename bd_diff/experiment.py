@@ -20,6 +20,7 @@ from bd_diff.baselines.uresnet import UResNetObjective
 from bd_diff.baselines.validation import save_whole
 from bd_diff.blur.domains import find_domain
 from bd_diff.blur_mix import synthesis_like
+from bd_diff.checkpoints import newest_checkpoint
 from bd_diff.conditioning import deblur_guesses
 from bd_diff.config import RunConfig, construct
 from bd_diff.data.batches import SharpCrops, read_photographs
@@ -35,7 +36,7 @@ from bd_diff.metrics import lpips
 from bd_diff.objective import JointObjective
 from bd_diff.protocols import find_protocol
 from bd_diff.thrift import make_optimizer
-from bd_diff.training import Turn, fit, newest_checkpoint, start
+from bd_diff.training import Turn, fit, start
 from bd_diff.variants import load_pipeline, save_pipeline
 
 # What the tasks on target photographs weigh in each row that has them.

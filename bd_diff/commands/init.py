@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from bd_diff.commands.options import Overwrite, check_writable
+from bd_diff.commands.options import BaseConfig, Overwrite, check_writable
 
 
 def init(
@@ -14,9 +14,7 @@ def init(
         typer.Option(help="Folder, hub id or .safetensors file of a Stable Diffusion; give mirrors by repeating it."),
     ],
     out: Annotated[Path, typer.Option(help="The folder for the pipeline.")],
-    base_config: Annotated[
-        str | None, typer.Option(help="Folder or hub id whose configuration describes a single file.")
-    ] = None,
+    base_config: BaseConfig = None,
     config: Annotated[
         Path | None, typer.Option(help="A training configuration: sizes are those of its section `networks`.")
     ] = None,
