@@ -11,7 +11,7 @@ from bd_diff.domain_gap import synthetic_pair
 
 @pytest.fixture(scope="module")
 def sharp():
-    return [procedural_image(160, torch.Generator().manual_seed(seed), "leaves") for seed in range(12)]
+    return [procedural_image(224, torch.Generator().manual_seed(seed), "leaves") for seed in range(24)]
 
 
 def photographs(sharp, family, noise=2 / 255):
@@ -21,9 +21,9 @@ def photographs(sharp, family, noise=2 / 255):
     ]
 
 
-@pytest.mark.parametrize("family", ["gaussian", "shake"])
+@pytest.mark.parametrize("family", ["gaussian", "disc", "shake"])
 def test_the_family_of_most_photographs_is_found_in_other_scenes(sharp, family):
-    shares = fit_families(load_pipeline(None).pipeline, photographs(sharp[:6], family), sharp[6:], 2 / 255, count=12)
+    shares = fit_families(load_pipeline(None).pipeline, photographs(sharp[:12], family), sharp[12:], 2 / 255, count=24)
     assert sum(shares.values()) == pytest.approx(1, abs=0.06)
     assert max(shares, key=shares.get) == family
 
