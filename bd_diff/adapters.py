@@ -73,7 +73,9 @@ def save_adapter(pipeline: BDDiffPipeline, folder: str | Path) -> None:
         raise ValueError("this pipeline has no LoRA or does not know its base, so it is no adapter; save it whole")
     sections = {}
     for name, part in pipeline.components.items():
-        if name not in ("unet", "vae", "scheduler"):
+        if part is None:
+            sections[name] = None
+        elif name not in ("unet", "vae", "scheduler"):
             sections[name] = {key: value for key, value in part.config.items() if not key.startswith("_")}
             sections[name]["class"] = type(part).__name__
     sections["pipeline"] = settings_of(pipeline)

@@ -31,7 +31,8 @@ OWN_CLASSES = {kind.__name__: kind for kind in (*COMPONENTS.values(), ClipImageE
 def build_pipeline(sections: dict[str, Any], **ready) -> BDDiffPipeline:
     """An untrained pipeline. Each section holds the keyword arguments of its component's constructor; `class` in a
     section names another class of this package or of diffusers; `pipeline` holds the plain settings. Components in
-    `ready` are taken as they are. Raises ValueError for unknown names.
+    `ready` are taken as they are; a section `blur_decoder` that is None leaves it out. Raises ValueError for unknown
+    names.
     """
     if unknown := sorted(set(sections) - {*COMPONENTS, "pipeline"}):
         raise ValueError(f"networks: there is no component {unknown[0]}; known are {', '.join(COMPONENTS)}, pipeline")
@@ -39,6 +40,9 @@ def build_pipeline(sections: dict[str, Any], **ready) -> BDDiffPipeline:
     for name, default in COMPONENTS.items():
         if name in ready:
             components[name] = ready[name]
+            continue
+        if name == "blur_decoder" and sections.get(name, {}) is None:
+            components[name] = None
             continue
         arguments = dict(sections.get(name) or {})
         kind = arguments.pop("class", None)
