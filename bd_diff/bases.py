@@ -198,16 +198,18 @@ def widen_input(unet: UNet2DConditionModel, channels: int) -> None:
 
 
 def pipeline_from_base(base: Base, sections: dict[str, Any] | None = None) -> BDDiffPipeline:
-    """An untrained BD-Diff over a base, whose UNet takes the guesses of the blur operator beside the noise.
+    """An untrained BD-Diff over a base, whose UNet takes the guesses of the blur operator beside the noise; with the
+    section `blur_decoder` None, the photograph alone.
 
     `sections` are those of `bd_diff.variants.build_pipeline`, without unet, vae and scheduler; what follows from the
     base or from another section (widths, numbers of tokens) need not be given. Raises ValueError for unknown names.
     """
+    explicit = not (sections and "blur_decoder" in sections and sections["blur_decoder"] is None)
     sections = {name: dict(section or {}) for name, section in (sections or {}).items()}
     if fixed := sorted(set(sections) & {"unet", "vae", "scheduler"}):
         raise ValueError(f"networks: {fixed[0]} comes from the base and cannot be set")
     origin = {"id": base.place, "sha256": base.sha256} | ({"config": base.config} if base.config else {})
-    widen_input(base.unet, (1 + GUESSES) * base.vae.config.latent_channels)
+    widen_input(base.unet, (1 + (GUESSES if explicit else 1)) * base.vae.config.latent_channels)
     tokens = {"token_channels": base.unet.config.cross_attention_dim}
     encoder = sections.setdefault("image_encoder", {})
     features = encoder.setdefault("feature_channels", 128)
@@ -217,7 +219,8 @@ def pipeline_from_base(base: Base, sections: dict[str, Any] | None = None) -> BD
     sections["blur_qformer"] = tokens | {"feature_channels": features} | sections.get("blur_qformer", {})
     count = sections["blur_qformer"].setdefault("num_queries", 16)
     maps = {"map_channels": encoder["map_channels"]} if "map_channels" in encoder else {}
-    sections["blur_decoder"] = tokens | {"num_tokens": count} | maps | sections.get("blur_decoder", {})
+    decoder = tokens | {"num_tokens": count} | maps | sections.get("blur_decoder", {})
+    sections["blur_decoder"] = decoder if explicit else None
     sections["pipeline"] = {"residual": False, "default_steps": 20, "base": origin} | sections.get("pipeline", {})
     pipeline = build_pipeline(sections, unet=base.unet, vae=base.vae, scheduler=base.scheduler)
     if encoder.get("source") and base.sha256:

@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from bd_diff.models.blur_operator import reblur, wiener
+from bd_diff.models.blur_operator import WIENER_NOISE, reblur, wiener
 
 
 def exact(function: Callable) -> Callable:
@@ -34,10 +34,10 @@ def deblur_guesses(pixels: Tensor, kernels: Tensor | None) -> Tensor:
 
 @exact
 def transfer_guesses(pixels: Tensor, kernels: Tensor | None) -> Tensor:
-    """`(B, G, 3, H, W)`: the image blurred by the kernels, then the image itself in place of the deconvolutions."""
+    """`(B, 2, 3, H, W)`: the image blurred by the kernels, then the image itself in place of all deconvolutions."""
     if kernels is None:
         return pixels[:, None]
-    return torch.cat([reblur(pixels, kernels)[:, None], pixels[:, None].expand(-1, 3, -1, -1, -1)], 1)
+    return torch.stack([reblur(pixels, kernels), pixels], 1)
 
 
 def to_latents(vae, pixels: Tensor) -> Tensor:
@@ -53,11 +53,13 @@ def to_pixels(vae, latents: Tensor, source: Tensor | None = None) -> Tensor:
 
 def condition(vae, guesses: Tensor) -> tuple[Tensor, Tensor]:
     """Latents of the first guess `(B, c, h, w)`, and the UNet's condition `(B, G c, h, w)`: they and the differences of
-    the others to them.
+    the others to them. A single other one stands for every deconvolution, and is encoded once.
     """
     latents = to_latents(vae, guesses.flatten(0, 1)).unflatten(0, guesses.shape[:2])
-    first = latents[:, 0]
-    return first, torch.cat([first, (latents[:, 1:] - first[:, None]).flatten(1, 2)], 1)
+    first, others = latents[:, 0], latents[:, 1:] - latents[:, :1]
+    if others.shape[1] == 1:
+        others = others.expand(-1, len(WIENER_NOISE), -1, -1, -1)
+    return first, torch.cat([first, others.flatten(1, 2)], 1)
 
 
 def keep_in_reach(pixels: Tensor, guesses: Tensor, margin: float = 0.1, broken: float = 4.0) -> Tensor:

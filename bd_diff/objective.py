@@ -39,6 +39,8 @@ class JointObjective(nn.Module):
     batch has `target`. `weights` gives each task's share of the loss; a task of weight 0 is left out, and with the
     kernel alone the UNet does not run. `transfer_rows` and `target_rows` of a batch take part in transfer and in the
     tasks on y. The synthetic blur averages display values, or with a `curve` (see `bd_diff.blur.camera`) the light.
+    Without a blur decoder among the networks there are no kernels: the UNet sees the image alone, beside the tokens, as
+    in the paper.
     """
 
     def __init__(
@@ -71,6 +73,8 @@ class JointObjective(nn.Module):
         self.crop, self.last_step_share, self.back_translation_from = crop, last_step_share, back_translation_from
         self.residual, self.error, self.snr_gamma, self.sampling_steps = residual, error, snr_gamma, sampling_steps
         self.restores = any(weight for task, weight in weights.items() if task != "kernel")
+        if "blur_decoder" not in networks and (weights.get("kernel") or not self.restores):
+            raise ValueError("weights: without a blur_decoder no kernel is learned; set kernel to 0, others not")
         self.register_buffer("steps", torch.zeros((), dtype=torch.long))
 
     def forward(self, batch: dict[str, Tensor], generator: Generator) -> dict[str, Tensor]:
@@ -78,13 +82,13 @@ class JointObjective(nn.Module):
             sharp, blurry, kernels, seen = self.synthesize(batch, generator)
         read = len(seen["maps"])
         features, tokens, estimated = self.read_blur(blurry[:read], **seen)
-        structure, guess = features.structure, estimated.detach()
+        structure, guess = features.structure, known(estimated)
         rows = slice(0, self.transfer_rows)
         other = torch.arange(read, device=sharp.device).roll(1)[rows]  # whose blur is transferred
         if "known_estimate" in batch:
             structure = torch.cat([structure, self.structure_of(blurry[read:])])
-            guess = torch.cat([guess, batch["known_estimate"]])
-        losses = {"kernel": kernel_loss(estimated, kernels[:read])}
+            guess = None if guess is None else torch.cat([guess, batch["known_estimate"]])
+        losses = {} if estimated is None else {"kernel": kernel_loss(estimated, kernels[:read])}
         if not self.restores:  # processes stay in step only where every parameter has a gradient
             losses["kernel"] = losses["kernel"] + 0 * (structure.sum() + self.tokens(structure, tokens, 0.0).sum())
         if self.restores:
@@ -94,7 +98,7 @@ class JointObjective(nn.Module):
         if self.weights.get("transfer"):
             losses["transfer"] = self.produce(
                 exact(reblur)(sharp[rows], kernels[other]),
-                transfer_guesses(sharp[rows], guess[other]),
+                transfer_guesses(sharp[rows], known(guess, other)),
                 self.structure_of(sharp[rows]),
                 tokens[other],
                 strength=1.0,
@@ -111,7 +115,7 @@ class JointObjective(nn.Module):
         first, second = target.unbind(1)
         features, tokens, kernels = self.read_blur(torch.cat([first, second]))
         structure, other_tokens = features.structure[: len(first)], tokens[len(first) :]
-        own, other = kernels.detach().chunk(2)
+        own, other = known(kernels, slice(len(first))), known(kernels, slice(len(first), None))
         with torch.no_grad():
             guesses = deblur_guesses(first, own)
             deblurred = self.sample(guesses, structure, tokens[: len(first)], 0.0, generator)
@@ -132,7 +136,7 @@ class JointObjective(nn.Module):
         if self.weights.get("back_translation"):
             sharp = sharp[: len(first)]
             with torch.no_grad():
-                guesses = transfer_guesses(sharp, own[: len(sharp)])
+                guesses = transfer_guesses(sharp, known(own, slice(len(sharp))))
                 pseudo = self.sample(guesses, self.structure_of(sharp), tokens[: len(sharp)], 1.0, generator)
                 sigma = 2 * self.noise * torch.rand(len(pseudo), 1, 1, 1, generator=generator)
                 grain = sigma * torch.randn(pseudo.shape, generator=generator)
@@ -140,7 +144,7 @@ class JointObjective(nn.Module):
             pseudo_features, pseudo_tokens, pseudo_kernels = self.read_blur(pseudo)
             loss = self.produce(
                 sharp,
-                deblur_guesses(pseudo, pseudo_kernels.detach()),
+                deblur_guesses(pseudo, known(pseudo_kernels)),
                 pseudo_features.structure,
                 pseudo_tokens,
                 strength=0.0,
@@ -186,12 +190,14 @@ class JointObjective(nn.Module):
         return sharp * 2 - 1, blurry * 2 - 1, kernels, seen
 
     def read_blur(self, pixels: Tensor, maps=None, spectrum=None, hypothesis=None, evidence=None):
-        """Features, blur tokens `(B, T, D)` and kernels `(B, k, k)` of blurry pixels."""
+        """Features, blur tokens `(B, T, D)` and kernels `(B, k, k)` of blurry pixels; None without a blur decoder."""
         if maps is None:
             maps, spectrum = exact(lag_maps)((luminance(pixels.float()) + 1) / 2)
         features = self.networks["image_encoder"].encode_blur(maps, spectrum, hypothesis, evidence)
         features.structure = self.structure_of(pixels)
         tokens = self.networks["blur_qformer"](features.blur)
+        if "blur_decoder" not in self.networks:  # processes stay in step only where every parameter has a gradient
+            return features, tokens + 0 * features.maps.mean(), None
         return features, tokens, self.networks["blur_decoder"](tokens, features.maps, hypothesis)
 
     def structure_of(self, pixels: Tensor) -> Tensor:
@@ -235,6 +241,11 @@ class JointObjective(nn.Module):
         """Where the diffused latents count from (the first guess, or zero), and the UNet's condition."""
         first, seen = condition(self.networks["vae"], guesses)
         return (first if self.residual else torch.zeros_like(first)), seen
+
+
+def known(kernels: Tensor | None, rows: slice | Tensor = slice(None)) -> Tensor | None:
+    """Rows of kernels `(B, k, k)` as data, through which nothing learns; None where there are none."""
+    return None if kernels is None else kernels[rows].detach()
 
 
 def kernel_loss(estimated: Tensor, true: Tensor) -> Tensor:

@@ -1,6 +1,7 @@
 """The one training loop: turns of (objective, optimizer), EMA, checkpoints, exact resume, orderly stop."""
 
 import math
+import os
 import signal
 import time
 from collections.abc import Callable, Iterator
@@ -22,6 +23,8 @@ from bd_diff.config import RunConfig, to_dict
 from bd_diff.data.batches import seeded
 from bd_diff.processes import leave_at_exit
 
+# How accelerate's launcher asks for what cuts a model up among processes.
+SHARDING = {"FSDP": "ACCELERATE_USE_FSDP", "DeepSpeed": "ACCELERATE_USE_DEEPSPEED"}
 MOST_BAD_STEPS = 20  # gradients that are not finite, one after the other
 
 
@@ -36,6 +39,12 @@ class Turn:
 def start(run: RunConfig) -> Accelerator:
     """The accelerator of a run, and its folder. Raises ValueError when the folder already holds another training."""
     folder = Path(run.folder)
+    for library, switch in SHARDING.items():
+        if os.environ.get(switch, "").lower() == "true":
+            raise ValueError(
+                f"training does not run under {library}: averaging, clipping, validation and saving need the whole "
+                "model in each process; launch it as MULTI_GPU, by configs/accelerate/eight_gpus.yaml"
+            )
     if not run.resume and newest_checkpoint(folder):
         raise ValueError(f"{folder} already holds a training; pass --resume to continue it, or another run.folder")
     for name in run.trackers:

@@ -193,6 +193,8 @@ def test_the_condition_is_the_first_guess_and_differences_to_it():
     assert torch.allclose(restored, guesses[:, 2], atol=1e-5)
     blurred = transfer_guesses(pixels, gaussian(torch.tensor([2.0])))
     assert torch.equal(blurred[:, 1], pixels) and not torch.equal(blurred[:, 0], pixels)
+    four = torch.cat([blurred[:, :1], *[pixels[:, None]] * 3], 1)  # the image in place of each deconvolution
+    assert all(torch.equal(*pair) for pair in zip(condition(vae, blurred), condition(vae, four), strict=True))
     assert deblur_guesses(pixels, None).shape == (1, 1, 3, 64, 64)
 
 

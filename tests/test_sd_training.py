@@ -109,6 +109,31 @@ def test_without_lora_the_whole_unet_learns(smoke):
     assert all(parameter.requires_grad for parameter in objective.networks["unet"].parameters())
 
 
+def test_without_a_blur_decoder_tokens_and_the_photograph_alone_learn_every_task(smoke, tmp_path):
+    config = config_of(smoke, "networks.blur_decoder=null", "weights.kernel=0", "weights.back_translation=0.1")
+    pipeline = starting_pipeline(config)
+    assert pipeline.blur_decoder is None and pipeline.unet.config.in_channels == 4 + 4
+    losses, found = gradients(joint_objective(config, pipeline))
+    assert losses.keys() - {"loss"} == {"deblur", "transfer", "cross_crop", "reconstruction", "back_translation"}
+    assert [name for name, gradient in found.items() if gradient is None] == []
+    given = [f"run.folder={tmp_path / 'run'}", "networks.blur_decoder=null", "weights.kernel=0", "run.steps=1"]
+    joint.main(["--config", str(smoke), *given])
+    trained = BDDiffPipeline.from_pretrained(tmp_path / "run/pipeline")
+    trained.set_progress_bar_config(disable=True)
+    image = torch.rand(1, 3, 40, 48)
+    assert trained.blur_decoder is None and trained(image, num_inference_steps=1, output_type="pt").images.any()
+    with pytest.raises(ValueError, match="without a blur_decoder no kernel is learned; set kernel to 0"):
+        joint_objective(config_of(smoke, "networks.blur_decoder=null"), pipeline)
+
+
+@pytest.mark.parametrize("library", ["FSDP", "DeepSpeed"])
+def test_what_cuts_the_model_up_among_processes_is_refused(smoke, library, tmp_path, monkeypatch):
+    monkeypatch.setenv(f"ACCELERATE_USE_{library.upper()}", "true")
+    with pytest.raises(ValueError, match=f"training does not run under {library}: .*MULTI_GPU"):
+        joint.main(["--config", str(smoke), f"run.folder={tmp_path / 'run'}"])
+    assert not (tmp_path / "run").exists()
+
+
 def test_checkpointing_changes_no_gradient(smoke):
     config, found = config_of(smoke), []
     for checkpointing in (False, True):
