@@ -52,6 +52,8 @@ class JointConfig:
     families: dict[str, float]  # shares of the synthetic blurs, see bd_diff.blur.synthesis
     noise: float = 2 / 255
     curve: float | str = 1.0  # of the synthetic photographs' camera, see `bd_diff.blur.camera.Camera`
+    curve_share: float = 1.0  # of the photographs; blur averages display values in the others
+    jpeg: int = 0  # half of the photographs go through JPEG of this quality to 95; 0 is none
     transfer_rows: int = 2  # of a batch
     target_rows: int = 1  # of a batch
     last_step_share: float = 0.75  # of the samples are denoised from noise alone, as one-step sampling does
@@ -154,6 +156,8 @@ def joint_objective(config: JointConfig, pipeline: BDDiffPipeline) -> JointObjec
         families=config.families,
         noise=config.noise,
         curve=config.curve,
+        curve_share=config.curve_share,
+        jpeg=config.jpeg,
         transfer_rows=config.transfer_rows,
         target_rows=config.target_rows,
         crop=config.data.crop,

@@ -4,7 +4,7 @@ import torch
 import torch.nn.functional as F
 from torch import Generator, Tensor, nn
 
-from bd_diff.blur.camera import Camera, to_display, to_light
+from bd_diff.blur.camera import Camera, compress, to_display, to_light
 from bd_diff.blur.kernels import SIZE, blur, transfer_function
 from bd_diff.blur.synthesis import draw_kernels
 from bd_diff.conditioning import (
@@ -51,6 +51,8 @@ class JointObjective(nn.Module):
         families: dict[str, float],
         noise: float = 2 / 255,
         curve: float | str = 1.0,
+        curve_share: float = 1.0,
+        jpeg: int = 0,
         transfer_rows: int = 2,
         target_rows: int = 1,
         crop: int = 128,
@@ -64,12 +66,13 @@ class JointObjective(nn.Module):
         super().__init__()
         if error not in ("absolute", "squared"):
             raise ValueError(f"error is {error!r}; it must be absolute or squared")
-        Camera(curve)  # one that does not exist is an error now
+        Camera(curve, jpeg=jpeg)  # one that does not exist is an error now
         unknown = set(weights) - {"kernel", "deblur", "transfer", "cross_crop", "reconstruction", "back_translation"}
         if unknown:
             raise ValueError(f"there is no task {', '.join(sorted(unknown))} to weigh")
         self.networks, self.scheduler, self.weights, self.families = networks, scheduler, weights, families
-        self.noise, self.curve, self.transfer_rows, self.target_rows = noise, curve, transfer_rows, target_rows
+        self.noise, self.curve, self.curve_share, self.jpeg = noise, curve, curve_share, jpeg
+        self.transfer_rows, self.target_rows = transfer_rows, target_rows
         self.crop, self.last_step_share, self.back_translation_from = crop, last_step_share, back_translation_from
         self.residual, self.error, self.snr_gamma, self.sampling_steps = residual, error, snr_gamma, sampling_steps
         self.restores = any(weight for task, weight in weights.items() if task != "kernel")
@@ -168,9 +171,7 @@ class JointObjective(nn.Module):
             kernels = torch.cat([batch["bank_kernel"], kernels[banked:]])
         if read < len(wide):
             kernels = torch.cat([kernels[:read], batch["known_kernel"]])
-        blurry = to_display(blur(to_light(wide, self.curve), kernels, mode="valid"), self.curve)
-        sigma = self.noise * torch.rand(len(wide), 1, 1, 1, generator=generator)
-        blurry = (blurry + (sigma * torch.randn(blurry.shape, generator=generator)).to(wide.device)).clamp(0, 1)
+        blurry = self.shoot(wide, kernels, generator)
         maps, spectrum = lag_maps(blurry[banked:read])
         seen = {"maps": maps, "spectrum": spectrum}
         if banked:
@@ -188,6 +189,21 @@ class JointObjective(nn.Module):
         top, left = top + SIZE // 2, left + SIZE // 2
         sharp = wide[..., top : top + self.crop, left : left + self.crop]
         return sharp * 2 - 1, blurry * 2 - 1, kernels, seen
+
+    def shoot(self, sharp: Tensor, kernels: Tensor, generator: Generator) -> Tensor:
+        """Blurry photographs, smaller by the kernels' size less one, of sharp ones in [0, 1]: blur, noise, JPEG."""
+        if self.curve_share == 1:
+            blurry = to_display(blur(to_light(sharp, self.curve), kernels, mode="valid"), self.curve)
+        else:
+            lit = (torch.rand(len(sharp), 1, 1, 1, generator=generator) < self.curve_share).to(sharp.device)
+            blurry = blur(torch.where(lit, to_light(sharp, self.curve), sharp), kernels, mode="valid")
+            blurry = torch.where(lit, to_display(blurry, self.curve), blurry)
+        sigma = self.noise * torch.rand(len(sharp), 1, 1, 1, generator=generator)
+        blurry = (blurry + (sigma * torch.randn(blurry.shape, generator=generator)).to(sharp.device)).clamp(0, 1)
+        if not self.jpeg:
+            return blurry
+        quality = torch.randint(self.jpeg, 96, (len(sharp),), generator=generator)
+        return compress(blurry, quality * torch.randint(2, (len(sharp),), generator=generator))
 
     def read_blur(self, pixels: Tensor, maps=None, spectrum=None, hypothesis=None, evidence=None):
         """Features, blur tokens `(B, T, D)` and kernels `(B, k, k)` of blurry pixels; None without a blur decoder."""
