@@ -113,6 +113,8 @@ def convert(kind: Any, value: Any, where: str) -> Any:
     if origin in (types.UnionType, typing.Union):
         if value is None and type(None) in parts:
             return None
+        if isinstance(value, str) and str in parts:
+            return value
         return convert(next(part for part in parts if part is not type(None)), value, where)
     if origin is tuple and isinstance(value, (list, tuple)):
         inner = parts[:1] * len(value) if parts[-1] is Ellipsis else parts

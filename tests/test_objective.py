@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -15,10 +16,12 @@ from torch import nn
 from bd_diff.blur.kernels import delta, gaussian, line, shake
 from bd_diff.checkpoints import newest_checkpoint
 from bd_diff.conditioning import min_snr_weights, prediction_target
+from bd_diff.config import load_config
 from bd_diff.data.batches import JointSamples, SharpCrops, collate_joint, seeded
 from bd_diff.data.images import save_image, to_image
 from bd_diff.data.kernel_bank import build_bank, read_bank
 from bd_diff.data.procedural import procedural_image
+from bd_diff.joint import JointConfig, joint_objective
 from bd_diff.objective import JointObjective, kernel_loss
 from bd_diff.variants import build_pipeline
 from tests.conftest import TINY
@@ -220,3 +223,29 @@ def test_one_unreadable_photograph_among_many_is_named_before_training_starts(ph
     with pytest.raises(ValueError, match="bad.png"):
         joint.main(command(tmp_path / "run", f"data.sharp={tmp_path / 'sharp'}")[2:])
     assert not list(tmp_path.glob("run/checkpoint-*"))
+
+
+def test_the_configuration_for_cameras_is_read_and_a_curve_that_is_none_is_told(tiny_pipeline):
+    config = load_config(JointConfig, ["--config", str(ROOT / "configs/bd_diff_tiny/cameras.yaml")])
+    assert config.curve == "srgb" and config.curve_share == 0.5 and config.jpeg == 70
+    with pytest.raises(ValueError, match="camera curve is '1e-4'; it must be 'srgb' or a gamma exponent"):
+        joint_objective(replace(config, curve="1e-4", trained=()), tiny_pipeline)
+
+
+def test_a_share_of_the_photographs_is_made_in_light_and_half_go_through_jpeg(tiny_pipeline):
+    given = {"weights": {"deblur": 1.0}, "families": {"line": 1.0}, "noise": 0.0}
+    networks = nn.ModuleDict({k: v for k, v in tiny_pipeline.components.items() if isinstance(v, nn.Module)})
+    sharp = torch.stack([procedural_image(96, seeded(index)) for index in range(16)])
+    kernels = line(torch.full((16,), 15.0), torch.zeros(16))
+
+    def shoot(**camera):
+        objective = JointObjective(networks, tiny_pipeline.scheduler, **given, **camera)
+        return objective.shoot(sharp, kernels, seeded(0))
+
+    display, light, both = shoot(), shoot(curve="srgb"), shoot(curve="srgb", curve_share=0.5)
+    as_light = [torch.allclose(one, other, atol=1e-6) for one, other in zip(both, light, strict=True)]
+    as_display = [torch.allclose(one, other, atol=1e-6) for one, other in zip(both, display, strict=True)]
+    assert not torch.allclose(light, display, atol=0.01)
+    assert 3 < sum(as_light) < 13 and all(a != b for a, b in zip(as_light, as_display, strict=True))
+    changed = [not torch.equal(one, other) for one, other in zip(shoot(jpeg=50), display, strict=True)]
+    assert 3 < sum(changed) < 13
