@@ -11,7 +11,7 @@ from typing import NamedTuple
 import torch
 from torch import Generator, Tensor
 
-from bd_diff.blur.camera import add_noise
+from bd_diff.blur.camera import Camera, add_noise
 from bd_diff.blur.kernels import SIZE, blur
 from bd_diff.blur.synthesis import Blur
 from bd_diff.data.folders import Folder, HubData, Sample, read_item
@@ -23,6 +23,13 @@ from bd_diff.protocols import Protocol, eight_bit
 
 TABLE_FAMILIES = {"gaussian": 1.8, "line": 13.0, "shake": 16.0, "sharp": 0.0}  # sigma, length, extent in pixels
 TABLE_NOISE = 1 / 255
+TABLE_CAMERAS = {  # by protocol: what takes the photograph; None averages display values and adds TABLE_NOISE to them
+    "blur-families": None,
+    "blur-families-noise": Camera(read=8 / 255),
+    "blur-families-jpeg": Camera(read=TABLE_NOISE, jpeg=75),
+    "blur-families-light": Camera("srgb", read=5e-4),
+    "blur-families-highlights": Camera("srgb", highlights=4.0, read=5e-4),
+}
 
 Case = tuple[str, Callable[[], Sample]]  # a sample's name, and what reads it
 
@@ -58,19 +65,23 @@ def case_seed(seed: int, family: str, index: int) -> int:
     return (seed * 1000 + list(TABLE_FAMILIES).index(family)) * 100_000 + index
 
 
-def family_pair(family: str, image: Tensor, seed: int, size: int) -> FamilyPair:
-    """One case of `family_pairs`."""
+def family_pair(family: str, image: Tensor, seed: int, size: int, camera: Camera | None = None) -> FamilyPair:
+    """One case of `family_pairs`, taken by a camera instead, if there is one."""
     image = (image / 255 if image.dtype == torch.uint8 else image.float()).cpu()
     window = centre_window(image, size, margin=SIZE // 2)
-    sharp = eight_bit(window[..., SIZE // 2 : -(SIZE // 2), SIZE // 2 : -(SIZE // 2)])
+    inside = (..., slice(SIZE // 2, -(SIZE // 2)), slice(SIZE // 2, -(SIZE // 2)))
+    sharp = eight_bit(window[inside])
     if family == "sharp":
         return FamilyPair(family, sharp, sharp, Blur("delta").kernel())
     generator = Generator().manual_seed(seed)
     angle = math.pi * float(torch.rand((), generator=generator))
     path_seed = int(torch.randint(2**31, (), generator=generator))
     kernel = Blur(family, TABLE_FAMILIES[family], angle, path_seed).kernel()
-    blurred = blur(window[None], kernel[None], mode="valid")
-    return FamilyPair(family, sharp, eight_bit(add_noise(blurred, 0.0, TABLE_NOISE, generator)[0]), kernel)
+    if camera:
+        blurry = camera.shoot(window[None], kernel[None], generator)[inside]
+    else:
+        blurry = add_noise(blur(window[None], kernel[None], mode="valid"), 0.0, TABLE_NOISE, generator)
+    return FamilyPair(family, sharp, eight_bit(blurry[0]), kernel)
 
 
 def centre_window(image: Tensor, size: int, margin: int) -> Tensor:
@@ -82,9 +93,15 @@ def centre_window(image: Tensor, size: int, margin: int) -> Tensor:
 
 
 def family_cases(
-    folder: str | Path, names: str | Path | None = None, seed: int = 0, size: int = 256, limit: int | None = None
+    folder: str | Path,
+    names: str | Path | None = None,
+    seed: int = 0,
+    size: int = 256,
+    limit: int | None = None,
+    camera: Camera | None = None,
 ) -> Iterator[Case]:
-    """`family_pairs` of the photographs in a folder, or of those named in the text file `names`, read one by one.
+    """`family_pairs` of the photographs in a folder, or of those named in the text file `names`, read one by one; taken
+    by a camera, if there is one.
 
     `limit`: only the first so many photographs. Raises `ValueError` for a name that is not in the folder.
     """
@@ -92,7 +109,7 @@ def family_cases(
 
     def read(family: str, index: int) -> Sample:
         image = to_tensor(read_image(paths[index]))
-        pair = family_pair(family, image, case_seed(seed, family, index), size)
+        pair = family_pair(family, image, case_seed(seed, family, index), size, camera)
         return Sample(f"{family}/{paths[index].stem}", pair.blurry, pair.sharp, family, pair.kernel)
 
     return (

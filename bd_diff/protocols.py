@@ -106,6 +106,10 @@ PROTOCOLS = {
     "blur-families": Protocol(
         "sharp photographs under Gaussian, line and shake blur and as they are (see family_pairs); compared as rgb", rgb
     ),
+    "blur-families-noise": Protocol("blur-families with noise of 8/255 instead of 1/255", rgb),
+    "blur-families-jpeg": Protocol("blur-families through JPEG of quality 75", rgb),
+    "blur-families-light": Protocol("blur-families blurred in linear light (sRGB), noise 5e-4 of it", rgb),
+    "blur-families-highlights": Protocol("blur-families-light with clipped lights 4 times brighter than white", rgb),
     "gopro-rgb": Protocol(
         "8-bit RGB, PSNR over all channels, SSIM of the colour volume (MATLAB, NAFNet)", rgb, "volume"
     ),

@@ -203,3 +203,19 @@ def test_two_processes_give_the_numbers_of_one(pairs, tmp_path):
     rows, _ = rows_of("input", evaluate.paired_cases(Folder(pairs)))
     two, one = read_card(tmp_path / "two")["results"]["all"], evaluate.summarize(rows)["all"]
     assert {key: two[key] for key in one if key != "seconds"} == {key: one[key] for key in one if key != "seconds"}
+
+
+def test_every_protocol_of_the_families_has_a_camera_and_each_takes_another_photograph():
+    image = procedural_image(96, torch.Generator().manual_seed(0), "edges")
+    image[:, 40:60, 40:60] = 1.0  # a lamp
+    taken = {}
+    for name, camera in evaluate.TABLE_CAMERAS.items():
+        assert find_protocol(name)
+        taken[name] = evaluate.family_pair("line", image, 5, 64, camera)
+    plain = taken["blur-families"]
+    assert all(
+        torch.equal(pair.sharp, plain.sharp) and torch.equal(pair.kernel, plain.kernel) for pair in taken.values()
+    )
+    errors = {name: float((pair.blurry - plain.blurry).abs().mean()) for name, pair in taken.items()}
+    assert errors.pop("blur-families") == 0 and min(errors.values()) > 0.5 / 255
+    assert taken["blur-families-highlights"].blurry.mean() > taken["blur-families-light"].blurry.mean() + 0.01

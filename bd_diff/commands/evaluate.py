@@ -26,7 +26,7 @@ def evaluate(
     entry: Annotated[str, typer.Argument(help=EXPLAIN)],
     data: Annotated[str, typer.Option(help="A folder of pairs, a hub data set, or sharp photographs (blur-families).")],
     protocol: Annotated[
-        str, typer.Option(help="rgb, blur-families, gopro-rgb, hide, realblur-ecc, extreme, y-channel.")
+        str, typer.Option(help="rgb, blur-families[-noise|-jpeg|-light|-highlights], gopro-rgb, hide, ...")
     ] = "rgb",
     out: Annotated[
         Path | None, typer.Option(help="A folder for card.json, images.csv, report.html, report.png.")
@@ -61,7 +61,7 @@ def evaluate(
         raise ValueError(f"{out} already holds a result card; pass --overwrite or another --out")
     if save_images and out is None:
         raise ValueError("--save-images needs --out, the folder to write to")
-    if names is not None and protocol != "blur-families":
+    if names is not None and not protocol.startswith("blur-families"):
         raise ValueError("--names goes with --protocol blur-families only; use --split, --layout or --limit")
 
     from accelerate import PartialState
@@ -84,9 +84,10 @@ def evaluate(
     settings = {"num_inference_steps": steps, "strength": strength, "fast": fast, "kernel_windows": kernel_windows}
     settings["colours"] = colour_settings(colour_fix, colour_strength) or None
     chosen = open_entry(entry, kernel, seed, kernel_from, **settings)
-    if protocol == "blur-families":
+    if protocol in evaluation.TABLE_CAMERAS:
         source = Data(Path(data).name, "photographs", "all", names and names.name, limit)
-        start = partial(evaluation.family_cases, data, names, seed, limit=limit)
+        camera = evaluation.TABLE_CAMERAS[protocol]
+        start = partial(evaluation.family_cases, data, names, seed, limit=limit, camera=camera)
     else:
         opened = open_data(data, split, layout)
         source = Data(
