@@ -203,6 +203,14 @@ def test_every_way_to_convolve_gives_what_the_fft_gives(family):
     assert (fastest - exact).abs().max() < 1e-6
 
 
+def test_kernels_of_one_row_or_column_and_of_any_mass_are_convolved_alike():
+    line, box = Blur("line", 9, angle=0).kernel(21), Blur("box", 5).kernel(21)
+    drawn = torch.stack([line, line.T, 0.5 * box, 2 * Blur("delta").kernel(21)])
+    images = torch.rand(4, 1, 40, 31, generator=generator(4))
+    fastest, exact = convolution.convolve(images, drawn), convolution.spectral(images, drawn)
+    assert convolution.is_rank_one(drawn).all() and (fastest - exact).abs().max() < 2e-6
+
+
 def test_rank_and_reach_of_kernels_are_seen():
     drawn = torch.cat([draw_kernels(4, generator(5), {name: 1.0})[0] for name in ("delta", "gaussian", "box", "disc")])
     assert convolution.is_rank_one(drawn).tolist() == [True] * 12 + [False] * 4

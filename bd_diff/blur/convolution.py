@@ -20,24 +20,25 @@ def convolve(images: Tensor, kernels: Tensor) -> Tensor:
     differentiable = torch.is_grad_enabled() and (images.requires_grad or kernels.requires_grad)
     if differentiable or images.device.type != "cpu" or not kernels.numel():
         return spectral(images, kernels)
-    height, width = (side - kernels.shape[-1] + 1 for side in images.shape[-2:])
-    channels = images.shape[1]
-    planes = images.float().flatten(0, 1)  # (B * C, H, W)
-    blurred = planes.new_empty(len(planes), height, width)
+    size = tuple(side - kernels.shape[-1] + 1 for side in images.shape[-2:])
+    blurred = torch.empty(*images.shape[:2], *size)
     taps = 2 * reaches(kernels) + 1  # (B, 2)
     separable = is_rank_one(kernels)
     direct = ~separable & (taps.prod(1) <= MOST_TAPS)
-    for chosen, way in ((separable, along_both_axes), (direct, by_direct_sum)):
-        rows = chosen.nonzero()[:, 0]
-        rows = rows[taps[rows].prod(1).argsort()]  # alike ones together: less to sum
-        order = (channels * rows[:, None] + torch.arange(channels)).flatten()
-        for some in order.split(PLANES) if len(order) else ():
-            own = some // channels
-            largest = taps[own].amax(0).tolist()
-            seen = middle(planes, largest, (height, width))[some]
-            blurred.index_copy_(0, some, way(seen, middle(kernels.float(), largest)[own]))
-    blurred = blurred.unflatten(0, (-1, channels)).to(images.dtype)
     rest = ~(separable | direct)
+    with torch.autocast("cpu", enabled=False):  # mixed precision is for networks, not for what they are taught
+        for index in separable.nonzero()[:, 0].tolist():
+            own = taps[index].tolist()
+            seen = middle(images[index].float(), own, size)
+            blurred[index] = along_both_axes(seen, middle(kernels[index].float(), own))
+        alike = taps.prod(1).argsort()  # similar sizes together: less to sum
+        planes, channels = images.float().flatten(0, 1), images.shape[1]  # (B * C, H, W)
+        order = (channels * alike[direct[alike]][:, None] + torch.arange(channels)).flatten()
+        for some in order.split(PLANES) if len(order) else ():
+            largest = taps[some // channels].amax(0).tolist()
+            own = middle(kernels.float(), largest)[some // channels]
+            blurred.flatten(0, 1)[some] = by_direct_sum(middle(planes, largest, size)[some], own)
+    blurred = blurred.to(images.dtype)
     if rest.any():
         blurred[rest] = spectral(images[rest], kernels[rest])
     return blurred
@@ -82,13 +83,24 @@ def middle(values: Tensor, taps: list[int], around: tuple[int, int] = (1, 1)) ->
     return values[..., top : top + high, left : left + wide]
 
 
-def along_both_axes(planes: Tensor, kernels: Tensor) -> Tensor:
-    """`by_direct_sum` with kernels of rank one: with the row that each is made of, then with the column."""
-    rows, columns = kernels.sum(2, keepdim=True), kernels.sum(1, keepdim=True)
-    return by_direct_sum(by_direct_sum(planes, columns), rows / kernels.sum((1, 2), keepdim=True))
+def along_both_axes(image: Tensor, kernel: Tensor) -> Tensor:
+    """An image `(C, H, W)` convolved with a kernel of rank one `(h, w)`: with its row, then with its column.
+
+    Only where the whole kernel is seen: `(C, H - h + 1, W - w + 1)`.
+    """
+    row, column = kernel.sum(0), kernel.sum(1) / kernel.sum()
+    return along(along(image, row).mT, column).mT
+
+
+def along(lines: Tensor, weights: Tensor) -> Tensor:
+    """Lines `(N, L, n)`, all convolved with `weights (k,)`, where all of these are seen: `(N, L, n - k + 1)`."""
+    if len(weights) == 1:
+        return lines * weights
+    # Lines as channels: oneDNN computes 16 channels at once, and takes an image's columns as they lie in memory.
+    count = lines.shape[1]
+    return F.conv2d(lines[:, :, None], weights.flip(0).expand(count, 1, 1, -1), groups=count)[:, :, 0]
 
 
 def by_direct_sum(planes: Tensor, kernels: Tensor) -> Tensor:
-    """Planes `(N, H, W)` convolved with kernels `(N, h, w)` as a sum over their values, where all of them is seen."""
-    with torch.autocast("cpu", enabled=False):  # mixed precision is for networks, not for what they are taught
-        return F.conv2d(planes[None], kernels.flip(-2, -1)[:, None], groups=len(planes))[0]
+    """Planes `(N, H, W)`, each convolved with its kernel `(N, h, w)` as a sum over the kernel's values."""
+    return F.conv2d(planes[None], kernels.flip(-2, -1)[:, None], groups=len(planes))[0]
