@@ -177,8 +177,13 @@ def perceptual_network(name: str) -> torch.nn.Module:
         reason = " ".join(str(error).split())[:200]
         raise ValueError(
             f"{name} needs ImageNet weights that are downloaded on first use, and could not get them ({reason}); "
-            f"connect once, or leave {name} out"
+            f"connect once, put the file into {weights_folder()} by hand, or leave {name} out"
         ) from error
+
+
+def weights_folder() -> str:
+    """Where torch looks for downloaded weights before it downloads them; the variable TORCH_HOME moves it."""
+    return f"{torch.hub.get_dir()}/checkpoints"
 
 
 @torch.no_grad()
@@ -234,7 +239,8 @@ class FID:
             reason = " ".join(str(error).split())[:200]
             raise ValueError(
                 "FID needs torch-fidelity (pip install 'bd-diff[eval]') and Inception weights that it downloads on "
-                f"first use, and could not get them ({reason}); connect once, or leave FID out"
+                f"first use, and could not get them ({reason}); connect once, put the file into {weights_folder()} "
+                "by hand, or leave FID out"
             ) from error
 
     def update(self, results: Tensor, truths: Tensor) -> None:
