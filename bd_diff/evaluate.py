@@ -213,10 +213,15 @@ def summarize(rows: list[dict]) -> dict[str, dict]:
     return {name: summary(members) for name, members in groups.items()}
 
 
+def by_gain(row: dict) -> tuple[float, float]:
+    """What ranks images: their gain or, where that is the same, as of the input itself, the PSNR they began with."""
+    return row["gain"], row["psnr_input"]
+
+
 def summary(rows: list[dict]) -> dict:
     """Count, exact means of the figures, and the image that gained least (or lost most)."""
     figures = [key for key, value in rows[0].items() if isinstance(value, float)]
-    worst = min(rows, key=lambda row: row["gain"])
+    worst = min(rows, key=by_gain)
     return {
         "count": len(rows),
         **{key: math.fsum(row[key] for row in rows) / len(rows) for key in figures},

@@ -13,6 +13,7 @@ from bd_diff.data.folders import Sample
 from bd_diff.data.images import replacing, save_image, to_image
 from bd_diff.drawing import contact_sheet
 from bd_diff.entries import Entry
+from bd_diff.evaluate import by_gain
 from bd_diff.metrics import IDENTICAL, METRICS
 from bd_diff.protocols import PROTOCOLS
 
@@ -44,7 +45,7 @@ def chosen(rows: list[dict]) -> list[tuple[str, dict]]:
     """The worst, the median and the best image by gain, of each group or, where there are many, of all."""
     shown = []
     for name, members in grouped(rows).items():
-        members = sorted(members, key=lambda row: row["gain"])
+        members = sorted(members, key=by_gain)
         # Of one or two images none is shown twice: a later word takes the place of an earlier one.
         seen = {len(members) // 2: "median", len(members) - 1: "best", 0: "worst"}
         shown += [(f"{name}, {seen[place]}", members[place]) for place in sorted(seen)]

@@ -78,6 +78,11 @@ def test_many_groups_are_shown_as_one():
     assert report.curves(rows).count("<polyline") == 1 and report.curves(rows[:6]).count("<polyline") == 6
 
 
+def test_an_entry_that_gains_nothing_is_ranked_by_psnr():
+    rows = [{"group": "all", "gain": 0.0, "psnr_input": psnr, "name": f"{psnr}"} for psnr in (20.0, 18.0, 22.0)]
+    assert [row["name"] for _, row in report.chosen(rows)] == ["18.0", "20.0", "22.0"]
+
+
 def test_names_are_escaped_in_the_report(photographs, tmp_path):
     for side, image in (("blurry", torch.zeros(3, 20, 20)), ("sharp", torch.rand(3, 20, 20))):
         save_image(to_image(image), tmp_path / "pairs" / side / "<b>&.png")
