@@ -18,7 +18,7 @@ from bd_diff.data.batches import JointSamples, SharpCrops, collate_joint, read_p
 from bd_diff.data.images import list_images
 from bd_diff.data.kernel_bank import read_bank
 from bd_diff.data.procedural import ProceduralImages
-from bd_diff.objective import JointObjective
+from bd_diff.objective import TARGET_TASKS, JointObjective
 from bd_diff.pipeline import BDDiffPipeline
 from bd_diff.thrift import choose_trained, make_optimizer, memory_estimate, use_attention, use_checkpointing
 from bd_diff.training import Turn, fit, report, start
@@ -178,6 +178,8 @@ def joint_samples(config: JointConfig) -> Dataset:
         crops = SharpCrops(read_photographs(data.sharp, data.exclude, skip_smaller_than=wide), wide, seed)
     else:
         crops = ProceduralImages(wide, seed)
+    if data.target and not any(config.weights.get(task) for task in TARGET_TASKS):
+        raise ValueError(f"data.target: no task on photographs has a weight; give one to {', '.join(TARGET_TASKS)}")
     targets = read_photographs(data.target, data.target_exclude, skip_smaller_than=data.crop) if data.target else None
     bank = read_bank(data.bank) if data.bank else None
     estimates = read_bank(data.estimates, ("kernel", "estimate")) if data.estimates else None

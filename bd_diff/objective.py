@@ -21,6 +21,8 @@ from bd_diff.metrics import luminance
 from bd_diff.models.blur_operator import natural_power, reblur
 from bd_diff.models.lag_maps import lag_maps
 
+TARGET_TASKS = ("cross_crop", "reconstruction", "back_translation")
+
 
 class JointObjective(nn.Module):
     """`forward(batch, generator) -> {"loss": ..., <one entry per task>}`.
@@ -67,7 +69,7 @@ class JointObjective(nn.Module):
         if error not in ("absolute", "squared"):
             raise ValueError(f"error is {error!r}; it must be absolute or squared")
         Camera(curve, jpeg=jpeg)  # one that does not exist is an error now
-        unknown = set(weights) - {"kernel", "deblur", "transfer", "cross_crop", "reconstruction", "back_translation"}
+        unknown = set(weights) - {"kernel", "deblur", "transfer", *TARGET_TASKS}
         if unknown:
             raise ValueError(f"there is no task {', '.join(sorted(unknown))} to weigh")
         self.networks, self.scheduler, self.weights, self.families = networks, scheduler, weights, families
@@ -107,7 +109,7 @@ class JointObjective(nn.Module):
                 strength=1.0,
                 generator=generator,
             )
-        if self.restores and "target" in batch:
+        if "target" in batch and any(self.weights.get(task) for task in TARGET_TASKS):
             losses |= self.target_tasks(batch["target"][: self.target_rows] * 2 - 1, sharp, generator)
         losses["loss"] = sum(self.weights[task] * loss for task, loss in losses.items() if self.weights.get(task))
         self.steps += self.training

@@ -21,7 +21,7 @@ from bd_diff.data.batches import JointSamples, SharpCrops, collate_joint, seeded
 from bd_diff.data.images import save_image, to_image
 from bd_diff.data.kernel_bank import build_bank, read_bank
 from bd_diff.data.procedural import procedural_image
-from bd_diff.joint import JointConfig, joint_objective
+from bd_diff.joint import JointConfig, joint_objective, joint_samples
 from bd_diff.objective import JointObjective, kernel_loss
 from bd_diff.variants import build_pipeline
 from tests.conftest import TINY
@@ -249,3 +249,11 @@ def test_a_share_of_the_photographs_is_made_in_light_and_half_go_through_jpeg(ti
     assert 3 < sum(as_light) < 13 and all(a != b for a, b in zip(as_light, as_display, strict=True))
     changed = [not torch.equal(one, other) for one, other in zip(shoot(jpeg=50), display, strict=True)]
     assert 3 < sum(changed) < 13
+
+
+def test_photographs_that_no_task_looks_at_are_told():
+    config = load_config(
+        JointConfig, ["--config", str(ROOT / "configs/bd_diff_tiny/adapt.yaml"), "data.target=anywhere"]
+    )
+    with pytest.raises(ValueError, match="data.target: no task on photographs has a weight; give one to cross_crop"):
+        joint_samples(config)
