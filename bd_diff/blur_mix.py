@@ -25,6 +25,7 @@ from bd_diff.models.lag_maps import lag_maps
 from bd_diff.variants import load_pipeline
 
 CURVE = "srgb"  # cameras average light
+SMALLEST = 128  # pixels a side, below which a photograph tells too little
 MOST = 64  # photographs that are looked at
 SUM_WEIGHT = 10.0  # how strictly the shares sum to one while they are fitted
 
@@ -32,16 +33,15 @@ SUM_WEIGHT = 10.0  # how strictly the shares sum to one while they are fitted
 def fit_families(
     pipeline, photographs: list[Tensor], sharp: list[Tensor], noise: float, count: int = 60, seed: int = 0
 ) -> dict[str, float]:
-    """Shares of the blur families that cameras make in blurry photographs, those above 1 %, summing to one.
+    """Shares of the blur families that cameras make in blurry photographs, those above 1 %, together about one.
 
     photographs, sharp: uint8 or floats in [0, 1], `(3, H, W)`, of different scenes. noise: the largest standard
     deviation of the synthetic photographs' noise, on the scale of [0, 1]. count: synthetic photographs a family.
     """
     families = [family for family in FAMILIES if family != "box"]  # which no camera makes
     seen, classes = [], []
-    for index in tqdm(
-        range(count), desc="telling the blur", unit="round"
-    ):  # families take turns, so that any half of the samples has all of them
+    # Families take turns, so that any half of the samples has all of them.
+    for index in tqdm(range(count), desc="telling the blur", unit="round"):
         for number, family in enumerate(families):
             generator = seeded(seed, index, number)
             one = sharp[draw(len(sharp), generator)]
@@ -79,11 +79,12 @@ def synthesis_like(
 
     Half of the blur is `families`, which the model was trained on, half is what the photographs are like; the noise is
     the photographs', where that is more; and blur averages light, as a camera does. Kept in the file `kept`, and read
-    from there if it was found before.
+    from there if it was found before. Photographs under `SMALLEST` pixels a side are left out;
+    one at least must remain.
     """
     if kept.exists():
         return json.loads(kept.read_text())
-    paths = list_images(folder)
+    paths = [path for path in list_images(folder) if min(read_image(path).size) >= SMALLEST]
     photographs = [to_tensor(read_image(path)) for path in paths[:: -(-len(paths) // MOST)]]
     noise = max(noise, fit_noise(photographs))
     fitted = fit_families(load_pipeline(model), photographs, sharp, noise)

@@ -12,6 +12,7 @@ from bd_diff.blur.kernels import gaussian, line
 from bd_diff.data.images import read_image, to_tensor
 from bd_diff.metrics import psnr
 from bd_diff.models.blur_operator import reblur
+from bd_diff.restore import load
 
 ROOT = Path(__file__).parents[1]
 MODEL, SAMPLES = ROOT / "assets/bd-diff-tiny", ROOT / "assets/samples"
@@ -39,6 +40,14 @@ def test_sample_photographs_come_back_sharper(pipe, name, gain):
     blurry, sharp = sample(name, "blurry"), sample(name)
     result = pipe(blurry, output_type="pt").images
     assert psnr(result, sharp) > psnr(blurry, sharp) + gain
+
+
+@pytest.mark.parametrize("name", ["uresnet", "adarevd"])
+def test_the_regression_networks_help_with_what_they_were_trained_on_and_leave_sharp_photographs(name):
+    restore, sharp = load(ROOT / "assets" / name, device="cpu"), sample("gb82_sand")
+    blurry = reblur(sharp, gaussian(torch.tensor([1.8])))
+    assert psnr(restore(blurry), sharp) > psnr(blurry, sharp) + 0.5
+    assert psnr(restore(sharp), sharp) > 45
 
 
 # gb82_mies is a weak point: black and white stencils have few soft edges, and are taken for a slightly blurred picture.
