@@ -25,7 +25,7 @@ from bd_diff.models.lag_maps import lag_maps
 from bd_diff.variants import load_pipeline
 
 CURVE = "srgb"  # cameras average light
-SMALLEST = 128  # pixels a side, below which a photograph tells too little
+SMALLEST = 96  # pixels a side, below which a photograph tells too little
 MOST = 64  # photographs that are looked at
 SUM_WEIGHT = 10.0  # how strictly the shares sum to one while they are fitted
 
@@ -80,11 +80,13 @@ def synthesis_like(
     Half of the blur is `families`, which the model was trained on, half is what the photographs are like; the noise is
     the photographs', where that is more; and blur averages light, as a camera does. Kept in the file `kept`, and read
     from there if it was found before. Photographs under `SMALLEST` pixels a side are left out;
-    one at least must remain.
+    ValueError where none remains.
     """
     if kept.exists():
         return json.loads(kept.read_text())
     paths = [path for path in list_images(folder) if min(read_image(path).size) >= SMALLEST]
+    if not paths:
+        raise ValueError(f"{folder} has no photograph of {SMALLEST} pixels a side, so its blur cannot be told")
     photographs = [to_tensor(read_image(path)) for path in paths[:: -(-len(paths) // MOST)]]
     noise = max(noise, fit_noise(photographs))
     fitted = fit_families(load_pipeline(model), photographs, sharp, noise)

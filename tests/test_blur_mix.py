@@ -3,8 +3,9 @@
 import pytest
 import torch
 
-from bd_diff.blur_mix import fit_families, fit_noise, mixed
+from bd_diff.blur_mix import fit_families, fit_noise, mixed, synthesis_like
 from bd_diff.commands.options import load_pipeline
+from bd_diff.data.images import save_image, to_image
 from bd_diff.data.procedural import procedural_image
 from bd_diff.domain_gap import synthetic_pair
 
@@ -35,3 +36,9 @@ def test_noise_is_that_of_the_noisier_photographs(sharp):
 
 def test_a_mixture_is_half_of_each():
     assert mixed({"gaussian": 0.6, "line": 0.4}, {"disc": 1.0}) == {"gaussian": 0.3, "line": 0.2, "disc": 0.5}
+
+
+def test_photographs_that_are_too_small_are_told(tmp_path):
+    save_image(to_image(procedural_image(64, torch.Generator().manual_seed(0))), tmp_path / "photographs/0.png")
+    with pytest.raises(ValueError, match="photographs has no photograph of 96 pixels a side"):
+        synthesis_like(tmp_path / "photographs", "nowhere", [], {}, 0.0, tmp_path / "kept.json")
