@@ -138,6 +138,7 @@ class Criterion:
 
     def __init__(self, pipeline: BDDiffPipeline, objective: JointObjective, config: JointConfig, out: Path):
         self.pipeline, self.objective, self.out = pipeline, objective, out
+        pipeline.set_progress_bar_config(disable=True)
         self.earliest = config.run.steps / 2  # learning begins with a step back, from which it must have time to return
         self.pairs = [
             synthetic_pair(sharp, config.families, config.noise, seeded(2, index, part), config.curve)
@@ -156,7 +157,6 @@ class Criterion:
     @torch.no_grad()
     def __call__(self, step: int) -> dict[str, float]:
         self.objective.eval()
-        self.pipeline.set_progress_bar_config(disable=True)
         total = 0.0
         for blurry, sharp in self.pairs:
             generator = torch.Generator().manual_seed(0)

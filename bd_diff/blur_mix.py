@@ -84,10 +84,11 @@ def synthesis_like(
     """
     if kept.exists():
         return json.loads(kept.read_text())
-    paths = [path for path in list_images(folder) if min(read_image(path).size) >= SMALLEST]
-    if not paths:
-        raise ValueError(f"{folder} has no photograph of {SMALLEST} pixels a side, so its blur cannot be told")
+    paths = list_images(folder)
     photographs = [to_tensor(read_image(path)) for path in paths[:: -(-len(paths) // MOST)]]
+    photographs = [photograph for photograph in photographs if min(photograph.shape[1:]) >= SMALLEST]
+    if not photographs:
+        raise ValueError(f"{folder} has no photograph of {SMALLEST} pixels a side, so its blur cannot be told")
     noise = max(noise, fit_noise(photographs))
     fitted = fit_families(load_pipeline(model), photographs, sharp, noise)
     found = {"families": mixed(families, fitted), "noise": noise, "curve": CURVE}

@@ -13,8 +13,8 @@ from safetensors.torch import load_file, save_file
 from scipy.stats import wasserstein_distance
 from torch import Generator, Tensor
 
-from bd_diff.blur.camera import to_display, to_light
-from bd_diff.blur.kernels import SIZE, blur, grid
+from bd_diff.blur.camera import blur_noisily
+from bd_diff.blur.kernels import SIZE, grid
 from bd_diff.blur.synthesis import draw_kernels
 from bd_diff.data.batches import draw, seeded
 from bd_diff.data.images import replacing
@@ -125,10 +125,7 @@ def synthetic_pair(
     top, left = draw(sharp.shape[-2] - high + 1, generator), draw(sharp.shape[-1] - wide + 1, generator)
     kernels, _ = draw_kernels(1, generator, families)
     window, inside = sharp[:, top : top + high, left : left + wide], slice(SIZE // 2, -(SIZE // 2))
-    blurred = to_display(blur(to_light(window[None], curve), kernels, mode="valid"), curve)[0]
-    sigma = noise * torch.rand((), generator=generator)
-    noisy = eight_bit((blurred + sigma * torch.randn(blurred.shape, generator=generator)).clamp(0, 1))
-    return noisy, window[:, inside, inside]
+    return eight_bit(blur_noisily(window[None], kernels, noise, generator, curve)[0]), window[:, inside, inside]
 
 
 def write_reference(readings: Readings, folder: str | Path) -> None:

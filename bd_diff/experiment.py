@@ -19,7 +19,7 @@ from bd_diff.baselines.nafnet import NAFNet
 from bd_diff.baselines.uresnet import UResNetObjective
 from bd_diff.baselines.validation import save_whole
 from bd_diff.blur.domains import find_domain
-from bd_diff.blur_mix import synthesis_like
+from bd_diff.blur_mix import CURVE, synthesis_like
 from bd_diff.checkpoints import newest_checkpoint
 from bd_diff.conditioning import deblur_guesses
 from bd_diff.config import RunConfig, construct
@@ -141,8 +141,7 @@ def train_row(config: ExperimentConfig, row: str, target: str, seed: int, exclud
     if row in ("supervised", "wiener"):
         return train_joint_row(config, base / "supervised", seed, excluded, source)
     if row == IN_LIGHT:
-        synthesis = {"curve": "srgb"}
-        return train_joint_row(config, base / "in-linear-light", seed, excluded, source, None, {}, synthesis)
+        return train_joint_row(config, base / "in-linear-light", seed, excluded, source, None, {}, {"curve": CURVE})
     out = base / target / row.replace(" ", "-")
     if row == "ceiling":
         return train_ceiling(config, out, seed, source, target)

@@ -4,8 +4,8 @@ import torch
 import torch.nn.functional as F
 from torch import Generator, Tensor, nn
 
-from bd_diff.blur.camera import Camera, compress, to_display, to_light
-from bd_diff.blur.kernels import SIZE, blur, transfer_function
+from bd_diff.blur.camera import Camera, blur_noisily, compress
+from bd_diff.blur.kernels import SIZE, transfer_function
 from bd_diff.blur.synthesis import draw_kernels
 from bd_diff.conditioning import (
     condition,
@@ -194,14 +194,7 @@ class JointObjective(nn.Module):
 
     def shoot(self, sharp: Tensor, kernels: Tensor, generator: Generator) -> Tensor:
         """Blurry photographs, smaller by the kernels' size less one, of sharp ones in [0, 1]: blur, noise, JPEG."""
-        if self.curve_share == 1:
-            blurry = to_display(blur(to_light(sharp, self.curve), kernels, mode="valid"), self.curve)
-        else:
-            lit = (torch.rand(len(sharp), 1, 1, 1, generator=generator) < self.curve_share).to(sharp.device)
-            blurry = blur(torch.where(lit, to_light(sharp, self.curve), sharp), kernels, mode="valid")
-            blurry = torch.where(lit, to_display(blurry, self.curve), blurry)
-        sigma = self.noise * torch.rand(len(sharp), 1, 1, 1, generator=generator)
-        blurry = (blurry + (sigma * torch.randn(blurry.shape, generator=generator)).to(sharp.device)).clamp(0, 1)
+        blurry = blur_noisily(sharp, kernels, self.noise, generator, self.curve, self.curve_share)
         if not self.jpeg:
             return blurry
         quality = torch.randint(self.jpeg, 96, (len(sharp),), generator=generator)

@@ -6,6 +6,7 @@ import torch
 from torch import Generator, Tensor
 from torchvision.io import decode_jpeg, encode_jpeg
 
+from bd_diff.blur.kernels import blur
 from bd_diff.blur.synthesis import blur_field
 
 WHITE = 0.98  # (ours) display values from here on are taken as clipped: the light was at least this bright
@@ -73,6 +74,25 @@ def add_noise(light: Tensor, shot: float | Tensor, read: float | Tensor, generat
     noise = torch.randn(light.shape, generator=generator, device=generator.device).to(light.device)
     deviation = (shot * light.clamp_min(0) + read**2).sqrt() if shot.any() else read
     return noise.mul_(deviation).add_(light)
+
+
+def blur_noisily(
+    sharp: Tensor, kernels: Tensor, noise: float, generator: Generator, curve: float | str = 1.0, share: float = 1.0
+) -> Tensor:
+    """Sharp images `(B, 3, H, W)` in [0, 1] as training sees them: `(B, 3, H - k + 1, W - k + 1)` in [0, 1], of real
+    surroundings only, blurred by `kernels (B, k, k)`, a `share` of them in the light of the curve and the others in
+    display values, with noise of a standard deviation drawn per image from [0, noise].
+    """
+    one_each = {"size": (len(sharp), 1, 1, 1), "device": generator.device}
+    lit = torch.rand(**one_each, generator=generator) < share if share < 1 else torch.ones(**one_each, dtype=torch.bool)
+    lit = lit.to(sharp.device)
+    blurry = blur(torch.where(lit, to_light(sharp, curve), sharp), kernels, mode="valid")
+    blurry = torch.where(lit, to_display(blurry, curve), blurry)
+    if noise:
+        sigma = noise * torch.rand(**one_each, generator=generator)
+        grain = torch.randn(blurry.shape, generator=generator, device=generator.device)
+        blurry = blurry + (sigma * grain).to(blurry.device)
+    return blurry.clamp(0, 1)
 
 
 def compress(images: Tensor, quality: int | Tensor) -> Tensor:

@@ -8,8 +8,9 @@ import torch
 from torch import Generator, Tensor
 from torch.utils.data import Dataset
 
+from bd_diff.blur.camera import blur_noisily
 from bd_diff.blur.curriculum import level, severity
-from bd_diff.blur.kernels import SIZE, blur
+from bd_diff.blur.kernels import SIZE
 from bd_diff.blur.synthesis import draw_kernels
 from bd_diff.config import RunConfig
 from bd_diff.data.batches import SharpCrops, draw, random_crop, read_photographs, seeded
@@ -144,10 +145,6 @@ def make_pair(batch: Mapping[str, Tensor], config: BlurConfig, generator: Genera
         return batch["blurry"], sharp
     hardest = float(batch["severity"].max()) if "severity" in batch else 1.0
     kernels, _ = draw_kernels(len(sharp), generator, config.families, hardest, device=sharp.device)
-    blurry = blur(sharp, kernels, mode="valid")
-    if config.noise:
-        sigma = config.noise * torch.rand(len(sharp), 1, 1, 1, generator=generator, device=generator.device)
-        noise = torch.randn(blurry.shape, generator=generator, device=generator.device)
-        blurry = (blurry + (sigma * noise).to(blurry.device)).clamp(0, 1)
+    blurry = blur_noisily(sharp, kernels, config.noise, generator)
     inside = slice(BORDER // 2, -(BORDER // 2))
     return blurry, sharp[..., inside, inside]
