@@ -13,7 +13,7 @@ from safetensors.torch import load_file, save_file
 from scipy.stats import wasserstein_distance
 from torch import Generator, Tensor
 
-from bd_diff.blur.camera import blur_noisily
+from bd_diff.blur.camera import RandomCamera
 from bd_diff.blur.kernels import SIZE, grid
 from bd_diff.blur.synthesis import draw_kernels
 from bd_diff.data.batches import draw, seeded
@@ -125,7 +125,7 @@ def synthetic_pair(
     top, left = draw(sharp.shape[-2] - high + 1, generator), draw(sharp.shape[-1] - wide + 1, generator)
     kernels, _ = draw_kernels(1, generator, families)
     window, inside = sharp[:, top : top + high, left : left + wide], slice(SIZE // 2, -(SIZE // 2))
-    return eight_bit(blur_noisily(window[None], kernels, noise, generator, curve)[0]), window[:, inside, inside]
+    return eight_bit(RandomCamera(noise, curve).shoot(window[None], kernels, generator)[0]), window[:, inside, inside]
 
 
 def write_reference(readings: Readings, folder: str | Path) -> None:

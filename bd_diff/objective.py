@@ -4,7 +4,7 @@ import torch
 import torch.nn.functional as F
 from torch import Generator, Tensor, nn
 
-from bd_diff.blur.camera import Camera, blur_noisily, compress
+from bd_diff.blur.camera import RandomCamera
 from bd_diff.blur.kernels import SIZE, transfer_function
 from bd_diff.blur.synthesis import draw_kernels
 from bd_diff.conditioning import (
@@ -68,12 +68,11 @@ class JointObjective(nn.Module):
         super().__init__()
         if error not in ("absolute", "squared"):
             raise ValueError(f"error is {error!r}; it must be absolute or squared")
-        Camera(curve, jpeg=jpeg)  # one that does not exist is an error now
         unknown = set(weights) - {"kernel", "deblur", "transfer", *TARGET_TASKS}
         if unknown:
             raise ValueError(f"there is no task {', '.join(sorted(unknown))} to weigh")
         self.networks, self.scheduler, self.weights, self.families = networks, scheduler, weights, families
-        self.noise, self.curve, self.curve_share, self.jpeg = noise, curve, curve_share, jpeg
+        self.noise, self.camera = noise, RandomCamera(noise, curve, curve_share, jpeg)
         self.transfer_rows, self.target_rows = transfer_rows, target_rows
         self.crop, self.last_step_share, self.back_translation_from = crop, last_step_share, back_translation_from
         self.residual, self.error, self.snr_gamma, self.sampling_steps = residual, error, snr_gamma, sampling_steps
@@ -173,7 +172,7 @@ class JointObjective(nn.Module):
             kernels = torch.cat([batch["bank_kernel"], kernels[banked:]])
         if read < len(wide):
             kernels = torch.cat([kernels[:read], batch["known_kernel"]])
-        blurry = self.shoot(wide, kernels, generator)
+        blurry = self.camera.shoot(wide, kernels, generator)
         maps, spectrum = lag_maps(blurry[banked:read])
         seen = {"maps": maps, "spectrum": spectrum}
         if banked:
@@ -191,14 +190,6 @@ class JointObjective(nn.Module):
         top, left = top + SIZE // 2, left + SIZE // 2
         sharp = wide[..., top : top + self.crop, left : left + self.crop]
         return sharp * 2 - 1, blurry * 2 - 1, kernels, seen
-
-    def shoot(self, sharp: Tensor, kernels: Tensor, generator: Generator) -> Tensor:
-        """Blurry photographs, smaller by the kernels' size less one, of sharp ones in [0, 1]: blur, noise, JPEG."""
-        blurry = blur_noisily(sharp, kernels, self.noise, generator, self.curve, self.curve_share)
-        if not self.jpeg:
-            return blurry
-        quality = torch.randint(self.jpeg, 96, (len(sharp),), generator=generator)
-        return compress(blurry, quality * torch.randint(2, (len(sharp),), generator=generator))
 
     def read_blur(self, pixels: Tensor, maps=None, spectrum=None, hypothesis=None, evidence=None):
         """Features, blur tokens `(B, T, D)` and kernels `(B, k, k)` of blurry pixels; None without a blur decoder."""

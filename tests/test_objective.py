@@ -240,7 +240,7 @@ def test_a_share_of_the_photographs_is_made_in_light_and_half_go_through_jpeg(ti
 
     def shoot(**camera):
         objective = JointObjective(networks, tiny_pipeline.scheduler, **given, **camera)
-        return objective.shoot(sharp, kernels, seeded(0))
+        return objective.camera.shoot(sharp, kernels, seeded(0))
 
     display, light, both = shoot(), shoot(curve="srgb"), shoot(curve="srgb", curve_share=0.5)
     as_light = [torch.allclose(one, other, atol=1e-6) for one, other in zip(both, light, strict=True)]

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import torch
 from accelerate import PartialState
 
+from bd_diff.blur.camera import RandomCamera
 from bd_diff.blur.kernels import SIZE
 from bd_diff.config import load_config
 from bd_diff.data.batches import read_photographs
@@ -29,7 +30,10 @@ class BankConfig:
     count: int
     estimator: str | None = None  # pipeline folder whose estimates are added
     exclude: str | None = None  # text file of names in `sharp` that are kept for validation
-    noise: float = 2 / 255
+    noise: float = 2 / 255  # this and the next three: see `bd_diff.blur.camera.RandomCamera`
+    curve: float | str = 1.0
+    curve_share: float = 1.0
+    jpeg: int = 0
     window: int = 256
     seed: int = 1
 
@@ -44,7 +48,7 @@ def main(arguments: list[str]) -> None:
         config.folder,
         config.count,
         config.families,
-        noise=config.noise,
+        camera=RandomCamera(config.noise, config.curve, config.curve_share, config.jpeg),
         window=config.window,
         seed=config.seed,
         part=processes.process_index,

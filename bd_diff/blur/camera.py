@@ -76,23 +76,43 @@ def add_noise(light: Tensor, shot: float | Tensor, read: float | Tensor, generat
     return noise.mul_(deviation).add_(light)
 
 
-def blur_noisily(
-    sharp: Tensor, kernels: Tensor, noise: float, generator: Generator, curve: float | str = 1.0, share: float = 1.0
-) -> Tensor:
-    """Sharp images `(B, 3, H, W)` in [0, 1] as training sees them: `(B, 3, H - k + 1, W - k + 1)` in [0, 1], of real
-    surroundings only, blurred by `kernels (B, k, k)`, a `share` of them in the light of the curve and the others in
-    display values, with noise of a standard deviation drawn per image from [0, noise].
+@dataclass(frozen=True)
+class RandomCamera:
+    """The camera of training: another one for every photograph.
+
+    noise: the standard deviation is uniform in [0, noise], on the scale of [0, 1].
+    curve: of `Camera`; a share of `curve_share` is blurred in its light, the others in display values.
+    jpeg: half of the photographs go through JPEG of this quality to 95; 0 is none.
     """
-    one_each = {"size": (len(sharp), 1, 1, 1), "device": generator.device}
-    lit = torch.rand(**one_each, generator=generator) < share if share < 1 else torch.ones(**one_each, dtype=torch.bool)
-    lit = lit.to(sharp.device)
-    blurry = blur(torch.where(lit, to_light(sharp, curve), sharp), kernels, mode="valid")
-    blurry = torch.where(lit, to_display(blurry, curve), blurry)
-    if noise:
-        sigma = noise * torch.rand(**one_each, generator=generator)
-        grain = torch.randn(blurry.shape, generator=generator, device=generator.device)
-        blurry = blurry + (sigma * grain).to(blurry.device)
-    return blurry.clamp(0, 1)
+
+    noise: float = 2 / 255
+    curve: float | str = 1.0
+    curve_share: float = 1.0
+    jpeg: int = 0
+
+    def __post_init__(self):
+        Camera(self.curve, read=self.noise, jpeg=self.jpeg)  # one that does not exist is an error now
+
+    def shoot(self, sharp: Tensor, kernels: Tensor, generator: Generator) -> Tensor:
+        """Sharp images `(B, 3, H, W)` in [0, 1] through `kernels (B, k, k)`: `(B, 3, H - k + 1, W - k + 1)` in [0, 1],
+        of real surroundings only.
+        """
+        one_each = {"size": (len(sharp), 1, 1, 1), "device": generator.device}
+        lit = torch.ones(**one_each, dtype=torch.bool)
+        if self.curve_share < 1:
+            lit = torch.rand(**one_each, generator=generator) < self.curve_share
+        lit = lit.to(sharp.device)
+        blurry = blur(torch.where(lit, to_light(sharp, self.curve), sharp), kernels, mode="valid")
+        blurry = torch.where(lit, to_display(blurry, self.curve), blurry)
+        if self.noise:
+            sigma = self.noise * torch.rand(**one_each, generator=generator)
+            grain = torch.randn(blurry.shape, generator=generator, device=generator.device)
+            blurry = blurry + (sigma * grain).to(blurry.device)
+        blurry = blurry.clamp(0, 1)
+        if self.jpeg:
+            quality = torch.randint(self.jpeg, 96, (len(sharp),), generator=generator)
+            blurry = compress(blurry, quality * torch.randint(2, (len(sharp),), generator=generator))
+        return blurry
 
 
 def compress(images: Tensor, quality: int | Tensor) -> Tensor:

@@ -11,7 +11,8 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 from tqdm import tqdm
 
-from bd_diff.blur.kernels import SIZE, blur
+from bd_diff.blur.camera import RandomCamera
+from bd_diff.blur.kernels import SIZE
 from bd_diff.blur.synthesis import draw_kernels
 from bd_diff.data.batches import SharpCrops, seeded
 from bd_diff.metrics import luminance
@@ -26,7 +27,7 @@ def build_bank(
     folder: str | Path,
     count: int,
     families: dict[str, float],
-    noise: float = 2 / 255,
+    camera: RandomCamera = RandomCamera(),
     window: int = 256,
     seed: int = 0,
     part: int = 0,
@@ -34,7 +35,7 @@ def build_bank(
 ) -> None:
     """Write `count` samples into `folder`, one file per 8; files that exist are kept, so it can be stopped and resumed.
 
-    `part` of `parts` computes every `parts`-th file. Noise has a standard deviation uniform in [0, noise].
+    `part` of `parts` computes every `parts`-th file.
     """
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
@@ -46,9 +47,7 @@ def build_bank(
         generator = seeded(seed, shard, 1)
         sharp = torch.stack([crops[index]["sharp"] for index in range(shard * SHARD, (shard + 1) * SHARD)])
         kernels, family = draw_kernels(SHARD, generator, families)
-        blurry = blur(sharp, kernels, mode="valid")
-        sigma = noise * torch.rand(SHARD, 1, 1, 1, generator=generator)
-        blurry = ((blurry + sigma * torch.randn(blurry.shape, generator=generator)).clamp(0, 1) * 255).round()
+        blurry = (camera.shoot(sharp, kernels, generator) * 255).round()
         hypothesis, evidence = search_evidence(luminance(blurry / 255))
         sample = {
             "blurry": blurry.byte(),

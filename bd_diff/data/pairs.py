@@ -8,7 +8,7 @@ import torch
 from torch import Generator, Tensor
 from torch.utils.data import Dataset
 
-from bd_diff.blur.camera import blur_noisily
+from bd_diff.blur.camera import RandomCamera
 from bd_diff.blur.curriculum import level, severity
 from bd_diff.blur.kernels import SIZE
 from bd_diff.blur.synthesis import draw_kernels
@@ -145,6 +145,6 @@ def make_pair(batch: Mapping[str, Tensor], config: BlurConfig, generator: Genera
         return batch["blurry"], sharp
     hardest = float(batch["severity"].max()) if "severity" in batch else 1.0
     kernels, _ = draw_kernels(len(sharp), generator, config.families, hardest, device=sharp.device)
-    blurry = blur_noisily(sharp, kernels, config.noise, generator)
+    blurry = RandomCamera(config.noise).shoot(sharp, kernels, generator)
     inside = slice(BORDER // 2, -(BORDER // 2))
     return blurry, sharp[..., inside, inside]
