@@ -12,12 +12,13 @@ import torch
 from diffusers import AutoencoderKL, DDIMScheduler, UNet2DConditionModel
 from torch import nn
 
+from bd_diff.conditioning import guess_count
 from bd_diff.fingerprint import fingerprint
 from bd_diff.model_folder import ADVICE, check_files, read_json
+from bd_diff.models.unet import widened
 from bd_diff.pipeline import BDDiffPipeline
 from bd_diff.variants import build_pipeline
 
-GUESSES = 4  # images that the UNet sees beside the noise: the photograph and its three deconvolutions
 PARTS = {"unet": UNet2DConditionModel, "vae": AutoencoderKL}
 CONFIGS = ["unet/config.json", "vae/config.json", "scheduler/scheduler_config.json"]
 LAYOUT = "a base is a folder with unet/, vae/ and scheduler/ as diffusers saves them"
@@ -187,13 +188,7 @@ def make_scheduler(config: dict[str, Any], place: str) -> DDIMScheduler:
 
 def widen_input(unet: UNet2DConditionModel, channels: int) -> None:
     """Let a UNet take `channels` input channels: new weights are zero, so nothing changes until they are trained."""
-    old = unet.conv_in
-    new = nn.Conv2d(channels, old.out_channels, old.kernel_size, padding=old.padding, device=old.weight.device)
-    with torch.no_grad():
-        new.weight.zero_()
-        new.weight[:, : old.in_channels] = old.weight
-        new.bias.copy_(old.bias)
-    unet.conv_in = new
+    unet.conv_in = widened(unet.conv_in, channels)
     unet.register_to_config(in_channels=channels)
 
 
@@ -209,7 +204,8 @@ def pipeline_from_base(base: Base, sections: dict[str, Any] | None = None) -> BD
     if fixed := sorted(set(sections) & {"unet", "vae", "scheduler"}):
         raise ValueError(f"networks: {fixed[0]} comes from the base and cannot be set")
     origin = {"id": base.place, "sha256": base.sha256} | ({"config": base.config} if base.config else {})
-    widen_input(base.unet, (1 + (GUESSES if explicit else 1)) * base.vae.config.latent_channels)
+    seen = guess_count(sections.get("pipeline", {}).get("linear_light", False)) if explicit else 1
+    widen_input(base.unet, (1 + seen) * base.vae.config.latent_channels)
     tokens = {"token_channels": base.unet.config.cross_attention_dim}
     encoder = sections.setdefault("image_encoder", {})
     features = encoder.setdefault("feature_channels", 128)

@@ -10,6 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from bd_diff.blur.camera import to_display, to_light
 from bd_diff.models.blur_operator import WIENER_NOISE, reblur, wiener
 
 
@@ -25,11 +26,17 @@ def exact(function: Callable) -> Callable:
 
 
 @exact
-def deblur_guesses(pixels: Tensor, kernels: Tensor | None) -> Tensor:
-    """`(B, G, 3, H, W)` in [-1, 1] (deconvolution overshoots to 1.5): the image, then its three deconvolutions."""
+def deblur_guesses(pixels: Tensor, kernels: Tensor | None, linear_light: bool = False) -> Tensor:
+    """`(B, G, 3, H, W)` in [-1, 1] (deconvolution overshoots to 1.5): the image, then its three deconvolutions, then
+    perhaps three in linear light (sRGB): that is what exposures average, display values what many data sets do.
+    """
     if kernels is None:
         return pixels[:, None]
-    return torch.cat([pixels[:, None], wiener(pixels, kernels).clamp(-1.5, 1.5)], 1)
+    guesses = [pixels[:, None], wiener(pixels, kernels).clamp(-1.5, 1.5)]
+    if linear_light:
+        light = wiener(to_light((pixels + 1) / 2, "srgb"), kernels).clamp_min(0)
+        guesses.append((to_display(light, "srgb") * 2 - 1).clamp_max(1.5))
+    return torch.cat(guesses, 1)
 
 
 @exact
@@ -51,14 +58,19 @@ def to_pixels(vae, latents: Tensor, source: Tensor | None = None) -> Tensor:
     return vae.decode(latents / vae.config.scaling_factor, **known).sample
 
 
-def condition(vae, guesses: Tensor) -> tuple[Tensor, Tensor]:
-    """Latents of the first guess `(B, c, h, w)`, and the UNet's condition `(B, G c, h, w)`: they and the differences of
-    the others to them. A single other one stands for every deconvolution, and is encoded once.
+def guess_count(linear_light: bool) -> int:
+    """How many guesses a UNet sees: the image and its deconvolutions."""
+    return 1 + len(WIENER_NOISE) * (1 + linear_light)
+
+
+def condition(vae, guesses: Tensor, count: int) -> tuple[Tensor, Tensor]:
+    """Latents of the first guess `(B, c, h, w)`, and the UNet's condition `(B, count c, h, w)`: they and how the others
+    differ from them. A single other one stands for every deconvolution, and is encoded once.
     """
     latents = to_latents(vae, guesses.flatten(0, 1)).unflatten(0, guesses.shape[:2])
     first, others = latents[:, 0], latents[:, 1:] - latents[:, :1]
     if others.shape[1] == 1:
-        others = others.expand(-1, len(WIENER_NOISE), -1, -1, -1)
+        others = others.expand(-1, count - 1, -1, -1, -1)
     return first, torch.cat([first, others.flatten(1, 2)], 1)
 
 

@@ -21,7 +21,6 @@ from bd_diff.baselines.validation import save_whole
 from bd_diff.blur.domains import find_domain
 from bd_diff.blur_mix import CURVE, synthesis_like
 from bd_diff.checkpoints import newest_checkpoint
-from bd_diff.conditioning import deblur_guesses
 from bd_diff.config import RunConfig, construct
 from bd_diff.data.batches import SharpCrops, read_photographs
 from bd_diff.data.folders import Folder
@@ -82,7 +81,7 @@ class PairedObjective(JointObjective):
     def forward(self, batch: dict[str, Tensor], generator: Generator) -> dict[str, Tensor]:
         blurry, sharp = (batch[side] * 2 - 1 for side in ("blurry", "sharp"))
         features, tokens, kernels = self.read_blur(blurry)
-        guesses = deblur_guesses(blurry, kernels)
+        guesses = self.deblur_guesses(blurry, kernels)
         loss = self.produce(sharp, guesses, features.structure, tokens[:1], strength=0.0, generator=generator)
         return {"loss": loss}
 

@@ -11,13 +11,15 @@ from torch import nn
 from torch.utils.data import Dataset
 
 from bd_diff.adapters import add_lora, has_lora
-from bd_diff.bases import load_base, pipeline_from_base
+from bd_diff.bases import load_base, pipeline_from_base, widen_input
 from bd_diff.blur.kernels import SIZE
+from bd_diff.conditioning import guess_count
 from bd_diff.config import RunConfig
 from bd_diff.data.batches import JointSamples, SharpCrops, collate_joint, read_photographs
 from bd_diff.data.images import list_images
 from bd_diff.data.kernel_bank import read_bank
 from bd_diff.data.procedural import ProceduralImages
+from bd_diff.models.unet import NAFUNet
 from bd_diff.objective import TARGET_TASKS, JointObjective
 from bd_diff.pipeline import BDDiffPipeline
 from bd_diff.thrift import choose_trained, make_optimizer, memory_estimate, use_attention, use_checkpointing
@@ -50,6 +52,7 @@ class JointConfig:
     optimizer: dict[str, Any]  # keyword arguments of torch.optim.AdamW; `class: AdamW8bit` for that of bitsandbytes
     weights: dict[str, float]  # of the tasks, see bd_diff.objective
     families: dict[str, float]  # shares of the synthetic blurs, see bd_diff.blur.synthesis
+    linear_light: bool = False  # the UNet sees deconvolutions in linear light, too; as the pipeline does if it does
     noise: float = 2 / 255
     curve: float | str = 1.0  # of the synthetic photographs' camera, see `bd_diff.blur.camera.Camera`
     curve_share: float = 1.0  # of the photographs; blur averages display values in the others
@@ -123,11 +126,28 @@ def starting_pipeline(config: JointConfig) -> BDDiffPipeline:
             pipeline = pipeline_from_base(base, config.networks)
     else:
         pipeline = build_pipeline(config.networks)
+    if config.linear_light and not pipeline.config.linear_light:
+        see_linear_light(pipeline)
     if config.lora_rank and not has_lora(pipeline.unet):
         if not pipeline.config.base:
             raise ValueError("lora_rank: LoRA needs a base; set base or start from a pipeline of `bd-diff init`")
         add_lora(pipeline.unet, config.lora_rank)
     return pipeline
+
+
+def see_linear_light(pipeline: BDDiffPipeline) -> None:
+    """Let the UNet see deconvolutions in linear light, too; until it is trained they change nothing. Raises ValueError
+    for a pipeline that sees no deconvolutions.
+    """
+    if pipeline.blur_decoder is None:
+        raise ValueError("linear_light: without a blur_decoder there are no deconvolutions; set it to false")
+    unet, added = pipeline.unet, guess_count(True) - guess_count(False)
+    channels = unet.config.in_channels + added * pipeline.vae.config.latent_channels
+    if isinstance(unet, NAFUNet):
+        unet.widen_input(channels)
+    else:
+        widen_input(unet, channels)
+    pipeline.register_to_config(linear_light=True)
 
 
 def estimates(config: JointConfig, networks: nn.ModuleDict) -> list[str]:
@@ -167,6 +187,7 @@ def joint_objective(config: JointConfig, pipeline: BDDiffPipeline) -> JointObjec
         error=config.error,
         snr_gamma=config.snr_gamma,
         sampling_steps=config.sampling_steps,
+        linear_light=pipeline.config.linear_light,
     )
 
 

@@ -38,6 +38,8 @@ def blend(pixels: Tensor, kernels: Tensor, window: int = WINDOW, guess=deblur_gu
     return blended
 
 
-def varying_guesses(pipeline, pixels: Tensor, kernels: Tensor, window: int = WINDOW, fast: bool = False) -> Tensor:
-    """`deblur_guesses` with a kernel read in every window instead of the `kernels` of the whole."""
-    return blend(pixels, window_kernels(pipeline, pixels, window, fast), window)
+def varying_guesses(
+    pipeline, pixels: Tensor, kernels: Tensor, window: int = WINDOW, fast: bool = False, guess=deblur_guesses
+) -> Tensor:
+    """`guess` with a kernel read in every window instead of the `kernels` of the whole."""
+    return blend(pixels, window_kernels(pipeline, pixels, window, fast), window, guess)

@@ -11,6 +11,7 @@ from bd_diff.conditioning import (
     condition,
     deblur_guesses,
     exact,
+    guess_count,
     min_snr_weights,
     prediction_target,
     to_latents,
@@ -64,6 +65,7 @@ class JointObjective(nn.Module):
         error: str = "absolute",
         snr_gamma: float = 0.0,
         sampling_steps: int = 1,
+        linear_light: bool = False,
     ):
         super().__init__()
         if error not in ("absolute", "squared"):
@@ -74,6 +76,7 @@ class JointObjective(nn.Module):
         self.networks, self.scheduler, self.weights, self.families = networks, scheduler, weights, families
         self.noise, self.camera = noise, RandomCamera(noise, curve, curve_share, jpeg)
         self.transfer_rows, self.target_rows = transfer_rows, target_rows
+        self.linear_light = linear_light
         self.crop, self.last_step_share, self.back_translation_from = crop, last_step_share, back_translation_from
         self.residual, self.error, self.snr_gamma, self.sampling_steps = residual, error, snr_gamma, sampling_steps
         self.restores = any(weight for task, weight in weights.items() if task != "kernel")
@@ -97,7 +100,7 @@ class JointObjective(nn.Module):
             losses["kernel"] = losses["kernel"] + 0 * (structure.sum() + self.tokens(structure, tokens, 0.0).sum())
         if self.restores:
             losses["deblur"] = self.produce(
-                sharp, deblur_guesses(blurry, guess), structure, tokens[:1], strength=0.0, generator=generator
+                sharp, self.deblur_guesses(blurry, guess), structure, tokens[:1], strength=0.0, generator=generator
             )
         if self.weights.get("transfer"):
             losses["transfer"] = self.produce(
@@ -121,7 +124,7 @@ class JointObjective(nn.Module):
         structure, other_tokens = features.structure[: len(first)], tokens[len(first) :]
         own, other = known(kernels, slice(len(first))), known(kernels, slice(len(first), None))
         with torch.no_grad():
-            guesses = deblur_guesses(first, own)
+            guesses = self.deblur_guesses(first, own)
             deblurred = self.sample(guesses, structure, tokens[: len(first)], 0.0, generator)
         losses = {
             # The blur comes from elsewhere in the photograph: tokens can carry blur but never this crop's content.
@@ -148,7 +151,7 @@ class JointObjective(nn.Module):
             pseudo_features, pseudo_tokens, pseudo_kernels = self.read_blur(pseudo)
             loss = self.produce(
                 sharp,
-                deblur_guesses(pseudo, known(pseudo_kernels)),
+                self.deblur_guesses(pseudo, known(pseudo_kernels)),
                 pseudo_features.structure,
                 pseudo_tokens,
                 strength=0.0,
@@ -228,6 +231,9 @@ class JointObjective(nn.Module):
             error = error * min_snr_weights(self.scheduler, timesteps, self.snr_gamma)[:, None, None, None]
         return error.mean()
 
+    def deblur_guesses(self, pixels: Tensor, kernels: Tensor | None) -> Tensor:
+        return deblur_guesses(pixels, kernels, self.linear_light)
+
     def sample(self, guesses, structure, blur_tokens, strength: float, generator: Generator) -> Tensor:
         """Pixels from noise in `sampling_steps` steps."""
         start, seen = self.start(guesses)
@@ -241,7 +247,7 @@ class JointObjective(nn.Module):
 
     def start(self, guesses: Tensor) -> tuple[Tensor, Tensor]:
         """Where the diffused latents count from (the first guess, or zero), and the UNet's condition."""
-        first, seen = condition(self.networks["vae"], guesses)
+        first, seen = condition(self.networks["vae"], guesses, guess_count(self.linear_light))
         return (first if self.residual else torch.zeros_like(first)), seen
 
 

@@ -16,7 +16,15 @@ from diffusers.utils.torch_utils import randn_tensor
 from huggingface_hub import snapshot_download
 from torch import Generator, Tensor
 
-from bd_diff.conditioning import condition, deblur_guesses, keep_in_reach, to_latents, to_pixels, transfer_guesses
+from bd_diff.conditioning import (
+    condition,
+    deblur_guesses,
+    guess_count,
+    keep_in_reach,
+    to_latents,
+    to_pixels,
+    transfer_guesses,
+)
 from bd_diff.data.inputs import open_images, to_batch, to_images
 from bd_diff.kernel_windows import varying_guesses
 from bd_diff.metrics import luminance
@@ -68,6 +76,7 @@ class BDDiffPipeline(DiffusionPipeline):
         search: look for the kernel in the photograph's edges too (slower, needs 192 pixels a side; right about shake).
         tile: side in pixels of the tiles that large images are restored in; images up to a third larger are not cut.
         caution: how much of the photograph stays in a result where the readings of its blur contradict each other.
+        linear_light: the UNet sees deconvolutions in linear light, too.
         base: where UNet and VAE came from (`id`) and the hash of their tensors (`sha256`), see `bd_diff.bases`.
     """
 
@@ -89,6 +98,7 @@ class BDDiffPipeline(DiffusionPipeline):
         search: bool = True,
         tile: int = 768,
         caution: float = 0.5,
+        linear_light: bool = False,
         base: dict[str, str] | None = None,
     ):
         super().__init__()
@@ -102,7 +112,13 @@ class BDDiffPipeline(DiffusionPipeline):
             scheduler=scheduler,
         )
         self.register_to_config(
-            default_steps=default_steps, residual=residual, search=search, tile=tile, caution=caution, base=base
+            default_steps=default_steps,
+            residual=residual,
+            search=search,
+            tile=tile,
+            caution=caution,
+            linear_light=linear_light,
+            base=base,
         )
         self.vae_scale_factor = 2 ** (len(vae.config.block_out_channels) - 1)
 
@@ -166,9 +182,10 @@ class BDDiffPipeline(DiffusionPipeline):
         kernels = None if reading.kernels is None else reading.kernels.expand(count, -1, -1)  # (B, k, k)
         shares = photographs.new_full((count, 1, 1, 1), strength)  # of the result, the rest is the image
         if references is None:
-            guess, blur_tokens = deblur_guesses, self.blur_qformer(reading.features, 0.0)  # (B, T, D): no blur
+            blur_tokens = self.blur_qformer(reading.features, 0.0)  # (B, T, D): no blur
+            guess = partial(deblur_guesses, linear_light=self.config.linear_light)
             if kernel_windows:
-                guess = partial(varying_guesses, self, window=kernel_windows, fast=fast)
+                guess = partial(varying_guesses, self, window=kernel_windows, fast=fast, guess=guess)
             elif reading.doubtful is not None:
                 shares = shares * (1 - self.config.caution * reading.doubtful[:, None, None, None])
         else:
@@ -187,7 +204,8 @@ class BDDiffPipeline(DiffusionPipeline):
                 tokens = torch.cat([self.structure_qformer(structure), blur_tokens], 1)  # (B, S + T, D)
 
                 # 4. Encode what the UNet sees beside the noise.
-                first, seen = condition(self.vae, guesses.to(self.unet.dtype))  # (B, c, h, w), (B, G c, h, w)
+                count = guess_count(self.config.linear_light)
+                first, seen = condition(self.vae, guesses.to(self.unet.dtype), count)  # (B, c, h, w), (B, G c, h, w)
 
                 # 5. Denoise.
                 self.scheduler.set_timesteps(steps, device=photographs.device)

@@ -186,7 +186,7 @@ def test_the_pixel_vae_loses_nothing():
 def test_the_condition_is_the_first_guess_and_differences_to_it():
     vae, pixels = PixelVAE(), scene(64) * 2 - 1
     guesses = deblur_guesses(pixels, delta(1))
-    first, seen = condition(vae, guesses)
+    first, seen = condition(vae, guesses, 4)
     assert torch.equal(first, to_latents(vae, pixels))
     assert seen.shape == (1, 48, 32, 32)
     restored = to_pixels(vae, first + seen[:, 24:36])
@@ -194,7 +194,7 @@ def test_the_condition_is_the_first_guess_and_differences_to_it():
     blurred = transfer_guesses(pixels, gaussian(torch.tensor([2.0])))
     assert torch.equal(blurred[:, 1], pixels) and not torch.equal(blurred[:, 0], pixels)
     four = torch.cat([blurred[:, :1], *[pixels[:, None]] * 3], 1)  # the image in place of each deconvolution
-    assert all(torch.equal(*pair) for pair in zip(condition(vae, blurred), condition(vae, four), strict=True))
+    assert all(torch.equal(*pair) for pair in zip(condition(vae, blurred, 4), condition(vae, four, 4), strict=True))
     assert deblur_guesses(pixels, None).shape == (1, 1, 3, 64, 64)
 
 

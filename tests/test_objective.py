@@ -227,7 +227,7 @@ def test_one_unreadable_photograph_among_many_is_named_before_training_starts(ph
 
 def test_the_configuration_for_cameras_is_read_and_a_curve_that_is_none_is_told(tiny_pipeline):
     config = load_config(JointConfig, ["--config", str(ROOT / "configs/bd_diff_tiny/cameras.yaml")])
-    assert config.curve == "srgb" and config.curve_share == 0.5 and config.jpeg == 70
+    assert config.linear_light and config.curve == "srgb" and config.jpeg == 70
     with pytest.raises(ValueError, match="camera curve is '1e-4'; it must be 'srgb' or a gamma exponent"):
         joint_objective(replace(config, curve="1e-4", trained=()), tiny_pipeline)
 

@@ -1,5 +1,7 @@
 """The small model's denoiser: a UNet of NAFNet blocks, called like diffusers' UNet2DConditionModel."""
 
+import copy
+
 import torch
 from diffusers import ConfigMixin, ModelMixin
 from diffusers.configuration_utils import register_to_config
@@ -7,6 +9,14 @@ from diffusers.models.attention_processor import Attention
 from diffusers.models.embeddings import TimestepEmbedding, Timesteps
 from diffusers.models.unets.unet_2d_condition import UNet2DConditionOutput
 from torch import Tensor, nn
+
+
+def widened(old: nn.Conv2d, channels: int) -> nn.Conv2d:
+    """The same convolution of `channels` input channels, the weights of the new ones zero."""
+    new = copy.deepcopy(old)
+    added = old.weight.new_zeros(old.out_channels, channels - old.in_channels, *old.kernel_size)
+    new.in_channels, new.weight = channels, nn.Parameter(torch.cat([old.weight.detach(), added], 1))
+    return new
 
 
 class NAFBlock(nn.Module):
@@ -96,6 +106,12 @@ class NAFUNet(ModelMixin, ConfigMixin):
         self.leave = nn.Conv2d(width, out_channels, 3, padding=1)
         for zero in (self.shortcut.weight, self.leave.weight, self.leave.bias):
             nn.init.zeros_(zero)
+
+    def widen_input(self, channels: int) -> None:
+        """Let it take `channels` input channels: new weights are zero, so nothing changes until they are trained."""
+        self.enter = widened(self.enter, channels)
+        self.shortcut = widened(self.shortcut, channels - self.config.out_channels)
+        self.register_to_config(in_channels=channels)
 
     def forward(self, sample: Tensor, timestep: Tensor | int, encoder_hidden_states: Tensor, return_dict: bool = True):
         """`sample` `(B, in_channels, H, W)`, `timestep` `()` or `(B,)`, tokens `(B, T, D)` -> clean latents."""
