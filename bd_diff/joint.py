@@ -36,8 +36,8 @@ class DataConfig:
     exclude: str | None = None  # text file of names in `sharp` that are kept for validation
     target: str | None = None  # folder of unpaired blurry photographs
     target_exclude: str | None = None  # text file of names in `target` that are kept for judging
-    bank: str | None = None  # folder made by train/kernel_bank.py: the reader of blur learns from it
-    estimates: str | None = None  # another one, made with an estimator: the restorer learns from it
+    bank: tuple[str, ...] = ()  # folders made by train/kernel_bank.py: the reader of blur learns from them
+    estimates: tuple[str, ...] = ()  # others, made with an estimator: the restorer learns from them
     window: int = 256  # pixels a side that blur is read from
     crop: int = 128  # pixels a side that the restorer is trained on
     validation_photographs: int = 8

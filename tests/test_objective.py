@@ -67,7 +67,7 @@ def batch(photographs, bank=None, targets=None, size=4):
 
 
 def test_every_parameter_gets_a_gradient_with_and_without_bank_and_target(photographs, bank):
-    for given in ({}, {"bank": read_bank(bank), "targets": photographs}):
+    for given in ({}, {"bank": read_bank([bank]), "targets": photographs}):
         objective = make_objective()
         for zero in (objective.networks["unet"].leave.weight, objective.networks["blur_decoder"].to_logits.weight):
             nn.init.normal_(zero, std=0.02)
@@ -162,12 +162,12 @@ def test_the_bank_is_kept_when_building_goes_on_and_banked_samples_come_first(ph
     before = first.stat().st_mtime_ns
     build_bank([p.repeat(1, 2, 2) for p in photographs], bank, count=8, families=FAMILIES, window=192)
     assert first.stat().st_mtime_ns == before
-    read = read_bank(bank)
+    read = read_bank([bank])
     assert read["blurry"].shape == (8, 3, 192, 192) and read["evidence"].shape == (8, 2, 33, 33)
     together = batch(photographs, bank=read)
     assert together["sharp"].shape == (4, 3, 96, 96) and together["bank_kernel"].shape == (2, 33, 33)
     with pytest.raises(ValueError, match="holds no kernel bank"):
-        read_bank(bank / "nowhere")
+        read_bank([bank / "nowhere"])
 
 
 def command(folder, *overrides):

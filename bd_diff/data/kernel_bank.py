@@ -4,6 +4,7 @@ The search takes seconds a photograph, too slow inside a training step, so its r
 """
 
 import os
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
@@ -85,14 +86,15 @@ def shards_of(folder: str | Path) -> list[Path]:
 
 
 def read_bank(
-    folder: str | Path, names: tuple[str, ...] = ("blurry", "kernel", "hypothesis", "evidence")
+    folders: Sequence[str | Path], names: tuple[str, ...] = ("blurry", "kernel", "hypothesis", "evidence")
 ) -> dict[str, Tensor]:
-    """Of all samples: `blurry` `(N, 3, H, W)` uint8, `kernel` and `hypothesis` `(N, k, k)`, `evidence` `(N, 2, k, k)`,
-    and `estimate` `(N, k, k)` where `estimate_bank` ran. Raises ValueError when a name is missing.
+    """Of all samples in the folders: `blurry` `(N, 3, H, W)` uint8, `kernel` and `hypothesis` `(N, k, k)`, `evidence`
+    `(N, 2, k, k)`, and `estimate` `(N, k, k)` where `estimate_bank` ran. Raises ValueError when a name is missing.
     """
-    shards = [load_file(path) for path in shards_of(folder)]
+    shards = [load_file(path) for folder in folders for path in shards_of(folder)]
     if missing := [name for name in names if any(name not in shard for shard in shards)]:
         raise ValueError(
-            f"{folder} has no {missing[0]} for some samples; run train/kernel_bank.py with estimator=FOLDER"
+            f"{', '.join(map(str, folders))}: some samples have no {missing[0]}; run train/kernel_bank.py with "
+            "estimator=FOLDER"
         )
     return {name: torch.cat([shard[name] for shard in shards]) for name in names}
