@@ -40,6 +40,8 @@ class Demo:
     """The page without its looks. `folder` holds uploads and results; it is removed by `close`."""
 
     def __init__(self, restorer: PipelineRestorer):
+        if restorer.pipeline.blur_decoder is None:
+            raise ValueError("the page shows the kernels that a model sees; this one has no blur_decoder")
         self.restorer = restorer
         self.folder = Path(tempfile.mkdtemp(prefix="bd-diff-demo-"))
 
@@ -54,8 +56,8 @@ class Demo:
         photograph = self.open(path, "a photograph")
         images = to_tensor(photograph)[None]
         settings = {"strength": strength, "num_inference_steps": int(steps), "fast": fast}
-        result = self.restorer(images, **call_settings(self.restorer, seed, **settings)).cpu()
-        kernel = self.restorer.pipeline.estimate_kernel(images, fast).cpu()
+        output = self.restorer.run(images, **call_settings(self.restorer, seed, **settings))
+        result, kernel = output.images.cpu(), output.kernels.cpu()
         return self.show(
             path,
             photograph,

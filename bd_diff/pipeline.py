@@ -46,9 +46,13 @@ TILE_OVERLAP = 96  # pixels that neighbouring tiles share
 
 @dataclass
 class BDDiffPipelineOutput(BaseOutput):
-    """`images`: a list of PIL images, an array `(B, H, W, 3)` or a tensor `(B, 3, H, W)` in [0, 1], or latents."""
+    """`images`: a list of PIL images, an array `(B, H, W, 3)` or a tensor `(B, 3, H, W)` in [0, 1], or latents.
+
+    `kernels` `(B, k, k)`: the blur that was seen, in the image or in `blur_image`; None without a blur decoder.
+    """
 
     images: list[PIL.Image.Image] | np.ndarray | Tensor
+    kernels: Tensor | None = None
 
 
 @dataclass
@@ -241,7 +245,7 @@ class BDDiffPipeline(DiffusionPipeline):
             elif output_type == "np":
                 images = images.movedim(1, -1).cpu().numpy()
         self.maybe_free_model_hooks()
-        return BDDiffPipelineOutput(images=images) if return_dict else (images,)
+        return BDDiffPipelineOutput(images=images, kernels=kernels) if return_dict else (images,)
 
     def cut(
         self, grid: Grid, tile: int, photographs: Tensor, kernels: Tensor | None, guess: Callable

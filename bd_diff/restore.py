@@ -59,13 +59,17 @@ class PipelineRestorer(Restorer):
 
     def restore(self, images: Tensor, **settings) -> Tensor:
         """Images `(B, 3, H, W)` in [0, 1], sides from 8, to the same."""
+        return self.run(images, **settings).images
+
+    def run(self, images: Tensor, **settings):
+        """As `restore`, but the `BDDiffPipelineOutput`, with the blur that was seen."""
         images = check_images(images)
         generators = settings.get("generator") or []
         generators = generators if isinstance(generators, list) else [generators]
         states = [generator.get_state() for generator in generators]
         while True:
             try:
-                return self.pipeline(images, output_type="pt", **settings).images
+                return self.pipeline(images, output_type="pt", **settings)
             except torch.OutOfMemoryError:
                 settings["tile"] = self.smaller_tile(settings.get("tile"), max(images.shape[-2:]))
                 warnings.warn(f"out of memory; trying again with tiles of {settings['tile']} pixels", stacklevel=2)

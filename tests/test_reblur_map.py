@@ -3,10 +3,16 @@
 import pytest
 import torch
 
+from bd_diff import pipeline
 from bd_diff.blur.kernels import gaussian
+from bd_diff.commands.deblur import deblur
+from bd_diff.data.images import read_image, save_image, to_image, to_tensor
 from bd_diff.data.procedural import procedural_image
 from bd_diff.models.blur_operator import reblur
+from bd_diff.models.kernel_search import search_evidence
+from bd_diff.pipeline import BDDiffPipeline
 from bd_diff.reblur_map import FULL, correlation, draw_map, error_map, reblur_map
+from bd_diff.restore import load
 
 
 @pytest.fixture
@@ -36,10 +42,30 @@ def test_the_picture_is_black_for_agreement_and_white_at_full_difference():
     assert [picture.getpixel((x, 0)) for x in range(4)] == [(0, 0, 0), (255, 0, 0), (255,) * 3, (255,) * 3]
 
 
-def test_deblur_writes_the_map_beside_the_result(tiny_pipeline_folder, tmp_path, sharp):
-    from bd_diff.commands.deblur import deblur
-    from bd_diff.data.images import read_image, save_image, to_image
+def test_deblur_writes_each_photographs_map_beside_its_result_and_reads_its_blur_once(
+    tiny_pipeline_folder, tmp_path, monkeypatch
+):
+    searches = []
+    monkeypatch.setattr(pipeline, "search_evidence", lambda light: searches.append(1) or search_evidence(light))
+    for index in range(2):
+        image = procedural_image(200, torch.Generator().manual_seed(index))
+        save_image(
+            to_image(reblur(image[None], gaussian(torch.tensor([1.0 + index])))[0]), tmp_path / f"in/{index}.png"
+        )
+    deblur([str(tmp_path / "in")], tmp_path / "out", str(tiny_pipeline_folder), maps=True, batch_size=2)
+    assert len(searches) == 2
+    restorer = load(tiny_pipeline_folder)
+    for index in range(2):
+        names = f"in/{index}.png", f"out/{index}.png", f"out/{index}-reblur.png"
+        blurry, result, drawn = (to_tensor(read_image(tmp_path / name))[None] for name in names)
+        kernel = restorer.pipeline.estimate_kernel(blurry)
+        expected = to_tensor(draw_map(reblur_map(blurry, result, kernel)[0]))
+        assert (drawn[0] - expected).abs().mean() < 0.02 < expected.std()
 
-    save_image(to_image(sharp[0]), tmp_path / "in/photograph.jpg")
-    deblur([str(tmp_path / "in")], tmp_path / "out", str(tiny_pipeline_folder), maps=True)
-    assert read_image(tmp_path / "out/photograph-reblur.png").size == read_image(tmp_path / "out/photograph.jpg").size
+
+def test_a_map_needs_a_model_that_sees_kernels(tiny_pipeline, tmp_path, sharp):
+    parts = tiny_pipeline.components | {"blur_decoder": None}
+    BDDiffPipeline(**parts).save_pretrained(tmp_path / "model")
+    save_image(to_image(sharp[0]), tmp_path / "in.png")
+    with pytest.raises(ValueError, match="--map: .*model has no blur_decoder"):
+        deblur([str(tmp_path / "in.png")], tmp_path / "out.png", str(tmp_path / "model"), maps=True)

@@ -45,3 +45,16 @@ def test_sample_writes_every_result_and_one_sheet_and_prints_the_figures(
     result, truth = (to_tensor(read_image(path))[None] for path in paths)
     assert f"{psnr(result, truth).item():.2f} dB" in printed
     assert len(re.findall("dB", printed)) == 2  # before and after, for the one whose truth is known
+
+
+def test_sample_takes_photographs_of_ones_own_and_names_a_folder_that_is_missing(tiny_pipeline_folder, tmp_path):
+    for name in ("a.png", "b.png"):
+        Image.effect_noise((40, 24), 50).convert("RGB").save(tmp_path / name)
+    (tmp_path / "names.txt").write_text("b.png")
+    given = {"model": str(tiny_pipeline_folder), "photographs": tmp_path}
+    command.sample(out=tmp_path / "one", names=tmp_path / "names.txt", **given)
+    assert {path.name for path in (tmp_path / "one").iterdir()} == {"b.png", "sample.png"}
+    command.sample(out=tmp_path / "both", **given)
+    assert {path.name for path in (tmp_path / "both").iterdir()} == {"a.png", "b.png", "sample.png"}
+    with pytest.raises(ValueError, match="nowhere is missing$"):
+        command.sample(out=tmp_path / "none", photographs=tmp_path / "nowhere")

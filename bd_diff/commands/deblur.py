@@ -3,6 +3,7 @@
 import glob
 import json
 import warnings
+from collections import deque
 from pathlib import Path
 from typing import Annotated
 
@@ -91,6 +92,10 @@ def deblur(
         job for job in jobs if (overwrite or not job.target.exists()) and not (resume and fates.get(str(job.target)))
     ]
     restorer = (load_pipeline if maps else load_system)(model, processes.device) if share else None
+    if restorer and maps and restorer.pipeline.blur_decoder is None:
+        raise ValueError(f"--map: {model} has no blur_decoder, so it sees no kernel to blur its results with")
+
+    kernels = deque()  # that were seen in photographs whose maps are still to be drawn
 
     def restore(images):
         settings = call_settings(
@@ -103,12 +108,17 @@ def deblur(
             tile=tile,
             kernel_windows=kernel_windows,
         )
-        results = restorer(images, **settings)
+        if maps:
+            output = restorer.run(images, **settings)
+            results = output.images
+            kernels.extend(output.kernels.cpu())
+        else:
+            results = restorer(images, **settings)
         return fix_colours(results, images, **colours) if colours else results
 
     def save_map(job, photograph, result) -> None:
-        kernel = restorer.pipeline.estimate_kernel(photograph, fast).cpu()
-        drawn = draw_map(reblur_map(to_tensor(photograph)[None], result[None], kernel)[0])
+        kernel = kernels.popleft()
+        drawn = draw_map(reblur_map(to_tensor(photograph)[None], result[None], kernel[None])[0])
         save_image(drawn, job.target.with_name(f"{job.target.stem}-reblur.png"))
 
     summary = run_jobs(

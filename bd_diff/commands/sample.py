@@ -1,4 +1,4 @@
-"""`bd-diff sample`: the repository's sample photographs deblurred, measured, and laid side by side."""
+"""`bd-diff sample`: photographs deblurred, measured, and laid side by side; the repository's samples by default."""
 
 import time
 from pathlib import Path
@@ -13,24 +13,32 @@ SAMPLES = Path(__file__).parents[2] / "assets" / "samples"
 
 def sample(
     out: Annotated[Path, typer.Option(help="The folder for the results.")] = Path("outputs"),
+    photographs: Annotated[
+        Path | None, typer.Option(help="A folder of your own instead, perhaps with the subfolders blurry and sharp.")
+    ] = None,
+    names: Annotated[Path | None, typer.Option(help="Text file: those of them to take.")] = None,
     model: Model = None,
     steps: Steps = None,
     seed: Seed = 0,
     fast: Fast = False,
 ) -> None:
-    """Deblur the sample photographs and draw one sheet: before, after, and the truth where it is known."""
-    if not SAMPLES.is_dir():
-        raise ValueError(f"{SAMPLES} is missing; the sample photographs are in a checkout of the repository")
+    """Deblur photographs and draw one sheet: before, after, and the truth where it is known."""
+    folder = photographs or SAMPLES
+    if not folder.is_dir():
+        hint = "" if photographs else "; the sample photographs are in a checkout of the repository"
+        raise ValueError(f"{folder} is missing{hint}")
     check_writable(out)
 
-    from bd_diff.data.images import list_images, read_image, save_image, to_image, to_tensor
+    from bd_diff.data.images import list_images, listed_images, read_image, save_image, to_image, to_tensor
     from bd_diff.drawing import contact_sheet
     from bd_diff.metrics import psnr
 
+    blurred = folder / "blurry" if (folder / "blurry").is_dir() else folder
+    chosen = listed_images(blurred, names) if names else list_images(blurred)
     restorer = load_system(model)
     rows, seconds = [], []
     print(f"{'photograph':<28} {'size':>9} {'seconds':>8} {'PSNR before':>12} {'after':>7}")
-    for path in list_images(SAMPLES / "blurry"):
+    for path in chosen:
         photograph = read_image(path)
         blurry = to_tensor(photograph)[None]
         started = time.perf_counter()
@@ -40,7 +48,7 @@ def sample(
         save_image(result, out / f"{path.stem}.png")
         row = [(f"{path.stem}: before", photograph), ("after", result)]
         figures = ""
-        truth = SAMPLES / "sharp" / path.name
+        truth = folder / "sharp" / path.name
         if truth.exists():
             sharp = to_tensor(read_image(truth))[None]
             before, after = (psnr(images, sharp).item() for images in (blurry, to_tensor(result)[None]))
