@@ -204,7 +204,12 @@ def train_ceiling(config: ExperimentConfig, out: Path, seed: int, source: Path, 
         pipeline = load_pipeline(str(source))
         joint = joint_objective(joint_config(config, out, seed, pairs, source), pipeline)
         objective = PairedObjective(
-            joint.networks, pipeline.scheduler, {"deblur": 1.0}, config.families, residual=pipeline.config.residual
+            joint.networks,
+            pipeline.scheduler,
+            {"deblur": 1.0},
+            config.families,
+            residual=pipeline.config.residual,
+            linear_light=pipeline.config.linear_light,
         )
         trained = [parameter for parameter in objective.parameters() if parameter.requires_grad]
         optimizer = make_optimizer(trained, config.optimizer)
