@@ -54,9 +54,11 @@ class JointConfig:
     families: dict[str, float]  # shares of the synthetic blurs, see bd_diff.blur.synthesis
     linear_light: bool = False  # the UNet sees deconvolutions in linear light, too; as the pipeline does if it does
     noise: float = 2 / 255
-    curve: float | str = 1.0  # of the synthetic photographs' camera, see `bd_diff.blur.camera.Camera`
-    curve_share: float = 1.0  # of the photographs; blur averages display values in the others
-    jpeg: int = 0  # half of the photographs go through JPEG of this quality to 95; 0 is none
+    noise_skew: float = 1.0  # this and the next four: see `bd_diff.blur.camera.RandomCamera`
+    curve: float | str = 1.0
+    curve_share: float = 1.0
+    jpeg: int = 0
+    jpeg_share: float = 0.5
     transfer_rows: int = 2  # of a batch
     target_rows: int = 1  # of a batch
     last_step_share: float = 0.75  # of the samples are denoised from noise alone, as one-step sampling does
@@ -178,6 +180,8 @@ def joint_objective(config: JointConfig, pipeline: BDDiffPipeline) -> JointObjec
         curve=config.curve,
         curve_share=config.curve_share,
         jpeg=config.jpeg,
+        jpeg_share=config.jpeg_share,
+        noise_skew=config.noise_skew,
         transfer_rows=config.transfer_rows,
         target_rows=config.target_rows,
         crop=config.data.crop,

@@ -56,6 +56,8 @@ class JointObjective(nn.Module):
         curve: float | str = 1.0,
         curve_share: float = 1.0,
         jpeg: int = 0,
+        jpeg_share: float = 0.5,
+        noise_skew: float = 1.0,
         transfer_rows: int = 2,
         target_rows: int = 1,
         crop: int = 128,
@@ -74,7 +76,7 @@ class JointObjective(nn.Module):
         if unknown:
             raise ValueError(f"there is no task {', '.join(sorted(unknown))} to weigh")
         self.networks, self.scheduler, self.weights, self.families = networks, scheduler, weights, families
-        self.noise, self.camera = noise, RandomCamera(noise, curve, curve_share, jpeg)
+        self.noise, self.camera = noise, RandomCamera(noise, curve, curve_share, jpeg, jpeg_share, noise_skew)
         self.transfer_rows, self.target_rows = transfer_rows, target_rows
         self.linear_light = linear_light
         self.crop, self.last_step_share, self.back_translation_from = crop, last_step_share, back_translation_from

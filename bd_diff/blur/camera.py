@@ -80,15 +80,18 @@ def add_noise(light: Tensor, shot: float | Tensor, read: float | Tensor, generat
 class RandomCamera:
     """The camera of training: another one for every photograph.
 
-    noise: the standard deviation is uniform in [0, noise], on the scale of [0, 1].
+    noise: the largest standard deviation, on the scale of [0, 1]; it is drawn as noise * u^noise_skew, u uniform, so
+        that with a skew above 1 most photographs have little of it.
     curve: of `Camera`; a share of `curve_share` is blurred in its light, the others in display values.
-    jpeg: half of the photographs go through JPEG of this quality to 95; 0 is none.
+    jpeg: a share of `jpeg_share` goes through JPEG of this quality to 95; 0 is none.
     """
 
     noise: float = 2 / 255
     curve: float | str = 1.0
     curve_share: float = 1.0
     jpeg: int = 0
+    jpeg_share: float = 0.5
+    noise_skew: float = 1.0
 
     def __post_init__(self):
         Camera(self.curve, read=self.noise, jpeg=self.jpeg)  # one that does not exist is an error now
@@ -105,13 +108,13 @@ class RandomCamera:
         blurry = blur(torch.where(lit, to_light(sharp, self.curve), sharp), kernels, mode="valid")
         blurry = torch.where(lit, to_display(blurry, self.curve), blurry)
         if self.noise:
-            sigma = self.noise * torch.rand(**one_each, generator=generator)
+            sigma = self.noise * torch.rand(**one_each, generator=generator) ** self.noise_skew
             grain = torch.randn(blurry.shape, generator=generator, device=generator.device)
             blurry = blurry + (sigma * grain).to(blurry.device)
         blurry = blurry.clamp(0, 1)
         if self.jpeg:
             quality = torch.randint(self.jpeg, 96, (len(sharp),), generator=generator)
-            blurry = compress(blurry, quality * torch.randint(2, (len(sharp),), generator=generator))
+            blurry = compress(blurry, quality * (torch.rand(len(sharp), generator=generator) < self.jpeg_share))
         return blurry
 
 
