@@ -13,6 +13,7 @@ import torch
 from safetensors.torch import load_file
 from torch import nn
 
+from bd_diff.blur.camera import RandomCamera
 from bd_diff.blur.kernels import delta, gaussian, line, shake
 from bd_diff.checkpoints import newest_checkpoint
 from bd_diff.conditioning import min_snr_weights, prediction_target
@@ -249,6 +250,15 @@ def test_a_share_of_the_photographs_is_made_in_light_and_half_go_through_jpeg(ti
     assert 3 < sum(as_light) < 13 and all(a != b for a, b in zip(as_light, as_display, strict=True))
     changed = [not torch.equal(one, other) for one, other in zip(shoot(jpeg=50), display, strict=True)]
     assert 3 < sum(changed) < 13
+    changed = [not torch.equal(one, other) for one, other in zip(shoot(jpeg=50, jpeg_share=1.0), display, strict=True)]
+    assert all(changed)
+
+
+def test_with_a_skew_most_photographs_have_little_noise():
+    flat, none = torch.full((64, 3, 40, 40), 0.5), delta(64)
+    spreads = [RandomCamera(noise=0.03, noise_skew=skew).shoot(flat, none, seeded(0)).std((1, 2, 3)) for skew in (1, 2)]
+    assert all(spread.max() < 0.031 for spread in spreads)
+    assert 0.011 < spreads[0].median() < 0.019 and spreads[1].median() < 0.011
 
 
 def test_photographs_that_no_task_looks_at_are_told():
