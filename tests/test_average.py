@@ -34,6 +34,16 @@ def test_weights_lie_between_and_the_networks_that_are_not_named_are_the_seconds
         assert torch.equal(value, second.blur_qformer.state_dict()[name])
 
 
+def test_a_pipeline_takes_over_the_unet_of_another_that_sees_more(folders, tmp_path):
+    average.main(
+        [str(folders[1]), str(folders[0]), "--share", "0", "--networks", "unet", "--out", str(tmp_path / "it")]
+    )
+    first, second, found = (load_pipeline(str(folder)) for folder in (*folders, tmp_path / "it"))
+    assert found.config.linear_light
+    assert torch.equal(found.unet.enter.weight, second.unet.enter.weight)
+    assert torch.equal(found.blur_decoder.paint.weight, first.blur_decoder.paint.weight)
+
+
 def test_shares_outside_and_other_shapes_are_errors(folders, tmp_path):
     out = ["--out", str(tmp_path / "both")]
     with pytest.raises(ValueError, match="--share is 1.5; it must be between 0 and 1"):

@@ -17,10 +17,11 @@ NETWORKS = ["image_encoder", "structure_qformer", "blur_qformer", "blur_decoder"
 
 def average(first: BDDiffPipeline, second: BDDiffPipeline, share: float, names: list[str]) -> BDDiffPipeline:
     """`second`, its networks of these names replaced by `share` of themselves and the rest of `first`'s. Raises
-    ValueError where two are not of one shape; a first pipeline that sees no linear light yet is given it.
+    ValueError where two are not of one shape; where only one of the pipelines sees linear light, the other is given it.
     """
-    if second.config.linear_light and not first.config.linear_light:
-        see_linear_light(first)
+    for one, other in ((first, second), (second, first)):
+        if one.config.linear_light and not other.config.linear_light:
+            see_linear_light(other)
     for name in names:
         old, new = getattr(first, name).state_dict(), getattr(second, name).state_dict()
         if {key: value.shape for key, value in old.items()} != {key: value.shape for key, value in new.items()}:
