@@ -16,6 +16,7 @@ from diffusers.utils.torch_utils import randn_tensor
 from huggingface_hub import snapshot_download
 from torch import Generator, Tensor
 
+from bd_diff.blur_reading import BlurReading, search_blur, stack
 from bd_diff.conditioning import (
     condition,
     deblur_guesses,
@@ -27,16 +28,14 @@ from bd_diff.conditioning import (
 )
 from bd_diff.data.inputs import open_images, to_batch, to_images
 from bd_diff.kernel_windows import varying_guesses
-from bd_diff.metrics import luminance
 from bd_diff.model_folder import is_adapter
 from bd_diff.models.blur_decoder import BlurDecoder
 from bd_diff.models.clip_encoder import ClipImageEncoder
 from bd_diff.models.image_encoder import ImageEncoder
-from bd_diff.models.kernel_search import SMALLEST_WINDOW, best_window, reblur_residual, search_evidence
+from bd_diff.models.kernel_search import SMALLEST_WINDOW
 from bd_diff.models.pixel_vae import PixelVAE
 from bd_diff.models.qformer import QFormer
 from bd_diff.models.refined_vae import RefinedVAE
-from bd_diff.models.trust import contradict
 from bd_diff.models.unet import NAFUNet
 from bd_diff.tiles import CONTEXT, SMALLEST_TILE, Grid
 
@@ -55,19 +54,6 @@ class BDDiffPipelineOutput(BaseOutput):
     kernels: Tensor | None = None
 
 
-@dataclass
-class BlurReading(BaseOutput):
-    """The blur of images: `features` `(B, N, C)`, `tokens` `(B, T, D)`; with a blur decoder, `kernels` `(B, k, k)`.
-
-    `doubtful` `(B,)`: with the search, where its reading and the one without it contradict each other.
-    """
-
-    features: Tensor
-    tokens: Tensor
-    kernels: Tensor | None
-    doubtful: Tensor | None = None
-
-
 class BDDiffPipeline(DiffusionPipeline):
     """Deblurs photographs, or blurs one like another (BD-Diff, arXiv 2502.01522, with an explicit blur operator).
 
@@ -78,6 +64,7 @@ class BDDiffPipeline(DiffusionPipeline):
         default_steps: sampling steps where the call names none.
         residual: the UNet diffuses the difference to the first guess (small model) or the latents themselves.
         search: look for the kernel in the photograph's edges too (slower, needs 192 pixels a side; right about shake).
+        refinements: rounds in which kernel and picture improve each other after the search, where it found a shake.
         tile: side in pixels of the tiles that large images are restored in; images up to a third larger are not cut.
         caution: how much of the photograph stays in a result where the readings of its blur contradict each other.
         linear_light: the UNet sees deconvolutions in linear light, too.
@@ -100,6 +87,7 @@ class BDDiffPipeline(DiffusionPipeline):
         default_steps: int = 1,
         residual: bool = True,
         search: bool = True,
+        refinements: int = 0,
         tile: int = 768,
         caution: float = 0.5,
         linear_light: bool = False,
@@ -119,6 +107,7 @@ class BDDiffPipeline(DiffusionPipeline):
             default_steps=default_steps,
             residual=residual,
             search=search,
+            refinements=refinements,
             tile=tile,
             caution=caution,
             linear_light=linear_light,
@@ -187,7 +176,7 @@ class BDDiffPipeline(DiffusionPipeline):
         shares = photographs.new_full((count, 1, 1, 1), strength)  # of the result, the rest is the image
         if references is None:
             blur_tokens = self.blur_qformer(reading.features, 0.0)  # (B, T, D): no blur
-            guess = partial(deblur_guesses, linear_light=self.config.linear_light)
+            guess = self.guess_deblurred
             if kernel_windows:
                 guess = partial(varying_guesses, self, window=kernel_windows, fast=fast, guess=guess)
             elif reading.doubtful is not None:
@@ -201,41 +190,27 @@ class BDDiffPipeline(DiffusionPipeline):
         as_latents = output_type == "latent"
         images = torch.zeros_like(noise) if as_latents else photographs.new_zeros(count, 3, grid.height, grid.width)
         with self.progress_bar(total=steps * len(grid)) as bar:
+
+            def on_step(i: int, t: Tensor, latents: Tensor, tokens: Tensor) -> tuple[Tensor, Tensor]:
+                bar.update()
+                if callback_on_step_end is None:
+                    return latents, tokens
+                values = {"latents": latents, "tokens": tokens}
+                changed = callback_on_step_end(
+                    self, i, t, {name: values[name] for name in callback_on_step_end_tensor_inputs}
+                )
+                return changed.get("latents", latents), changed.get("tokens", tokens)
+
             for index in range(len(grid)):
-                # 3. Read structure.
                 own, guesses = self.cut(grid, index, photographs, kernels, guess)  # (B, 3, h, w), (B, G, 3, h, w)
-                structure = self.image_encoder(own, read=("structure",)).structure
-                tokens = torch.cat([self.structure_qformer(structure), blur_tokens], 1)  # (B, S + T, D)
-
-                # 4. Encode what the UNet sees beside the noise.
-                count = guess_count(self.config.linear_light)
-                first, seen = condition(self.vae, guesses.to(self.unet.dtype), count)  # (B, c, h, w), (B, G c, h, w)
-
-                # 5. Denoise.
-                self.scheduler.set_timesteps(steps, device=photographs.device)
                 (latents,) = grid.cut(noise, [index])  # (B, c, h, w)
-                for i, t in enumerate(self.scheduler.timesteps):
-                    scaled = self.scheduler.scale_model_input(latents, t)
-                    output = self.unet(torch.cat([scaled, seen], 1), t, encoder_hidden_states=tokens).sample
-                    latents = self.scheduler.step(output, t, latents).prev_sample
-                    if callback_on_step_end is not None:
-                        values = {"latents": latents, "tokens": tokens}
-                        wanted = {name: values[name] for name in callback_on_step_end_tensor_inputs}
-                        changed = callback_on_step_end(self, i, t, wanted)
-                        latents, tokens = changed.get("latents", latents), changed.get("tokens", tokens)
-                    bar.update()
-                if self.config.residual:
-                    latents = first + latents
+                first, latents = self.denoise(own, guesses, blur_tokens, latents, steps, on_step)
                 if shares.min() < 1:
                     # The image is the first guess in deblurring, the last one in transfer.
                     source = first if references is None else to_latents(self.vae, guesses[:, -1].to(self.unet.dtype))
                     latents = source.lerp(latents, shares.to(latents.dtype))
-
                 # 6. Decode, and put the tiles together.
-                detailed = references is None and isinstance(self.vae, RefinedVAE)
-                part = latents if as_latents else to_pixels(self.vae, latents, guesses[:, 0] if detailed else None)
-                if self.config.residual and not as_latents:
-                    part = keep_in_reach(part, guesses)
+                part = latents if as_latents else self.decode(latents, guesses, deblurring=references is None)
                 grid.paste(images, part[None].to(images.dtype), [index])
 
         if not as_latents:
@@ -246,6 +221,43 @@ class BDDiffPipeline(DiffusionPipeline):
                 images = images.movedim(1, -1).cpu().numpy()
         self.maybe_free_model_hooks()
         return BDDiffPipelineOutput(images=images, kernels=kernels) if return_dict else (images,)
+
+    def denoise(
+        self,
+        pixels: Tensor,
+        guesses: Tensor,
+        blur_tokens: Tensor,
+        latents: Tensor,
+        steps: int,
+        on_step: Callable = lambda i, t, latents, tokens: (latents, tokens),
+    ) -> tuple[Tensor, Tensor]:
+        """Latents `(B, c, h, w)` of the first guess and of the result, from pixels `(B, 3, <= H, <= W)` in [-1, 1],
+        their guesses `(B, G, 3, H, W)`, blur tokens `(B, T, D)` and noise.
+        """
+        # 3. Read structure.
+        structure = self.image_encoder(pixels, read=("structure",)).structure
+        tokens = torch.cat([self.structure_qformer(structure), blur_tokens], 1)  # (B, S + T, D)
+        # 4. Encode what the UNet sees beside the noise.
+        count = guess_count(self.config.linear_light)
+        first, seen = condition(self.vae, guesses.to(self.unet.dtype), count)  # (B, c, h, w), (B, G c, h, w)
+        # 5. Denoise.
+        self.scheduler.set_timesteps(steps, device=latents.device)
+        for i, t in enumerate(self.scheduler.timesteps):
+            scaled = self.scheduler.scale_model_input(latents, t)
+            output = self.unet(torch.cat([scaled, seen], 1), t, encoder_hidden_states=tokens).sample
+            latents = self.scheduler.step(output, t, latents).prev_sample
+            latents, tokens = on_step(i, t, latents, tokens)
+        return first, first + latents if self.config.residual else latents
+
+    def decode(self, latents: Tensor, guesses: Tensor, deblurring: bool = True) -> Tensor:
+        """Pixels `(B, 3, H, W)` in [-1, 1] of a result; what is deblurred may have its detail from the image."""
+        detailed = deblurring and isinstance(self.vae, RefinedVAE)
+        pixels = to_pixels(self.vae, latents, guesses[:, 0] if detailed else None)
+        return keep_in_reach(pixels, guesses) if self.config.residual else pixels
+
+    def guess_deblurred(self, pixels: Tensor, kernels: Tensor | None) -> Tensor:
+        """`deblur_guesses`, as many as the UNet sees."""
+        return deblur_guesses(pixels, kernels, self.config.linear_light)
 
     def cut(
         self, grid: Grid, tile: int, photographs: Tensor, kernels: Tensor | None, guess: Callable
@@ -320,29 +332,13 @@ class BDDiffPipeline(DiffusionPipeline):
     ) -> BlurReading:
         """Blur features, tokens and kernels of pixels `(B, 3, H, W)` in [-1, 1].
 
-        With the search there are two readings of each image, with and without its findings; the one whose kernel
-        explains the photograph better (`reblur_residual`) is kept. `found` are the findings (`search_evidence`) where
-        they are already known.
+        With the search (`bd_diff.blur_reading`) each image has its own best window, so a batch equals its singles.
+        `found` are the search's findings where they are already known.
         """
-        reading = self.read_blur(pixels)
         if self.blur_decoder is None or fast or not self.config.search or min(pixels.shape[-2:]) < SMALLEST_WINDOW:
-            return reading
-        # One image at a time: each has its own best window, and a batch then equals its singles.
-        windows = [best_window(light) for light in ((luminance(pixels) + 1) / 2).split(1)]
-        if found is None:
-            found = [torch.cat(maps) for maps in zip(*(search_evidence(window) for window in windows), strict=True)]
-        searched = self.read_blur(pixels, *found)
-        residuals = [
-            torch.cat([reblur_residual(*pair) for pair in zip(windows, one.kernels.split(1), strict=True)])
-            for one in (reading, searched)
-        ]
-        better = (residuals[1] < residuals[0])[:, None, None]
-        return BlurReading(
-            features=torch.where(better, searched.features, reading.features),
-            tokens=torch.where(better, searched.tokens, reading.tokens),
-            kernels=torch.where(better, searched.kernels, reading.kernels),
-            doubtful=contradict(reading.kernels, searched.kernels, residuals),
-        )
+            return self.read_blur(pixels)
+        known = [None] * len(pixels) if found is None else zip(*(maps.split(1) for maps in found), strict=True)
+        return stack([search_blur(self, *one) for one in zip(pixels.split(1), known, strict=True)])
 
     def read_blur(
         self, pixels: Tensor, hypothesis: Tensor | None = None, evidence: Tensor | None = None
@@ -350,8 +346,20 @@ class BDDiffPipeline(DiffusionPipeline):
         """One reading, with what the search found or without."""
         features = self.image_encoder(pixels, hypothesis, evidence, read=("blur",))
         tokens = self.blur_qformer(features.blur)
-        kernels = None if self.blur_decoder is None else self.blur_decoder(tokens, features.maps, hypothesis)
-        return BlurReading(features=features.blur, tokens=tokens, kernels=kernels)
+        reading = BlurReading(features=features.blur, tokens=tokens)
+        if self.blur_decoder is not None:
+            reading.kernels = self.blur_decoder(tokens, features.maps, hypothesis)
+            reading.trust = self.blur_decoder.trusts(tokens)
+        return reading
+
+    def deblur_window(self, pixels: Tensor, kernels: Tensor, features: Tensor) -> Tensor:
+        """One step for pixels `(B, 3, H, W)` in [-1, 1] with these kernels, from the middle of the starting noise."""
+        grid = self.grid(*pixels.shape[-2:], tile=0)
+        own, guesses = self.cut(grid, 0, (pixels + 1) / 2, kernels, self.guess_deblurred)
+        noise = torch.zeros(self.latent_shape(grid, len(pixels)), device=pixels.device, dtype=self.unet.dtype)
+        blur_tokens = self.blur_qformer(features, 0.0).expand(len(pixels), -1, -1)
+        _, latents = self.denoise(own, guesses, blur_tokens, noise, 1)
+        return self.decode(latents, guesses)[..., : pixels.shape[-2], : pixels.shape[-1]].float().clamp(-1, 1)
 
     def grid(self, height: int, width: int, tile: int) -> Grid:
         """The tiles of an image, padded; one where `tile` is 0 or the image at most a third larger."""
@@ -362,13 +370,17 @@ class BDDiffPipeline(DiffusionPipeline):
 
     def prepare_latents(self, grid: Grid, batch: int, generator, latents: Tensor | None) -> Tensor:
         """Starting noise `(B, c, h, w)` for the whole image, scaled for the scheduler."""
-        scale, device = self.vae_scale_factor, self._execution_device
-        shape = (batch, self.unet.config.out_channels, grid.height // scale, grid.width // scale)
+        device, shape = self._execution_device, self.latent_shape(grid, batch)
         if latents is None:
             latents = randn_tensor(shape, generator=generator, device=device, dtype=self.unet.dtype)
         elif latents.shape != shape:
             raise ValueError(f"latents are {tuple(latents.shape)}; this image needs {shape}")
         return latents.to(device, self.unet.dtype) * self.scheduler.init_noise_sigma
+
+    def latent_shape(self, grid: Grid, batch: int) -> tuple[int, int, int, int]:
+        """Of the latents of the whole image."""
+        scale = self.vae_scale_factor
+        return batch, self.unet.config.out_channels, grid.height // scale, grid.width // scale
 
     @property
     def multiple(self) -> int:

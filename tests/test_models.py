@@ -96,7 +96,7 @@ def test_the_search_refuses_a_small_window():
 def test_the_best_window_is_where_the_edges_are():
     image = torch.zeros(1, 1, 300, 600)
     image[..., 340:] = scene(300)[:, :1, :, :260]
-    window = best_window(image)
+    window = image[best_window(image)]
     assert window.shape == (1, 1, 256, 256)
     assert window.std() > 0.8 * image[..., 340:].std()
 

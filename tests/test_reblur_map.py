@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from bd_diff import pipeline
+from bd_diff import blur_reading
 from bd_diff.blur.kernels import gaussian
 from bd_diff.commands.deblur import deblur
 from bd_diff.data.images import read_image, save_image, to_image, to_tensor
@@ -46,7 +46,7 @@ def test_deblur_writes_each_photographs_map_beside_its_result_and_reads_its_blur
     tiny_pipeline_folder, tmp_path, monkeypatch
 ):
     searches = []
-    monkeypatch.setattr(pipeline, "search_evidence", lambda light: searches.append(1) or search_evidence(light))
+    monkeypatch.setattr(blur_reading, "search_evidence", lambda light: searches.append(1) or search_evidence(light))
     for index in range(2):
         image = procedural_image(200, torch.Generator().manual_seed(index))
         save_image(

@@ -49,12 +49,12 @@ def build_bank(
         sharp = torch.stack([crops[index]["sharp"] for index in range(shard * SHARD, (shard + 1) * SHARD)])
         kernels, family = draw_kernels(SHARD, generator, families)
         blurry = (camera.shoot(sharp, kernels, generator) * 255).round()
-        hypothesis, evidence = search_evidence(luminance(blurry / 255))
+        hypotheses, evidence = search_evidence(luminance(blurry / 255))
         sample = {
             "blurry": blurry.byte(),
             "kernel": kernels.half(),
             "family": family,
-            "hypothesis": hypothesis.half(),
+            "hypothesis": hypotheses[:, 0].half(),
             "evidence": evidence.half(),
         }
         write_shard(sample, path)
@@ -65,7 +65,7 @@ def estimate_bank(pipeline: BDDiffPipeline, folder: str | Path, part: int = 0, p
     for path in tqdm(shards_of(folder)[part::parts], desc="estimates", unit="file"):
         sample = load_file(path)
         pixels = sample["blurry"] / 127.5 - 1
-        found = sample["hypothesis"].float(), sample["evidence"].float()
+        found = sample["hypothesis"][:, None].float(), sample["evidence"].float()
         with torch.no_grad():
             sample["estimate"] = pipeline.encode_image(pixels, found=found).kernels.half()
         write_shard(sample, path)

@@ -52,8 +52,11 @@ class BlurDecoder(ModelMixin, ConfigMixin):
             hypothesis = torch.zeros_like(logits[:, 0])
         free = to_kernels(logits[:, 0] + self.prior.float())
         corrected = to_kernels(logits[:, 1] + (hypothesis + 3e-4).log())
-        trust = self.trust(tokens.flatten(1)).float().sigmoid()[..., None] * hypothesis.sum((1, 2), keepdim=True)
-        return free.lerp(corrected, trust)
+        return free.lerp(corrected, self.trusts(tokens)[:, None, None] * hypothesis.sum((1, 2), keepdim=True))
+
+    def trusts(self, tokens: Tensor) -> Tensor:
+        """How far a hypothesis is to be trusted, `(B,)` in 0 to 1, from tokens `(B, T, D)`."""
+        return self.trust(tokens.flatten(1)).float().sigmoid()[:, 0]
 
 
 def to_kernels(logits: Tensor) -> Tensor:

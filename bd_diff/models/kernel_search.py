@@ -32,7 +32,7 @@ class Start:
     floor: float  # kernel values below this share of the largest are zeroed
 
 
-STARTS = (Start(0.008, 4, 4, 0.1), Start(0.008, 8, 8, 0.07))  # a third changed nothing on camera shake
+STARTS = Start(0.008, 8, 8, 0.07), Start(0.004, 2, 8, 0.1)  # many edges, or the strongest alone
 
 
 @torch.no_grad()
@@ -79,23 +79,27 @@ def scales(size: int, ratio: float = math.sqrt(0.5), smallest: int = 5) -> list[
     return steps[::-1]
 
 
-def best_window(luminance: Tensor, side: int = 256) -> Tensor:
-    """The window `(1, 1, <= side, <= side)` of one image with most strong edges: where there is most to learn from."""
+def best_window(luminance: Tensor, side: int = 256) -> tuple:
+    """Index of the window, `side` pixels or the whole image, with most strong edges of one image `(1, 1, H, W)`: where
+    there is most to learn from.
+    """
     height, width = (min(size, side) for size in luminance.shape[-2:])
     gradients = gradients_inside(luminance).abs().sum(1, keepdim=True)
     # Square roots: many edges count for more than one very strong edge.
     richness = F.avg_pool2d(gradients.sqrt(), (height, width), stride=16)
     top, left = (16 * int(index) for index in divmod(int(richness.argmax()), richness.shape[-1]))
-    return luminance[..., top : top + height, left : left + width]
+    return ..., slice(top, top + height), slice(left, left + width)
 
 
 @torch.no_grad()
 def search_evidence(luminance: Tensor, starts: tuple[Start, ...] = STARTS) -> tuple[Tensor, Tensor]:
-    """The best hypothesis `(B, k, k)` of the search and its evidence `(B, 2, k, k)`: what the image encoder reads."""
+    """The hypotheses `(B, S, k, k)` of the search, the best first, and the best one's evidence `(B, 2, k, k)`: what the
+    image encoder reads.
+    """
     hypotheses = search_kernels(luminance, starts)
     residuals = torch.stack([reblur_residual(luminance, kernels) for kernels in hypotheses.unbind(1)], 1)
-    best = hypotheses[torch.arange(len(hypotheses)), residuals.argmin(1)]
-    return best, edge_evidence(luminance, best)
+    hypotheses = hypotheses.take_along_dim(residuals.argsort(1)[..., None, None], 1)
+    return hypotheses, edge_evidence(luminance, hypotheses[:, 0])
 
 
 @torch.no_grad()
