@@ -22,7 +22,7 @@ from bd_diff.models.kernel_search import (
     search_evidence,
     strong_gradients,
 )
-from bd_diff.models.trust import contradict
+from bd_diff.models.trust import WIDEST, contradict, scatter
 
 TRUSTED, CLEARLY = 0.5, 0.95  # see `search_blur`
 
@@ -31,8 +31,8 @@ TRUSTED, CLEARLY = 0.5, 0.95  # see `search_blur`
 class BlurReading(BaseOutput):
     """The blur of images: `features` `(B, N, C)`, `tokens` `(B, T, D)`; with a blur decoder, `kernels` `(B, k, k)`.
 
-    With the search, how far the decoder trusted its findings, `trust` `(B,)`, and `doubtful` `(B,)`: where the kernel
-    and that of the reading without the search contradict each other.
+    With the search, how far the decoder trusted its findings, `trust` `(B,)`, and `doubtful` `(B,)`: where readings
+    contradict each other.
     """
 
     features: Tensor
@@ -62,12 +62,13 @@ def search_blur(pipeline, pixels: Tensor, found: tuple[Tensor, Tensor] | None = 
     free, searched = pipeline.read_blur(pixels), pipeline.read_blur(pixels, hypotheses[:, 0], evidence)
     kernels = [free.kernels, searched.kernels]
     residuals = [reblur_residual(light, one) for one in kernels]
+    doubtful, refined = contradict(*kernels, residuals), None
     if pipeline.config.refinements:
         unexplained = reblur_residual(light, hypotheses[:, 0]) < CLEARLY * min(residuals)
         if searched.trust > TRUSTED or unexplained:
-            refined = refine(pipeline, window, searched, torch.cat([searched.kernels, hypotheses[0]])).split(1)
-            kernels += refined
-            residuals += [reblur_residual(light, one) for one in refined]
+            refined = refine(pipeline, window, searched, torch.cat([searched.kernels, hypotheses[0]]))
+            kernels += refined.split(1)
+            residuals += [reblur_residual(light, one) for one in refined.split(1)]
     best = min(range(len(kernels)), key=residuals.__getitem__)
     reading = searched if best else free
     return BlurReading(
@@ -75,7 +76,7 @@ def search_blur(pipeline, pixels: Tensor, found: tuple[Tensor, Tensor] | None = 
         tokens=reading.tokens,
         kernels=kernels[best],
         trust=searched.trust,
-        doubtful=contradict(free.kernels, kernels[max(best, 1)], (residuals[0], residuals[max(best, 1)])),
+        doubtful=doubtful if refined is None else scatter(kernels[best], refined) > WIDEST,
     )
 
 

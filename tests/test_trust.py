@@ -5,7 +5,7 @@ from dataclasses import replace
 import torch
 
 from bd_diff.blur.kernels import gaussian, line
-from bd_diff.models.trust import contradict
+from bd_diff.models.trust import WIDEST, contradict, scatter
 
 EVEN = torch.tensor([0.02]), torch.tensor([0.02])
 
@@ -29,6 +29,15 @@ def test_every_image_of_a_batch_is_judged_by_itself():
     other = gaussian(torch.tensor([1.0, 4.0]))
     residuals = torch.full((2,), 0.02), torch.full((2,), 0.02)
     assert contradict(two, other, residuals).tolist() == [False, True]
+
+
+def test_scatter_is_how_different_the_blurs_are_not_where_they_are_centred():
+    path = line(torch.tensor([13.0]), torch.tensor([0.5]))
+    same = torch.cat([path, path.roll((2, -3), (1, 2))])
+    assert scatter(path, same).abs() < 1e-4
+    near, far = line(torch.tensor([13.0, 13.0]), torch.tensor([0.55, 1.5]))[:, None]
+    assert 0 < scatter(path, near) < WIDEST < scatter(path, far) < 1
+    assert scatter(path, torch.cat([near, far])) == scatter(path, far)  # the farthest counts
 
 
 def test_an_image_in_doubt_keeps_the_share_that_caution_names(tiny_pipeline, monkeypatch):
