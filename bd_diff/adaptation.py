@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from bd_diff.blur.camera import RandomCamera
 from bd_diff.blur.kernels import SIZE
 from bd_diff.blur_mix import synthesis_like
 from bd_diff.checkpoints import newest_checkpoint
@@ -101,7 +102,8 @@ def adapt(config: JointConfig) -> dict | None:
     (out / "pipeline").rename(out / "last")
     shutil.copytree(out / "best", out / "pipeline-saving", dirs_exist_ok=True)
     (out / "pipeline-saving").rename(out / "pipeline")
-    report = make_report(config, {"before": known, "after": like}, history, out)
+    fitted = {"families": config.families, "camera": RandomCamera(config.noise, config.curve)}
+    report = make_report(config, {"before": {}, "after": fitted}, history, out)
     with replacing(out / "report.json") as part:
         part.write_text(json.dumps(report, indent=1) + "\n")
     shutil.rmtree(out / "best")
@@ -141,7 +143,7 @@ class Criterion:
         pipeline.set_progress_bar_config(disable=True)
         self.earliest = config.run.steps / 2  # learning begins with a step back, from which it must have time to return
         self.pairs = [
-            synthetic_pair(sharp, config.families, config.noise, seeded(2, index, part), config.curve)
+            synthetic_pair(sharp, config.families, objective.camera, seeded(2, index, part))
             for index, sharp in enumerate(sharp_photographs(config, held_out=True))
             for part in range(2)
         ]

@@ -15,6 +15,7 @@ from torch import Tensor
 from torch.nn.functional import one_hot
 from tqdm import tqdm
 
+from bd_diff.blur.camera import RandomCamera
 from bd_diff.blur.synthesis import FAMILIES
 from bd_diff.data.batches import draw, seeded
 from bd_diff.data.images import list_images, read_image, replacing, to_tensor
@@ -39,13 +40,13 @@ def fit_families(
     deviation of the synthetic photographs' noise, on the scale of [0, 1]. count: synthetic photographs a family.
     """
     families = [family for family in FAMILIES if family != "box"]  # which no camera makes
-    seen, classes = [], []
+    seen, classes, camera = [], [], RandomCamera(noise, CURVE)
     # Families take turns, so that any half of the samples has all of them.
     for index in tqdm(range(count), desc="telling the blur", unit="round"):
         for number, family in enumerate(families):
             generator = seeded(seed, index, number)
             one = sharp[draw(len(sharp), generator)]
-            seen.append(blur_features(pipeline, synthetic_pair(one, {family: 1.0}, noise, generator, CURVE)[0]))
+            seen.append(blur_features(pipeline, synthetic_pair(one, {family: 1.0}, camera, generator)[0]))
             classes.append(number)
     inputs, truth = torch.stack(seen), torch.tensor(classes)
     columns, half = one_hot(truth).double(), len(inputs) // 2

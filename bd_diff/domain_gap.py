@@ -24,7 +24,8 @@ from bd_diff.protocols import eight_bit
 REFERENCE = "blur_statistics.safetensors"
 WINDOW = 256  # pixels a side, at most, that a photograph is read from: its middle
 CLIPPED = 0.98  # display values from here on count as saturated (as in `bd_diff.blur.camera`)
-TRAINED_ON = {"delta": 0.1, "gaussian": 0.3, "line": 0.3, "shake": 0.3}
+TRAINED_ON = {"delta": 0.1, "gaussian": 0.3, "line": 0.3, "shake": 0.3}  # the shipped model, and by what camera:
+CAMERA = RandomCamera(noise=0.032, curve="srgb", curve_share=0.4, jpeg=70, jpeg_share=0.25, noise_skew=3.0)
 FEW = 8  # photographs below which a gap says little
 
 Readings = dict[str, Tensor]  # by statistic `(n,)`; `tokens` `(n, D)`
@@ -98,8 +99,7 @@ def reference_readings(
     photographs: list[Tensor],
     count: int = 96,
     families: Mapping[str, float] = TRAINED_ON,
-    noise: float = 2 / 255,
-    curve: float | str = 1.0,
+    camera: RandomCamera = CAMERA,
     seed: int = 0,
     progress: Callable = lambda items: items,
 ) -> Readings:
@@ -109,23 +109,23 @@ def reference_readings(
         for index in progress(range(count)):
             generator = seeded(seed, index)
             sharp = photographs[draw(len(photographs), generator)]
-            yield synthetic_pair(sharp, families, noise, generator, curve)[0]
+            yield synthetic_pair(sharp, families, camera, generator)[0]
 
     return read_photographs_blur(pipeline, synthetic())
 
 
 def synthetic_pair(
-    sharp: Tensor, families: Mapping[str, float], noise: float, generator: Generator, curve: float | str = 1.0
+    sharp: Tensor, families: Mapping[str, float], camera: RandomCamera, generator: Generator
 ) -> tuple[Tensor, Tensor]:
-    """A random window of a sharp photograph `(3, H, W)`, blurred (in light, by `curve`), with noise, at 8 bit; and as
-    it was. Both are SIZE - 1 pixels smaller than what they come from, and in [0, 1].
+    """A random window of a sharp photograph `(3, H, W)`, blurred and taken by the camera, at 8 bit; and as it was. Both
+    are SIZE - 1 pixels smaller than what they come from, and in [0, 1].
     """
     sharp = sharp / 255 if sharp.dtype == torch.uint8 else sharp.float()
     high, wide = (min(side, WINDOW + SIZE - 1) for side in sharp.shape[-2:])
     top, left = draw(sharp.shape[-2] - high + 1, generator), draw(sharp.shape[-1] - wide + 1, generator)
     kernels, _ = draw_kernels(1, generator, families)
     window, inside = sharp[:, top : top + high, left : left + wide], slice(SIZE // 2, -(SIZE // 2))
-    return eight_bit(RandomCamera(noise, curve).shoot(window[None], kernels, generator)[0]), window[:, inside, inside]
+    return eight_bit(camera.shoot(window[None], kernels, generator)[0]), window[:, inside, inside]
 
 
 def write_reference(readings: Readings, folder: str | Path) -> None:

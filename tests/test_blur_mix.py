@@ -3,6 +3,7 @@
 import pytest
 import torch
 
+from bd_diff.blur.camera import RandomCamera
 from bd_diff.blur_mix import fit_families, fit_noise, mixed, synthesis_like
 from bd_diff.commands.options import load_pipeline
 from bd_diff.data.images import save_image, to_image
@@ -17,7 +18,7 @@ def sharp():
 
 def photographs(sharp, family, noise=2 / 255):
     return [
-        synthetic_pair(one, {family: 1.0}, noise, torch.Generator().manual_seed(index), "srgb")[0]
+        synthetic_pair(one, {family: 1.0}, RandomCamera(noise, "srgb"), torch.Generator().manual_seed(index))[0]
         for index, one in enumerate(sharp)
     ]
 
