@@ -22,7 +22,7 @@ from bd_diff.models.kernel_search import (
     search_evidence,
     strong_gradients,
 )
-from bd_diff.models.trust import WIDEST, contradict, scatter
+from bd_diff.models.trust import contradict, scattered
 
 TRUSTED, CLEARLY = 0.5, 0.95  # see `search_blur`
 
@@ -76,7 +76,7 @@ def search_blur(pipeline, pixels: Tensor, found: tuple[Tensor, Tensor] | None = 
         tokens=reading.tokens,
         kernels=kernels[best],
         trust=searched.trust,
-        doubtful=doubtful if refined is None else scatter(kernels[best], refined) > WIDEST,
+        doubtful=doubtful if refined is None else scattered(kernels[best], refined),
     )
 
 

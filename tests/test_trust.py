@@ -5,7 +5,7 @@ from dataclasses import replace
 import torch
 
 from bd_diff.blur.kernels import gaussian, line
-from bd_diff.models.trust import WIDEST, contradict, scatter
+from bd_diff.models.trust import APART, SAME, contradict, distances, scattered
 
 EVEN = torch.tensor([0.02]), torch.tensor([0.02])
 
@@ -31,13 +31,15 @@ def test_every_image_of_a_batch_is_judged_by_itself():
     assert contradict(two, other, residuals).tolist() == [False, True]
 
 
-def test_scatter_is_how_different_the_blurs_are_not_where_they_are_centred():
+def test_beginnings_that_end_apart_are_doubt_unless_two_agree():
     path = line(torch.tensor([13.0]), torch.tensor([0.5]))
-    same = torch.cat([path, path.roll((2, -3), (1, 2))])
-    assert scatter(path, same).abs() < 1e-4
-    near, far = line(torch.tensor([13.0, 13.0]), torch.tensor([0.55, 1.5]))[:, None]
-    assert 0 < scatter(path, near) < WIDEST < scatter(path, far) < 1
-    assert scatter(path, torch.cat([near, far])) == scatter(path, far)  # the farthest counts
+    moved = path.roll((2, -3), (1, 2))  # the same blur
+    near, far = line(torch.tensor([13.0, 13.0]), torch.tensor([0.6, 1.5]))[:, None]
+    to_moved, to_near, to_far = distances(path, torch.cat([moved, near, far]))
+    assert to_moved.abs() < 1e-4 and SAME < to_near < APART < to_far < 1
+    assert scattered(path, torch.cat([path, near, far]))
+    assert not scattered(path, torch.cat([path, moved, far]))
+    assert not scattered(path, torch.cat([path, near, near]))
 
 
 def test_an_image_in_doubt_keeps_the_share_that_caution_names(tiny_pipeline, monkeypatch):

@@ -7,7 +7,7 @@ from bd_diff.blur.kernels import transfer_function
 from bd_diff.models.blur_operator import natural_power
 
 MOST = 0.077, 0.73  # see `contradict`
-WIDEST = 0.045  # of `scatter`: beyond it results were often worse than the photograph (ours, measured as `MOST` was)
+SAME, APART = 0.003, 0.03  # see `scattered`
 
 
 def contradict(free: Tensor, searched: Tensor, residuals: tuple[Tensor, Tensor]) -> Tensor:
@@ -28,15 +28,23 @@ def contradict(free: Tensor, searched: Tensor, residuals: tuple[Tensor, Tensor])
     return difference > MOST[0] + MOST[1] * won
 
 
-def scatter(kernel: Tensor, refined: Tensor) -> Tensor:
-    """How far apart refinement ended from its several beginnings, `(1,)`: 0 is the same blur, 1 is nothing in common.
+def scattered(kernel: Tensor, refined: Tensor) -> Tensor:
+    """Whether refinement ended wherever it began, `(1,)`: one beginning far from the kernel kept, and no second at it.
 
-    kernel: the one that is kept, `(1, k, k)`; refined: all of them, `(S, k, k)`. One less the lowest correlation of
-    natural photographs blurred by the one and by another, wherever the kernels are centred.
+    kernel: the one that is kept, `(1, k, k)`; refined: all of them, `(S, k, k)`. Results in doubt by these bounds
+    (ours, measured as those of `contradict`) were often worse than the photograph.
+    """
+    far = distances(kernel, refined).sort().values
+    return ((far[1] > SAME) & (far[-1] > APART))[None]
+
+
+def distances(kernel: Tensor, others: Tensor) -> Tensor:
+    """How different the blur of `others` `(S, k, k)` is from that of `kernel` `(1, k, k)`, wherever they are centred:
+    one less the correlation of natural photographs blurred by both, `(S,)`.
     """
     size = 64
     power = natural_power(size, device=kernel.device)
-    one, others = (transfer_function(kernels.float(), size, size) for kernels in (kernel, refined))
-    together = torch.fft.irfft2(one * others.conj() * power, s=(size, size)).amax((1, 2))
-    alone = [torch.fft.irfft2(each.abs().square() * power, s=(size, size))[:, 0, 0] for each in (one, others)]
-    return 1 - (together / (alone[0] * alone[1]).sqrt()).min()[None]
+    one, each = (transfer_function(kernels.float(), size, size) for kernels in (kernel, others))
+    together = torch.fft.irfft2(one * each.conj() * power, s=(size, size)).amax((1, 2))
+    alone = [torch.fft.irfft2(own.abs().square() * power, s=(size, size))[:, 0, 0] for own in (one, each)]
+    return 1 - together / (alone[0] * alone[1]).sqrt()
