@@ -10,7 +10,6 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from bd_diff.blur.camera import RandomCamera
 from bd_diff.blur.kernels import SIZE
 from bd_diff.blur_mix import synthesis_like
 from bd_diff.checkpoints import newest_checkpoint
@@ -102,7 +101,7 @@ def adapt(config: JointConfig) -> dict | None:
     (out / "pipeline").rename(out / "last")
     shutil.copytree(out / "best", out / "pipeline-saving", dirs_exist_ok=True)
     (out / "pipeline-saving").rename(out / "pipeline")
-    fitted = {"families": config.families, "camera": RandomCamera(config.noise, config.curve)}
+    fitted = {"families": config.families, "camera": judge[0].objective.camera}
     report = make_report(config, {"before": {}, "after": fitted}, history, out)
     with replacing(out / "report.json") as part:
         part.write_text(json.dumps(report, indent=1) + "\n")

@@ -56,19 +56,20 @@ def search_blur(pipeline, pixels: Tensor, found: tuple[Tensor, Tensor] | None = 
     elsewhere there is no shake, and soft blur and straight lines are read better than least squares fit them. `found`
     are the findings (`search_evidence`) where they are already known.
     """
-    window = pixels[best_window((luminance(pixels) + 1) / 2)]
-    light = (luminance(window) + 1) / 2
+    light = (luminance(pixels) + 1) / 2
+    where = best_window(light)
+    window, light = pixels[where], light[where]
     hypotheses, evidence = search_evidence(light) if found is None else found
     free, searched = pipeline.read_blur(pixels), pipeline.read_blur(pixels, hypotheses[:, 0], evidence)
     kernels = [free.kernels, searched.kernels]
     residuals = [reblur_residual(light, one) for one in kernels]
     doubtful, refined = contradict(*kernels, residuals), None
-    if pipeline.config.refinements:
-        unexplained = reblur_residual(light, hypotheses[:, 0]) < CLEARLY * min(residuals)
-        if searched.trust > TRUSTED or unexplained:
-            refined = refine(pipeline, window, searched, torch.cat([searched.kernels, hypotheses[0]]))
-            kernels += refined.split(1)
-            residuals += [reblur_residual(light, one) for one in refined.split(1)]
+    if pipeline.config.refinements and (
+        searched.trust > TRUSTED or reblur_residual(light, hypotheses[:, 0]) < CLEARLY * min(residuals)
+    ):
+        refined = refine(pipeline, window, searched, torch.cat([searched.kernels, hypotheses[0]]))
+        kernels += refined.split(1)
+        residuals += [reblur_residual(light, one) for one in refined.split(1)]
     best = min(range(len(kernels)), key=residuals.__getitem__)
     reading = searched if best else free
     return BlurReading(

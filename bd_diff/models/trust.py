@@ -6,6 +6,7 @@ from torch import Tensor
 from bd_diff.blur.kernels import transfer_function
 from bd_diff.models.blur_operator import natural_power
 
+SIZE = 64  # pixels a side of the spectra that are compared
 MOST = 0.077, 0.73  # see `contradict`
 SAME, APART = 0.003, 0.03  # see `scattered`
 
@@ -20,9 +21,8 @@ def contradict(free: Tensor, searched: Tensor, residuals: tuple[Tensor, Tensor])
     The bounds (ours) belong to the shipped model: beyond them its results were often worse than the photograph, on
     synthetic blur of photographs that it was trained on.
     """
-    size = 64
-    weight = natural_power(size, device=free.device)
-    magnitudes = [transfer_function(kernels.float(), size, size).abs() for kernels in (free, searched)]
+    weight = natural_power(SIZE, device=free.device)
+    magnitudes = [transfer_function(kernels.float(), SIZE, SIZE).abs() for kernels in (free, searched)]
     difference = (((magnitudes[0] - magnitudes[1]).square() * weight).mean((1, 2)) / weight.mean()).sqrt()
     won = (1 - residuals[1] / residuals[0]).clamp_min(0)
     return difference > MOST[0] + MOST[1] * won
@@ -42,9 +42,8 @@ def distances(kernel: Tensor, others: Tensor) -> Tensor:
     """How different the blur of `others` `(S, k, k)` is from that of `kernel` `(1, k, k)`, wherever they are centred:
     one less the correlation of natural photographs blurred by both, `(S,)`.
     """
-    size = 64
-    power = natural_power(size, device=kernel.device)
-    one, each = (transfer_function(kernels.float(), size, size) for kernels in (kernel, others))
-    together = torch.fft.irfft2(one * each.conj() * power, s=(size, size)).amax((1, 2))
-    alone = [torch.fft.irfft2(own.abs().square() * power, s=(size, size))[:, 0, 0] for own in (one, each)]
+    power = natural_power(SIZE, device=kernel.device)
+    one, each = (transfer_function(kernels.float(), SIZE, SIZE) for kernels in (kernel, others))
+    together = torch.fft.irfft2(one * each.conj() * power, s=(SIZE, SIZE)).amax((1, 2))
+    alone = [torch.fft.irfft2(own.abs().square() * power, s=(SIZE, SIZE))[:, 0, 0] for own in (one, each)]
     return 1 - together / (alone[0] * alone[1]).sqrt()
