@@ -11,7 +11,7 @@ from pathlib import Path
 import torch
 import yaml
 from accelerate import Accelerator
-from accelerate.utils import send_to_device
+from accelerate.utils import FullyShardedDataParallelPlugin, is_torch_version, patch_environment, send_to_device
 from diffusers.training_utils import EMAModel
 from torch import nn
 from torch.optim import Optimizer
@@ -23,8 +23,8 @@ from bd_diff.config import RunConfig, to_dict
 from bd_diff.data.batches import seeded
 from bd_diff.processes import leave_at_exit
 
-# How accelerate's launcher asks for what cuts a model up among processes.
-SHARDING = {"FSDP": "ACCELERATE_USE_FSDP", "DeepSpeed": "ACCELERATE_USE_DEEPSPEED"}
+FSDP_CONFIG = "configs/accelerate/eight_gpus_fsdp.yaml"
+NOT_OF_FSDP = ("offload_params", "activation_checkpointing", "cpu_ram_efficient_loading")
 MOST_BAD_STEPS = 20  # gradients that are not finite, one after the other
 
 
@@ -39,12 +39,7 @@ class Turn:
 def start(run: RunConfig) -> Accelerator:
     """The accelerator of a run, and its folder. Raises ValueError when the folder already holds another training."""
     folder = Path(run.folder)
-    for library, switch in SHARDING.items():
-        if os.environ.get(switch, "").lower() == "true":
-            raise ValueError(
-                f"training does not run under {library}: averaging, clipping, validation and saving need the whole "
-                "model in each process; launch it as MULTI_GPU, by configs/accelerate/eight_gpus.yaml"
-            )
+    sharding()
     if not run.resume and newest_checkpoint(folder):
         raise ValueError(f"{folder} already holds a training; pass --resume to continue it, or another run.folder")
     for name in run.trackers:
@@ -56,13 +51,34 @@ def start(run: RunConfig) -> Accelerator:
             raise ValueError(f"{name} is not installed; pip install 'bd-diff[track]' or set run.trackers=[]") from None
     folder.mkdir(parents=True, exist_ok=True)
     leave_at_exit()
-    return Accelerator(
-        mixed_precision=run.mixed_precision,
-        gradient_accumulation_steps=run.gradient_accumulation,
-        log_with=list(run.trackers) or None,
-        project_dir=str(folder),
-        cpu=run.cpu,
-    )
+    with patch_environment(ACCELERATE_USE_FSDP="false"):  # its own FSDP knows no CPU, and no network called by itself
+        return Accelerator(
+            mixed_precision=run.mixed_precision,
+            gradient_accumulation_steps=run.gradient_accumulation,
+            log_with=list(run.trackers) or None,
+            project_dir=str(folder),
+            cpu=run.cpu,
+        )
+
+
+def sharding() -> FullyShardedDataParallelPlugin | None:
+    """How accelerate's launcher asks for a model to be cut up among the processes; None where it does not. Raises
+    ValueError for DeepSpeed, for FSDP version 1, and for settings of FSDP that training does not know.
+    """
+
+    def asked(name: str) -> bool:
+        return os.environ.get(name, "").lower() == "true"
+
+    if asked("ACCELERATE_USE_DEEPSPEED"):
+        raise ValueError(f"training does not run under DeepSpeed; launch it by {FSDP_CONFIG} for FSDP")
+    if not asked("ACCELERATE_USE_FSDP"):
+        return None
+    if os.environ.get("FSDP_VERSION") != "2" or is_torch_version("<", "2.7"):
+        raise ValueError(f"training runs under version 2 of FSDP alone, from torch 2.7 on; launch it by {FSDP_CONFIG}")
+    for name in NOT_OF_FSDP:
+        if asked(f"FSDP_{name.upper()}"):
+            raise ValueError(f"training does not know fsdp_{name}; set it to false, as {FSDP_CONFIG} does")
+    return FullyShardedDataParallelPlugin()
 
 
 def fit(
@@ -85,10 +101,24 @@ def fit(
     after every validation, ends the training early, as though these had been all its steps.
     """
     folder, device = Path(run.folder), accelerator.device
-    prepared = [accelerator.prepare(turn.objective, turn.optimizer) for turn in turns]
+    shares, stand_in, average_of = None, averaged, EMAModel
+    if (plugin := sharding()) and len(turns) > 1:
+        raise ValueError("adversaries do not train under FSDP; launch them by configs/accelerate/eight_gpus.yaml")
+    if plugin and accelerator.num_processes > 1:
+        from bd_diff.sharding import SharedAverage, Shares  # they need a newer torch than the rest
+
+        shares = Shares(turns[0].objective, turns[0].optimizer, plugin, accelerator)
+        stand_in, average_of, turns = shares.lent, SharedAverage, [Turn(shares.objective, turns[0].optimizer)]
+    prepared = [
+        (
+            accelerator.prepare_model(turn.objective, evaluation_mode=bool(shares)),  # if so, without a wrapper
+            accelerator.prepare_optimizer(turn.optimizer),
+        )
+        for turn in turns
+    ]
     trained = [[p for p in turn.objective.parameters() if p.requires_grad] for turn in turns]
     leave_out_frozen(accelerator, [turn.objective for turn in turns])
-    averages = [EMAModel(parameters, decay=run.ema_decay) for parameters in trained] if run.ema_decay else []
+    averages = [average_of(parameters, decay=run.ema_decay) for parameters in trained] if run.ema_decay else []
     for average in averages:
         accelerator.register_for_checkpointing(average)
     rates = [[group["lr"] for group in optimizer.param_groups] for _, optimizer in prepared]
@@ -139,7 +169,7 @@ def fit(
                     parts = ", ".join(f"{name} {value:.4f}" for name, value in mean.items())
                     bar.write(f"step {step}: {parts}")
             if validate and run.validate_every and (step % run.validate_every == 0 or step == run.steps):
-                with averaged(averages, trained):
+                with stand_in(averages, trained):
                     if accelerator.is_main_process:
                         figures = validate(step)
                         accelerator.log({f"validation/{name}": value for name, value in figures.items()}, step=step)
@@ -156,11 +186,13 @@ def fit(
                 break
     bar.close()
     if finished:
-        with averaged(averages, trained):
+        with stand_in(averages, trained):
             if accelerator.is_main_process:
                 save(folder)
     elif accelerator.is_main_process:
         print(f"stopped at step {step} of {run.steps}; continue with --resume")
+    if shares:
+        shares.give(shares.shares)
     accelerator.wait_for_everyone()
     for tracker in accelerator.trackers:  # end_training() would leave the group, and another `fit` may follow
         tracker.finish()
@@ -192,7 +224,7 @@ def batches(samples: Dataset, run: RunConfig, step: int, accelerator: Accelerato
 
 
 def sync_on(accelerator: Accelerator, objective: nn.Module, last: bool):
-    """Processes exchange gradients only with the last of the accumulated batches."""
+    """Processes exchange gradients only with the last of the accumulated batches; shares of them, with each."""
     return torch.enable_grad() if last else accelerator.no_sync(objective)
 
 

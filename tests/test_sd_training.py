@@ -126,14 +126,6 @@ def test_without_a_blur_decoder_tokens_and_the_photograph_alone_learn_every_task
         joint_objective(config_of(smoke, "networks.blur_decoder=null"), pipeline)
 
 
-@pytest.mark.parametrize("library", ["FSDP", "DeepSpeed"])
-def test_what_cuts_the_model_up_among_processes_is_refused(smoke, library, tmp_path, monkeypatch):
-    monkeypatch.setenv(f"ACCELERATE_USE_{library.upper()}", "true")
-    with pytest.raises(ValueError, match=f"training does not run under {library}: .*MULTI_GPU"):
-        joint.main(["--config", str(smoke), f"run.folder={tmp_path / 'run'}"])
-    assert not (tmp_path / "run").exists()
-
-
 def test_checkpointing_changes_no_gradient(smoke):
     config, found = config_of(smoke), []
     for checkpointing in (False, True):
