@@ -97,7 +97,7 @@ class SharedAverage(EMAModel):
 
 def layers(objective: nn.Module, names: tuple[str, ...] | list[str]) -> list[nn.Module]:
     """The modules of the named classes in which something learns, inner ones first: each is whole only while it runs.
-    Raises ValueError where there is none.
+    All processes have to call them equally often. Raises ValueError where there is none.
     """
     found = [
         module

@@ -302,6 +302,7 @@ def test_the_configurations_build_without_memory_and_say_their_sizes(name, capsy
     assert "memory: " in printed and "GiB" in printed
 
 
-def test_the_launcher_reads_the_configuration_for_many_gpus():
-    config = load_config_from_file(str(ROOT / "configs/accelerate/eight_gpus.yaml"))
-    assert config.num_processes == 8 and config.mixed_precision == "bf16" and config.distributed_type == "MULTI_GPU"
+@pytest.mark.parametrize(("name", "kind"), [("eight_gpus", "MULTI_GPU"), ("eight_gpus_fsdp", "FSDP")])
+def test_the_launcher_reads_the_configurations_for_many_gpus(name, kind):
+    config = load_config_from_file(str(ROOT / f"configs/accelerate/{name}.yaml"))
+    assert config.num_processes == 8 and config.mixed_precision == "bf16" and config.distributed_type == kind
