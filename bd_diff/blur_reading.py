@@ -23,8 +23,9 @@ from bd_diff.models.kernel_search import (
     strong_gradients,
 )
 from bd_diff.models.trust import contradict, scattered
+from bd_diff.noise import calm
 
-TRUSTED, CLEARLY = 0.5, 0.95  # see `search_blur`
+TRUSTED, CLEARLY = 0.3, 0.95  # see `search_blur`
 
 
 @dataclass
@@ -56,41 +57,46 @@ def search_blur(pipeline, pixels: Tensor, found: tuple[Tensor, Tensor] | None = 
     elsewhere there is no shake, and soft blur and straight lines are read better than least squares fit them. `found`
     are the findings (`search_evidence`) where they are already known.
     """
-    light = (luminance(pixels) + 1) / 2
-    where = best_window(light)
-    window, light = pixels[where], light[where]
+    window = calm((pixels[best_window(luminance(pixels))] + 1) / 2)
+    light = luminance(window)
     hypotheses, evidence = search_evidence(light) if found is None else found
     free, searched = pipeline.read_blur(pixels), pipeline.read_blur(pixels, hypotheses[:, 0], evidence)
-    kernels = [free.kernels, searched.kernels]
-    residuals = [reblur_residual(light, one) for one in kernels]
+    kernels, residuals = [], []
+
+    def best(*more: Tensor) -> int:
+        """Index of the kernel that explains the window best, of all so far and `more`."""
+        kernels.extend(more)
+        residuals.extend(reblur_residual(light, one) for one in more)
+        return min(range(len(kernels)), key=residuals.__getitem__)
+
+    index = best(free.kernels, searched.kernels)
     doubtful, refined = contradict(*kernels, residuals), None
     if pipeline.config.refinements and (
         searched.trust > TRUSTED or reblur_residual(light, hypotheses[:, 0]) < CLEARLY * min(residuals)
     ):
         refined = refine(pipeline, window, searched, torch.cat([searched.kernels, hypotheses[0]]))
-        kernels += refined.split(1)
-        residuals += [reblur_residual(light, one) for one in refined.split(1)]
-    best = min(range(len(kernels)), key=residuals.__getitem__)
-    reading = searched if best else free
+        index = best(*refined.split(1))
+        index = best(refine(pipeline, window, searched, kernels[index]))
+    reading = searched if index else free
     return BlurReading(
         features=reading.features,
         tokens=reading.tokens,
-        kernels=kernels[best],
+        kernels=kernels[index],
         trust=searched.trust,
-        doubtful=doubtful if refined is None else scattered(kernels[best], refined),
+        doubtful=doubtful if refined is None else scattered(kernels[index], refined),
     )
 
 
 def refine(pipeline, window: Tensor, reading: BlurReading, kernels: Tensor) -> Tensor:
-    """Better kernels `(S, k, k)` for a window `(1, 3, h, w)` in [-1, 1], each in `config.refinements` rounds.
+    """Better kernels `(S, k, k)` for a window `(1, 3, h, w)` in [0, 1], each in `config.refinements` rounds.
 
     Settings as in `kernel_search.Start` (ours, measured).
     """
     windows = window.expand(len(kernels), -1, -1, -1)
-    lights, size = (luminance(windows) + 1) / 2, kernels.shape[-1]
+    lights, size = luminance(windows), kernels.shape[-1]
     edges, ridge, floor = (kernels.new_full((len(kernels),), value) for value in (30.0 * size, 4.0, 0.05))
     for _ in range(pipeline.config.refinements):
-        sharp = (luminance(pipeline.deblur_window(windows, kernels, reading.features)) + 1) / 2
+        sharp = (luminance(pipeline.deblur_window(windows * 2 - 1, kernels, reading.features)) + 1) / 2
         strongest = strong_gradients(sharp, edge_threshold(sharp, edges))
         kernels = kernel_from_edges(strongest, lights, size, ridge, border=16)
         kernels = centre(clean(kernels.clamp_min(0), floor))

@@ -19,6 +19,7 @@ from bd_diff.blur.synthesis import draw_kernels
 from bd_diff.data.batches import draw, seeded
 from bd_diff.data.images import replacing
 from bd_diff.metrics import luminance
+from bd_diff.noise import noise_level
 from bd_diff.protocols import eight_bit
 
 REFERENCE = "blur_statistics.safetensors"
@@ -82,16 +83,6 @@ def shape_of(kernel: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     down, right, both = ((a * b * kernel).sum() for a, b in ((rows, rows), (columns, columns), (-rows, columns)))
     total = (down + right).clamp_min(1e-6)
     return total.sqrt(), (right - down) / total, 2 * both / total
-
-
-def noise_level(light: Tensor) -> Tensor:
-    """Standard deviation of white noise in luminance `(B, 1, H, W)`: `(B,)`, by Immerkær (1996), with a median.
-
-    The mask is blind to edges that run straight; the median of it to most others.
-    """
-    mask = torch.tensor([[1.0, -2, 1], [-2, 4, -2], [1, -2, 1]], device=light.device)
-    response = torch.nn.functional.conv2d(light.float(), mask[None, None])
-    return response.abs().flatten(1).median(1).values / (6 * 0.6745)
 
 
 def reference_readings(

@@ -40,6 +40,9 @@ class Shares:
             raise ValueError("compile does not work under FSDP; set compile=false")
         if not type(optimizer).__module__.startswith("torch."):
             raise ValueError(f"{type(optimizer).__name__} does not work under FSDP; set optimizer.class=AdamW")
+        configs = [getattr(module, "config", None) for module in objective.modules()]
+        if any(getattr(config, "backend", None) == "reversible" for config in configs):
+            raise ValueError("backend reversible does not work under FSDP; set network.backend=checkpoint")
         objective.to(accelerator.device)
         self.owners = [p for p in objective.parameters() if p.requires_grad]
         broadcast([owner.detach() for owner in self.owners])

@@ -9,7 +9,7 @@ from bd_diff.metrics import psnr
 from bd_diff.models.blur_decoder import BlurDecoder
 from bd_diff.models.blur_operator import extend, reblur, wiener
 from bd_diff.models.image_encoder import ImageEncoder
-from bd_diff.models.kernel_search import STARTS, best_window, reblur_residual, scales, search_kernels
+from bd_diff.models.kernel_search import KEPT, STARTS, best_window, reblur_residual, scales, search_kernels
 from bd_diff.models.lag_maps import lag_maps
 from bd_diff.models.pixel_vae import PixelVAE
 from bd_diff.models.qformer import QFormer
@@ -70,8 +70,8 @@ def test_the_search_finds_a_shake_with_its_direction(shaken):
     sharp, blurry, kernel = shaken
     light = blurry.mean(1, keepdim=True)
     found = search_kernels(light)
-    assert found.shape == (1, len(STARTS), 33, 33)
-    best = found[:, reblur_residual(light.expand(len(STARTS), -1, -1, -1), found[0]).argmin()]
+    assert found.shape == (1, KEPT, 33, 33)
+    best = found[:, reblur_residual(light.expand(KEPT, -1, -1, -1), found[0]).argmin()]
 
     def gain(kernels):
         return psnr(wiener(blurry, kernels)[:, 1].clamp(0, 1), sharp) - psnr(blurry, sharp)
@@ -86,6 +86,16 @@ def test_the_reblur_residual_prefers_the_true_kernel(shaken):
     wrong = line(torch.tensor([15.0]), torch.tensor([1.0]))
     assert reblur_residual(light, kernel) < 0.8 * reblur_residual(light, wrong)
     assert reblur_residual(light, kernel) < 0.8 * reblur_residual(light, kernel.flip(1, 2))
+
+
+def test_of_many_starts_only_the_best_reach_the_full_resolution(shaken):
+    images = torch.cat([shaken[1], shaken[1].flip(2)]).mean(1, keepdim=True)[..., :192, :192]
+    few = search_kernels(images, STARTS[:3], keep=1)
+    assert few.shape == (2, 1, 33, 33)
+    everyone = search_kernels(images, STARTS[:3], keep=3)
+    for index in range(2):  # each image keeps one of its own
+        differences = (everyone[index] - few[index]).abs().sum((1, 2))
+        assert differences.min() < 1e-3
 
 
 def test_the_search_refuses_a_small_window():

@@ -13,10 +13,12 @@ from accelerate.utils.launch import prepare_multi_gpu_env
 from safetensors.torch import load_file
 from torch import nn
 
+from bd_diff.baselines.adarevd import AdaRevD
 from bd_diff.config import load_config
 from bd_diff.joint import JointConfig
 from bd_diff.sharding import Shares, layers
 from bd_diff.training import Turn, fit, sharding, start
+from tests.adarevd_toys import TOY
 from tests.sd_toys import SIZES, save_base
 from train import joint
 
@@ -120,6 +122,9 @@ def test_what_cannot_be_cut_up_is_named(tmp_path, monkeypatch):
         layers(network, ["BasicTransformerBlock"])
     with pytest.raises(ValueError, match="AdamW8bit does not work under FSDP; set optimizer.class=AdamW"):
         Shares(network, AdamW8bit(network.parameters()), sharding(), None)
+    chain = AdaRevD(3, **TOY, backend="reversible")
+    with pytest.raises(ValueError, match="backend reversible does not work under FSDP; set network.backend=checkpoint"):
+        Shares(chain, torch.optim.AdamW(chain.parameters()), sharding(), None)
     network.compile()
     with pytest.raises(ValueError, match="compile does not work under FSDP"):
         Shares(network, turn.optimizer, sharding(), None)

@@ -5,7 +5,7 @@ from dataclasses import replace
 import torch
 
 from bd_diff.blur.kernels import gaussian, line
-from bd_diff.models.trust import APART, SAME, contradict, distances, scattered
+from bd_diff.models.trust import SAME, contradict, distances, scattered
 
 EVEN = torch.tensor([0.02]), torch.tensor([0.02])
 
@@ -34,12 +34,12 @@ def test_every_image_of_a_batch_is_judged_by_itself():
 def test_beginnings_that_end_apart_are_doubt_unless_two_agree():
     path = line(torch.tensor([13.0]), torch.tensor([0.5]))
     moved = path.roll((2, -3), (1, 2))  # the same blur
-    near, far = line(torch.tensor([13.0, 13.0]), torch.tensor([0.6, 1.5]))[:, None]
-    to_moved, to_near, to_far = distances(path, torch.cat([moved, near, far]))
-    assert to_moved.abs() < 1e-4 and SAME < to_near < APART < to_far < 1
-    assert scattered(path, torch.cat([path, near, far]))
-    assert not scattered(path, torch.cat([path, moved, far]))
-    assert not scattered(path, torch.cat([path, near, near]))
+    near, far, farther = line(torch.tensor([13.0, 13.0, 13.0]), torch.tensor([0.55, 0.9, 1.5]))[:, None]
+    to_moved, to_near, to_far, to_farther = distances(path, torch.cat([moved, near, far, farther]))
+    assert to_moved.abs() < 1e-4 and 0 < to_near < SAME < to_far < to_farther < 1
+    assert scattered(path, torch.cat([path, far, farther]))
+    assert not scattered(path, torch.cat([path, moved, farther]))
+    assert not scattered(path, torch.cat([far, path, near]))
 
 
 def test_an_image_in_doubt_keeps_the_share_that_caution_names(tiny_pipeline, monkeypatch):

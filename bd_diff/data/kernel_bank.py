@@ -18,6 +18,7 @@ from bd_diff.blur.synthesis import draw_kernels
 from bd_diff.data.batches import SharpCrops, seeded
 from bd_diff.metrics import luminance
 from bd_diff.models.kernel_search import search_evidence
+from bd_diff.noise import calm
 from bd_diff.pipeline import BDDiffPipeline
 
 SHARD = 8  # samples a file
@@ -49,7 +50,7 @@ def build_bank(
         sharp = torch.stack([crops[index]["sharp"] for index in range(shard * SHARD, (shard + 1) * SHARD)])
         kernels, family = draw_kernels(SHARD, generator, families)
         blurry = (camera.shoot(sharp, kernels, generator) * 255).round()
-        hypotheses, evidence = search_evidence(luminance(blurry / 255))
+        hypotheses, evidence = search_evidence(luminance(calm(blurry / 255)))
         sample = {
             "blurry": blurry.byte(),
             "kernel": kernels.half(),

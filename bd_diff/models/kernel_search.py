@@ -32,14 +32,34 @@ class Start:
     floor: float  # kernel values below this share of the largest are zeroed
 
 
-STARTS = Start(0.008, 8, 8, 0.07), Start(0.004, 2, 8, 0.1)  # many edges, or the strongest alone
+# Which one finds the kernel of a difficult photograph is chance: many of them have more of it.
+STARTS = (
+    Start(0.008, 8, 8, 0.07),
+    Start(0.004, 2, 8, 0.1),
+    Start(0.008, 4, 2, 0.05),
+    Start(0.016, 2, 4, 0.07),
+    Start(0.008, 4, 1, 0.05),
+    Start(0.004, 4, 2, 0.05),
+    Start(0.008, 4, 0.5, 0.05),
+    Start(0.008, 4, 2, 0.07),
+    Start(0.008, 2, 2, 0.05),
+    Start(0.008, 16, 2, 0.05),
+    Start(0.008, 2, 8, 0.1),
+    Start(0.002, 4, 8, 0.1),
+)
+KEPT = 5  # of them at full resolution
 
 
 @torch.no_grad()
-def search_kernels(luminance: Tensor, starts: tuple[Start, ...] = STARTS, size: int = 33) -> Tensor:
-    """Kernel hypotheses `(B, len(starts), size, size)` for blurry luminance `(B, 1, H, W)` in [0, 1].
+def search_kernels(
+    luminance: Tensor, starts: tuple[Start, ...] = STARTS, keep: int = KEPT, size: int = 33
+) -> Tensor:
+    """Kernel hypotheses `(B, keep, size, size)` for blurry luminance `(B, 1, H, W)` in [0, 1].
 
-    Each is non-negative, sums to one and is centred on its centroid. Raises ValueError for windows too small to search.
+    Which of several plausible kernels a search ends at is decided at coarse scales, where it costs little: all `starts`
+    are followed to half the resolution, and only those that explain the photograph best, `keep` or all where there
+    are fewer, to the full one. Each kernel is non-negative, sums to one and is centred on its centroid. Raises
+    ValueError for windows too small to search.
     """
     height, width = luminance.shape[-2:]
     if min(height, width) < SMALLEST_WINDOW:
@@ -67,7 +87,13 @@ def search_kernels(luminance: Tensor, starts: tuple[Start, ...] = STARTS, size: 
             threshold = threshold / 1.1
             smoothness = (smoothness / 1.1).clamp_min(1e-4)
         previous = scale
-    return centre(kernels).unflatten(0, (-1, len(starts)))
+        if kernel_size >= size // 2 and len(kernels) > keep * len(luminance):
+            residuals = reblur_residual(blurry, kernels).unflatten(0, (len(luminance), -1))
+            best = residuals.topk(keep, largest=False).indices  # (B, keep)
+            best = (best + len(starts) * torch.arange(len(best), device=best.device)[:, None]).flatten()
+            images, kernels, threshold = images[best], kernels[best], threshold[best]
+            smoothness, edges, ridge, floor = smoothness[best], edges[best], ridge[best], floor[best]
+    return centre(kernels).unflatten(0, (len(luminance), -1))
 
 
 def scales(size: int, ratio: float = math.sqrt(0.5), smallest: int = 5) -> list[tuple[float, int]]:
@@ -92,11 +118,11 @@ def best_window(luminance: Tensor, side: int = 256) -> tuple:
 
 
 @torch.no_grad()
-def search_evidence(luminance: Tensor, starts: tuple[Start, ...] = STARTS) -> tuple[Tensor, Tensor]:
+def search_evidence(luminance: Tensor) -> tuple[Tensor, Tensor]:
     """The hypotheses `(B, S, k, k)` of the search, the best first, and the best one's evidence `(B, 2, k, k)`: what the
     image encoder reads.
     """
-    hypotheses = search_kernels(luminance, starts)
+    hypotheses = search_kernels(luminance)
     residuals = torch.stack([reblur_residual(luminance, kernels) for kernels in hypotheses.unbind(1)], 1)
     hypotheses = hypotheses.take_along_dim(residuals.argsort(1)[..., None, None], 1)
     return hypotheses, edge_evidence(luminance, hypotheses[:, 0])
