@@ -7,7 +7,7 @@ import torch
 
 from bd_diff import domain_gap
 from bd_diff.blur.camera import RandomCamera
-from bd_diff.blur.kernels import blur, gaussian, line
+from bd_diff.blur.kernels import gaussian, line
 from bd_diff.commands.options import load_pipeline
 from bd_diff.data.images import save_image, to_image
 from bd_diff.data.procedural import procedural_image

@@ -14,7 +14,7 @@ from bd_diff.noise import NOISY, calm, noise_level
 def scenes():
     """Two sharp scenes and what is left of them by a soft blur, with room for it."""
     sharp = torch.stack([procedural_image(256, torch.Generator().manual_seed(seed), "leaves") for seed in range(2)])
-    return sharp, blur(sharp, gaussian(torch.tensor([1.5])))
+    return sharp, blur(sharp, gaussian(torch.tensor([1.5, 1.5])))
 
 
 def with_noise(images, deviation):

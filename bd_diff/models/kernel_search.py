@@ -51,9 +51,7 @@ KEPT = 5  # of them at full resolution
 
 
 @torch.no_grad()
-def search_kernels(
-    luminance: Tensor, starts: tuple[Start, ...] = STARTS, keep: int = KEPT, size: int = 33
-) -> Tensor:
+def search_kernels(luminance: Tensor, starts: tuple[Start, ...] = STARTS, keep: int = KEPT, size: int = 33) -> Tensor:
     """Kernel hypotheses `(B, keep, size, size)` for blurry luminance `(B, 1, H, W)` in [0, 1].
 
     Which of several plausible kernels a search ends at is decided at coarse scales, where it costs little: all `starts`
