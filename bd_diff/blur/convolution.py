@@ -15,8 +15,11 @@ def convolve(images: Tensor, kernels: Tensor) -> Tensor:
 
     On the CPU, where no gradient is wanted, kernels of rank one (Gaussian, box, delta, level line) are applied along
     rows and then along columns, other small ones by a direct sum; the rest goes through `spectral`. All agree to 1e-6
-    for images in [0, 1]. Computed in float32, returned in the type of the images.
+    for images in [0, 1]. Computed in float32, returned in the type of the images. Raises ValueError where there are not
+    as many kernels as images.
     """
+    if len(images) != len(kernels):
+        raise ValueError(f"there are {len(kernels)} kernels for {len(images)} images; give each image its own")
     differentiable = torch.is_grad_enabled() and (images.requires_grad or kernels.requires_grad)
     if differentiable or images.device.type != "cpu" or not kernels.numel():
         return spectral(images, kernels)
