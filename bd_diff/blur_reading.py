@@ -52,11 +52,11 @@ def stack(readings: list[BlurReading]) -> BlurReading:
 def search_blur(pipeline, pixels: Tensor, found: tuple[Tensor, Tensor] | None = None) -> BlurReading:
     """The blur of one image `(1, 3, H, W)` in [-1, 1]: of several readings the one that explains it best.
 
-    Explanations are judged by `reblur_residual` in the window with most edges, calmed. Refinement, from the reading with
+    Explanations are judged by `reblur_residual` in the calmed window with most edges. Refinement, from the reading with
     the search's findings and from all its hypotheses, and once more from the best of these, follows where the decoder
-    trusts the search, or a hypothesis explains clearly more than any reading: elsewhere there is no shake, and soft blur
-    and straight lines are read better than least squares fit them. `found` are the findings (`search_evidence`) where
-    they are already known.
+    trusts the search, or a hypothesis explains clearly more than any reading: elsewhere there is no shake, and soft
+    blur and straight lines are read better than least squares fit them. `found` are the findings (`search_evidence`)
+    where they are already known.
     """
     window = calm((pixels[best_window(luminance(pixels))] + 1) / 2)
     light = luminance(window)
