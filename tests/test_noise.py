@@ -35,6 +35,12 @@ def test_only_what_is_noisy_is_calmed(scenes):
     assert (both[inside] - soft[inside]).std() < 0.5 * (noisy[inside] - soft[inside]).std()
 
 
+def test_sharp_texture_is_not_taken_for_noise(scenes):
+    sharp = scenes[0]
+    assert noise_level(luminance(sharp)).max() > NOISY  # it looks like it
+    assert torch.equal(calm(sharp), sharp)
+
+
 def test_a_kernel_explains_a_noisy_photograph_clearly_once_it_is_calm(scenes):
     kernel = shake(torch.tensor([14.0]), torch.Generator().manual_seed(4))
     noisy = with_noise(blur(scenes[0][:1], kernel), 8 / 255)
