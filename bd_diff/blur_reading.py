@@ -25,7 +25,7 @@ from bd_diff.models.kernel_search import (
 from bd_diff.models.trust import contradict, scattered
 from bd_diff.noise import calm
 
-TRUSTED, CLEARLY = 0.3, 0.95  # see `search_blur`
+TRUSTED, CLEARLY = 0.3, 0.94  # see `search_blur`
 
 
 @dataclass
@@ -54,9 +54,9 @@ def search_blur(pipeline, pixels: Tensor, found: tuple[Tensor, Tensor] | None = 
 
     Explanations are judged by `reblur_residual` in the calmed window with most edges. Refinement, from the reading with
     the search's findings and from all its hypotheses, and once more from the best of these, follows where the decoder
-    trusts the search, or a hypothesis explains clearly more than any reading: elsewhere there is no shake, and soft
-    blur and straight lines are read better than least squares fit them. `found` are the findings (`search_evidence`)
-    where they are already known.
+    trusts the search, or a hypothesis explains clearly more than any reading; then beginnings must agree, too.
+    Elsewhere there is no shake, and soft blur and straight lines are read better than least squares fit them. `found`
+    are the findings (`search_evidence`) where they are already known.
     """
     window = calm((pixels[best_window(luminance(pixels))] + 1) / 2)
     light = luminance(window)
@@ -70,21 +70,26 @@ def search_blur(pipeline, pixels: Tensor, found: tuple[Tensor, Tensor] | None = 
         residuals.extend(reblur_residual(light, one) for one in more)
         return min(range(len(kernels)), key=residuals.__getitem__)
 
-    index = best(free.kernels, searched.kernels)
-    doubtful, refined = contradict(*kernels, residuals), None
+    unrefined = index = best(free.kernels, searched.kernels)
+    doubtful, trusted = contradict(*kernels, residuals), bool(searched.trust > TRUSTED)
     if pipeline.config.refinements and (
-        searched.trust > TRUSTED or reblur_residual(light, hypotheses[:, 0]) < CLEARLY * min(residuals)
+        trusted or reblur_residual(light, hypotheses[:, 0]) < CLEARLY * residuals[unrefined]
     ):
         refined = refine(pipeline, window, searched, torch.cat([searched.kernels, hypotheses[0]]))
         index = best(*refined.split(1))
         index = best(refine(pipeline, window, searched, kernels[index]))
+        alone = scattered(kernels[index], torch.cat([free.kernels, refined]))
+        if alone and not trusted:
+            index = unrefined
+        else:
+            doubtful = alone
     reading = searched if index else free
     return BlurReading(
         features=reading.features,
         tokens=reading.tokens,
         kernels=kernels[index],
         trust=searched.trust,
-        doubtful=doubtful if refined is None else scattered(kernels[index], refined),
+        doubtful=doubtful,
     )
 
 

@@ -13,7 +13,6 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
-from datetime import timedelta
 from pathlib import Path
 
 import torch
@@ -24,7 +23,6 @@ from tqdm import tqdm
 from bd_diff.data.images import read_image, save_image, to_image, to_tensor
 
 MANIFEST = ".bd-diff.jsonl"
-PATIENCE = timedelta(days=30)  # that a process waits for the others: shares may differ by hours
 ERRORS = ValueError, OSError, torch.OutOfMemoryError  # of one photograph; the others go on
 
 

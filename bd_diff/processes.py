@@ -1,9 +1,19 @@
-"""How the processes of one run end."""
+"""How the processes of one run find each other, and how they end."""
 
 import atexit
 import gc
+from datetime import timedelta
 
 import torch
+from accelerate import PartialState
+
+PATIENCE = timedelta(days=30)  # that a process waits for the others: shares may differ by hours
+
+
+def all_processes() -> PartialState:
+    """The processes that share this run's work, started by torchrun or accelerate launch, without a GPU too."""
+    leave_at_exit()
+    return PartialState(cpu=not torch.cuda.is_available(), timeout=PATIENCE)
 
 
 def leave_at_exit() -> None:

@@ -197,9 +197,9 @@ def test_plain_photographs_are_no_pairs(sharp_folder):
 def test_two_processes_give_the_numbers_of_one(pairs, tmp_path):
     arguments = ["eval", "input", "--data", str(pairs), "--out", str(tmp_path / "two")]
     command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "-m", "bd_diff.cli", *arguments]
-    subprocess.run(
-        command, check=True, capture_output=True, timeout=120, env={**os.environ, "CUDA_VISIBLE_DEVICES": ""}
-    )
+    environment = {**os.environ, "CUDA_VISIBLE_DEVICES": ""}
+    done = subprocess.run(command, check=True, capture_output=True, text=True, timeout=120, env=environment)
+    assert done.stdout.count("| all |") == 1  # one process speaks for both
     rows, _ = rows_of("input", evaluate.paired_cases(Folder(pairs)))
     two, one = read_card(tmp_path / "two")["results"]["all"], evaluate.summarize(rows)["all"]
     assert {key: two[key] for key in one if key != "seconds"} == {key: one[key] for key in one if key != "seconds"}

@@ -68,23 +68,20 @@ def deblur(
     colours = colour_settings(colour_fix, colour_strength)
     plan = plan_outputs(inputs, out, recursive, suffix, kind)
 
-    import torch
-    from accelerate import PartialState
     from accelerate.utils import gather_object
     from PIL import Image
 
     from bd_diff.colour import fix_colours
     from bd_diff.data.images import save_image, to_tensor
-    from bd_diff.folder_run import PATIENCE, Job, Manifest, remove_parts, run_jobs
-    from bd_diff.processes import leave_at_exit
+    from bd_diff.folder_run import Job, Manifest, remove_parts, run_jobs
+    from bd_diff.processes import all_processes
     from bd_diff.reblur_map import draw_map, reblur_map
 
     warnings.simplefilter("ignore", Image.DecompressionBombWarning)
     Image.MAX_IMAGE_PIXELS = limit_pixels // 2  # Pillow refuses what is twice as large
     manifest = None if plan[0][1] == out else Manifest(out)
     fates = manifest.read() if resume and manifest else {}
-    leave_at_exit()
-    processes = PartialState(cpu=not torch.cuda.is_available(), timeout=PATIENCE)
+    processes = all_processes()
     # The plan is shared out, not what is left of it: that is less already for a process that starts later.
     jobs = [Job(*pair) for pair in plan[processes.process_index :: processes.num_processes]]
     remove_parts(jobs)

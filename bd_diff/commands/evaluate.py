@@ -64,7 +64,6 @@ def evaluate(
     if names is not None and not protocol.startswith("blur-families"):
         raise ValueError("--names goes with --protocol blur-families only; use --split, --layout or --limit")
 
-    from accelerate import PartialState
     from tqdm import tqdm
 
     from bd_diff import evaluate as evaluation
@@ -73,14 +72,13 @@ def evaluate(
     from bd_diff.data.images import save_image, to_image
     from bd_diff.entries import open_entry
     from bd_diff.metrics import FID, check_metrics
-    from bd_diff.processes import leave_at_exit
+    from bd_diff.processes import all_processes
     from bd_diff.protocols import find_protocol
     from bd_diff.report import write_report
 
     rules, extra = find_protocol(protocol), tuple(dict.fromkeys(("gmsd", *(metric or []))))
     check_metrics(extra)
-    leave_at_exit()
-    state = PartialState()
+    state = all_processes()
     settings = {"num_inference_steps": steps, "strength": strength, "fast": fast, "kernel_windows": kernel_windows}
     settings["colours"] = colour_settings(colour_fix, colour_strength) or None
     chosen = open_entry(entry, kernel, seed, kernel_from, **settings)

@@ -28,13 +28,15 @@ def contradict(free: Tensor, searched: Tensor, residuals: tuple[Tensor, Tensor])
     return difference > MOST[0] + MOST[1] * won
 
 
-def scattered(kernel: Tensor, refined: Tensor) -> Tensor:
-    """Whether refinement ended wherever it began, `(1,)`: no second beginning near the kernel that is kept.
+def scattered(kernel: Tensor, others: Tensor) -> Tensor:
+    """Whether refinement ended wherever it began, `(1,)`: no second explanation near the kernel that is kept.
 
-    kernel: the one that is kept, `(1, k, k)`; refined: what the beginnings ended at, `(S, k, k)`. Results in doubt by
-    this bound (ours, measured as those of `contradict`) were often worse than the photograph.
+    kernel: the one that is kept, `(1, k, k)`.
+    others: what the beginnings ended at, and what was read without the search, `(S, k, k)`.
+
+    Results in doubt by this bound (ours, measured as those of `contradict`) were often worse than the photograph.
     """
-    return (distances(kernel, refined).sort().values[1] > SAME)[None]
+    return (distances(kernel, others).sort().values[1] > SAME)[None]
 
 
 def distances(kernel: Tensor, others: Tensor) -> Tensor:
