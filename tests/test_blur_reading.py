@@ -70,6 +70,16 @@ def test_a_hypothesis_that_explains_clearly_more_is_refined_without_trust(refini
     assert len(seen) == 2
 
 
+def test_without_trust_and_agreement_the_unrefined_reading_stays(refining, tiny_pipeline, shaken, monkeypatch):
+    trusting(refining, monkeypatch, 0.2)
+    monkeypatch.setattr(blur_reading, "scattered", lambda *_: torch.tensor([True]))
+    reading, unrefined = (pipeline.encode_image(shaken[1]) for pipeline in (refining, tiny_pipeline))
+    assert torch.equal(reading.kernels, unrefined.kernels) and reading.doubtful == unrefined.doubtful
+    trusting(refining, monkeypatch, 0.9)
+    trusted = refining.encode_image(shaken[1])
+    assert not torch.equal(trusted.kernels, unrefined.kernels) and trusted.doubtful
+
+
 def test_a_batch_equals_its_singles_with_refinement(refining, shaken, monkeypatch):
     trusting(refining, monkeypatch, 0.9)
     sharp, blurry, _ = shaken
