@@ -163,7 +163,8 @@ def edge_evidence(luminance: Tensor, kernels: Tensor) -> Tensor:
 def l0_deblur(blurry: Tensor, kernels: Tensor, smoothness: Tensor, until: float = 1e5) -> Tensor:
     """Piecewise smooth sharp image `(B, 1, H, W)` by half-quadratic splitting; `smoothness` `(B,)` weighs the prior.
 
-    The coupling of the image to its edges doubles up to `until`; beyond 1000 only the faintest gradients change.
+    The coupling of the image to its edges doubles up to `until`, for the whole batch until its last has come there;
+    beyond 1000 only the faintest gradients change.
     """
     height, width = blurry.shape[-2:]
     reach = max(kernels.shape[-1] // 2 + 1, 4)
