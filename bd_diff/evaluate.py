@@ -151,10 +151,11 @@ def evaluate(
     Raises `ValueError` for an image that cannot be read (unless `skip_bad`), and for a result of another size than its
     truth or with NaN.
     """
-    from accelerate import PartialState
     from accelerate.utils import gather_object
 
-    state, rows, bad = PartialState(), [], []
+    from bd_diff.processes import all_processes
+
+    state, rows, bad = all_processes(), [], []
     for index, (name, read) in enumerate(cases):
         if index % state.num_processes != state.process_index:
             continue

@@ -22,6 +22,7 @@ def leave_at_exit() -> None:
     A thread of gloo frees what the last exchange held, which takes the interpreter; a thread that finds the interpreter
     being taken down aborts the process, after all its work. Leaving the group waits for these threads.
     """
+    atexit.unregister(leave)  # once is enough
     atexit.register(leave)
 
 

@@ -163,8 +163,7 @@ def edge_evidence(luminance: Tensor, kernels: Tensor) -> Tensor:
 def l0_deblur(blurry: Tensor, kernels: Tensor, smoothness: Tensor, until: float = 1e5) -> Tensor:
     """Piecewise smooth sharp image `(B, 1, H, W)` by half-quadratic splitting; `smoothness` `(B,)` weighs the prior.
 
-    The coupling of the image to its edges doubles up to `until`, for the whole batch until its last has come there;
-    beyond 1000 only the faintest gradients change.
+    The coupling of each image to its edges doubles up to `until`; beyond 1000 only the faintest gradients change.
     """
     height, width = blurry.shape[-2:]
     reach = max(kernels.shape[-1] // 2 + 1, 4)
@@ -179,11 +178,11 @@ def l0_deblur(blurry: Tensor, kernels: Tensor, smoothness: Tensor, until: float 
     gradient = gradient_power(tall, wide, device=blurry.device)
     smoothness = smoothness.reshape(-1, 1, 1, 1)
     latent, coupling = padded, 2 * smoothness
-    while coupling.min() < until:
+    while (unfinished := coupling < until).any():
         edges = circular_gradients(latent)
         edges = edges * (edges.square().sum(1, keepdim=True) >= smoothness / coupling)
         spectrum = (data + coupling * torch.fft.rfft2(negative_divergence(edges))) / (power + coupling * gradient)
-        latent = torch.fft.irfft2(spectrum, s=(tall, wide))
+        latent = torch.where(unfinished, torch.fft.irfft2(spectrum, s=(tall, wide)), latent)
         coupling = coupling * 2
     return latent[..., reach : reach + height, reach : reach + width]
 
