@@ -25,7 +25,7 @@ from bd_diff.models.kernel_search import (
 from bd_diff.models.trust import contradict, scattered
 from bd_diff.noise import calm
 
-TRUSTED, CLEARLY = 0.3, 0.94  # see `search_blur`
+TRUSTED, CLEARLY, BETTER = 0.3, 0.94, 0.965  # see `search_blur`
 
 
 @dataclass
@@ -52,11 +52,12 @@ def stack(readings: list[BlurReading]) -> BlurReading:
 def search_blur(pipeline, pixels: Tensor, found: tuple[Tensor, Tensor] | None = None) -> BlurReading:
     """The blur of one image `(1, 3, H, W)` in [-1, 1]: of several readings the one that explains it best.
 
-    Explanations are judged by `reblur_residual` in the calmed window with most edges. Refinement, from the reading with
-    the search's findings and from all its hypotheses, and once more from the best of these, follows where the decoder
-    trusts the search, or a hypothesis explains clearly more than any reading; then beginnings must agree, too.
-    Elsewhere there is no shake, and soft blur and straight lines are read better than least squares fit them. `found`
-    are the findings (`search_evidence`) where they are already known.
+    Explanations are judged by `reblur_residual` in the calmed window with most edges; the reading without the search
+    stays unless another is `BETTER`. Refinement, from the reading with the search's findings and from all its
+    hypotheses, and once more from the best of these, follows where the decoder trusts the search, or a hypothesis
+    explains clearly more than any reading. Elsewhere there is no shake, and soft blur and straight lines are read
+    better than least squares fit them. Where no two beginnings agree, the reading without the search stays, too, in
+    doubt. `found` are the findings (`search_evidence`) where they are already known.
     """
     window = calm((pixels[best_window(luminance(pixels))] + 1) / 2)
     light = luminance(window)
@@ -65,24 +66,23 @@ def search_blur(pipeline, pixels: Tensor, found: tuple[Tensor, Tensor] | None = 
     kernels, residuals = [], []
 
     def best(*more: Tensor) -> int:
-        """Index of the kernel that explains the window best, of all so far and `more`."""
+        """Index of the kernel that explains the window best, of all so far and `more`; the first has an advantage."""
         kernels.extend(more)
         residuals.extend(reblur_residual(light, one) for one in more)
-        return min(range(len(kernels)), key=residuals.__getitem__)
+        return min(range(len(kernels)), key=lambda index: residuals[index] * (1 if index else BETTER))
 
-    unrefined = index = best(free.kernels, searched.kernels)
-    doubtful, trusted = contradict(*kernels, residuals), bool(searched.trust > TRUSTED)
+    index = best(free.kernels, searched.kernels)
+    doubtful = contradict(*kernels, residuals)
     if pipeline.config.refinements and (
-        trusted or reblur_residual(light, hypotheses[:, 0]) < CLEARLY * residuals[unrefined]
+        searched.trust > TRUSTED or reblur_residual(light, hypotheses[:, 0]) < CLEARLY * min(residuals)
     ):
         refined = refine(pipeline, window, searched, torch.cat([searched.kernels, hypotheses[0]]))
         index = best(*refined.split(1))
         index = best(refine(pipeline, window, searched, kernels[index]))
-        alone = scattered(kernels[index], torch.cat([free.kernels, refined]))
-        if alone and not trusted:
-            index = unrefined
-        else:
-            doubtful = alone
+        if index:
+            won = 1 - residuals[index] / residuals[0]
+            doubtful = scattered(kernels[index], torch.cat([free.kernels, refined]), won)
+            index = 0 if doubtful else index
     reading = searched if index else free
     return BlurReading(
         features=reading.features,

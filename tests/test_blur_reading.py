@@ -70,14 +70,23 @@ def test_a_hypothesis_that_explains_clearly_more_is_refined_without_trust(refini
     assert len(seen) == 2
 
 
-def test_without_trust_and_agreement_the_unrefined_reading_stays(refining, tiny_pipeline, shaken, monkeypatch):
-    trusting(refining, monkeypatch, 0.2)
+@pytest.mark.parametrize("trust", [0.2, 0.9])
+def test_without_agreement_the_reading_without_the_search_stays_in_doubt(refining, shaken, monkeypatch, trust):
+    trusting(refining, monkeypatch, trust)
+    free = refining.encode_image(shaken[1], fast=True)
     monkeypatch.setattr(blur_reading, "scattered", lambda *_: torch.tensor([True]))
-    reading, unrefined = (pipeline.encode_image(shaken[1]) for pipeline in (refining, tiny_pipeline))
-    assert torch.equal(reading.kernels, unrefined.kernels) and reading.doubtful == unrefined.doubtful
+    reading = refining.encode_image(shaken[1])
+    assert torch.equal(reading.kernels, free.kernels) and reading.doubtful
+    monkeypatch.setattr(blur_reading, "scattered", lambda *_: torch.tensor([False]))
+    agreed = refining.encode_image(shaken[1])
+    assert not torch.equal(agreed.kernels, free.kernels) and not agreed.doubtful
+
+
+def test_the_reading_without_the_search_stays_unless_another_explains_more(refining, shaken, monkeypatch):
     trusting(refining, monkeypatch, 0.9)
-    trusted = refining.encode_image(shaken[1])
-    assert not torch.equal(trusted.kernels, unrefined.kernels) and trusted.doubtful
+    free = refining.encode_image(shaken[1], fast=True)
+    monkeypatch.setattr(blur_reading, "BETTER", 0.0)
+    assert torch.equal(refining.encode_image(shaken[1]).kernels, free.kernels)
 
 
 def test_a_batch_equals_its_singles_with_refinement(refining, shaken, monkeypatch):

@@ -1,6 +1,7 @@
 """Blur domains: stored with every image, and unlike each other."""
 
 import json
+from dataclasses import replace
 
 import pytest
 import torch
@@ -42,6 +43,12 @@ def test_draws_stay_inside_the_domain(name):
 def test_no_target_shares_a_blur_family_with_the_source():
     for name, domain in DOMAINS.items():
         assert name == "source" or not set(domain.families) & set(DOMAINS["source"].families)
+
+
+def test_steady_shake_is_rolling_shake_without_the_roll():
+    for seed in range(5):
+        (rolling, its_camera), (steady, camera) = drawn("rolling-shake", seed), drawn("steady-shake", seed)
+        assert replace(rolling, variation=0) == steady and its_camera == camera and rolling.variation > 0.3
 
 
 def test_severity_limits_the_blur():

@@ -5,7 +5,7 @@ from dataclasses import replace
 import torch
 
 from bd_diff.blur.kernels import gaussian, line
-from bd_diff.models.trust import SAME, contradict, distances, scattered
+from bd_diff.models.trust import NEAR, contradict, distances, scattered
 
 EVEN = torch.tensor([0.02]), torch.tensor([0.02])
 
@@ -36,10 +36,12 @@ def test_beginnings_that_end_apart_are_doubt_unless_two_agree():
     moved = path.roll((2, -3), (1, 2))  # the same blur
     near, far, farther = line(torch.tensor([13.0, 13.0, 13.0]), torch.tensor([0.55, 0.9, 1.5]))[:, None]
     to_moved, to_near, to_far, to_farther = distances(path, torch.cat([moved, near, far, farther]))
-    assert to_moved.abs() < 1e-4 and 0 < to_near < SAME < to_far < to_farther < 1
-    assert scattered(path, torch.cat([path, far, farther]))
-    assert not scattered(path, torch.cat([path, moved, farther]))
-    assert not scattered(path, torch.cat([far, path, near]))
+    assert to_moved.abs() < 1e-4 and 0 < to_near < to_far < to_farther < 1
+    won = (to_near + to_far)[None] / 2 / NEAR
+    assert scattered(path, torch.cat([path, far, farther]), won)
+    assert not scattered(path, torch.cat([path, moved, farther]), won)
+    assert not scattered(path, torch.cat([far, path, near]), won)
+    assert scattered(path, torch.cat([far, path, near]), to_near[None] / 2 / NEAR)  # it wins little
 
 
 def test_an_image_in_doubt_keeps_the_share_that_caution_names(tiny_pipeline, monkeypatch):

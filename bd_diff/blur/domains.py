@@ -73,6 +73,12 @@ DOMAINS = {
         curve="srgb",
         read=(2e-4, 1e-3),
     ),
+    "steady-shake": Domain(
+        "rolling-shake without the roll, of the same paths: what the roll costs",
+        families={"shake": 1.0},
+        curve="srgb",
+        read=(2e-4, 1e-3),
+    ),
     "defocus": Domain(
         "out of focus, more to one side of the image, with sensor noise: a lens set to the wrong distance",
         families={"disc": 1.0},

@@ -9,7 +9,9 @@ import typer
 def synth(
     photographs: Annotated[Path, typer.Argument(help="A folder of sharp photographs.")],
     out: Annotated[Path, typer.Option(help="The folder to write; it must not exist or be empty.")],
-    domain: Annotated[str, typer.Option(help="source, night-shake, rolling-shake, defocus or extreme.")] = "source",
+    domain: Annotated[
+        str, typer.Option(help="source, night-shake, rolling-shake, steady-shake, defocus or extreme.")
+    ] = "source",
     names: Annotated[Path | None, typer.Option(help="A text file that lists the photographs to use.")] = None,
     unpaired: Annotated[
         bool, typer.Option("--unpaired", help="Blur one half of the photographs, keep the other.")
