@@ -1,5 +1,7 @@
 """Toy-size BD-Diff pipelines on the real classes, shared by the tests."""
 
+import os
+
 import pytest
 import torch
 
@@ -29,7 +31,9 @@ TINY["blur_qformer"] = TINY["structure_qformer"]
 
 @pytest.fixture(autouse=True, scope="session")
 def one_thread():
+    """Tests, and what they start, share the cores."""
     torch.set_num_threads(1)
+    os.environ["OMP_NUM_THREADS"] = "1"
 
 
 @pytest.fixture(scope="session")

@@ -10,7 +10,8 @@ from bd_diff.blur.kernels import blur, line, shake
 from bd_diff.blur_reading import refine
 from bd_diff.data.procedural import procedural_image
 from bd_diff.metrics import luminance
-from bd_diff.models.kernel_search import KEPT, reblur_residual
+from bd_diff.models.kernel_search import KEPT, reblur_residual, search_evidence
+from bd_diff.noise import calm
 from bd_diff.pipeline import BDDiffPipeline
 
 
@@ -20,6 +21,12 @@ def shaken():
     sharp = procedural_image(288, torch.Generator().manual_seed(3))[None] * 2 - 1
     kernel = shake(torch.tensor([14.0]), torch.Generator().manual_seed(4))
     return sharp[..., 16:-16, 16:-16], blur(sharp, kernel, mode="valid"), kernel
+
+
+@pytest.fixture(scope="module")
+def found(shaken):
+    """What the search finds in the shaken scene."""
+    return search_evidence(luminance(calm((shaken[1] + 1) / 2)))
 
 
 @pytest.fixture
@@ -42,51 +49,51 @@ def test_a_sharp_picture_gives_the_kernel(shaken):
     assert ((found - kernel).abs().sum((1, 2)) < 0.4).all() and ((starts - kernel).abs().sum((1, 2)) > 1).all()
 
 
-def test_the_kernel_kept_explains_the_photograph_best(refining, shaken, monkeypatch):
+def test_the_kernel_kept_explains_the_photograph_best(refining, shaken, found, monkeypatch):
     _, blurry, _ = shaken
     light = (luminance(blurry) + 1) / 2
     seen = []
     monkeypatch.setattr(blur_reading, "refine", lambda *given: seen.append(refine(*given)) or seen[-1])
     trusting(refining, monkeypatch, 0.9)
-    reading = refining.encode_image(blurry)
+    reading = refining.encode_image(blurry, found=found)
     assert [len(kernels) for kernels in seen] == [1 + KEPT, 1]  # from the reading and all hypotheses; once more
     kept = reblur_residual(light, reading.kernels)
     assert all(kept <= reblur_residual(light, kernel[None]) for kernel in torch.cat(seen))
 
 
-def test_soft_blur_is_not_refined(refining, tiny_pipeline, shaken, monkeypatch):
+def test_soft_blur_is_not_refined(refining, tiny_pipeline, shaken, found, monkeypatch):
     trusting(refining, monkeypatch, 0.2)
     monkeypatch.setattr(blur_reading, "CLEARLY", 0)
     monkeypatch.setattr(blur_reading, "refine", lambda *given: pytest.fail("soft blur was refined"))
-    _, blurry, _ = shaken
-    assert torch.equal(refining.encode_image(blurry).kernels, tiny_pipeline.encode_image(blurry).kernels)
+    refined, plain = (pipeline.encode_image(shaken[1], found=found) for pipeline in (refining, tiny_pipeline))
+    assert torch.equal(refined.kernels, plain.kernels)
 
 
-def test_a_hypothesis_that_explains_clearly_more_is_refined_without_trust(refining, shaken, monkeypatch):
+def test_a_hypothesis_that_explains_clearly_more_is_refined_without_trust(refining, shaken, found, monkeypatch):
     trusting(refining, monkeypatch, 0.2)  # an untrained decoder's kernels explain little
     seen = []
     monkeypatch.setattr(blur_reading, "refine", lambda *given: seen.append(given) or refine(*given))
-    refining.encode_image(shaken[1])
+    refining.encode_image(shaken[1], found=found)
     assert len(seen) == 2
 
 
 @pytest.mark.parametrize("trust", [0.2, 0.9])
-def test_without_agreement_the_reading_without_the_search_stays_in_doubt(refining, shaken, monkeypatch, trust):
+def test_without_agreement_the_reading_without_the_search_stays_in_doubt(refining, shaken, found, monkeypatch, trust):
     trusting(refining, monkeypatch, trust)
     free = refining.encode_image(shaken[1], fast=True)
     monkeypatch.setattr(blur_reading, "scattered", lambda *_: torch.tensor([True]))
-    reading = refining.encode_image(shaken[1])
+    reading = refining.encode_image(shaken[1], found=found)
     assert torch.equal(reading.kernels, free.kernels) and reading.doubtful
     monkeypatch.setattr(blur_reading, "scattered", lambda *_: torch.tensor([False]))
-    agreed = refining.encode_image(shaken[1])
+    agreed = refining.encode_image(shaken[1], found=found)
     assert not torch.equal(agreed.kernels, free.kernels) and not agreed.doubtful
 
 
-def test_the_reading_without_the_search_stays_unless_another_explains_more(refining, shaken, monkeypatch):
+def test_the_reading_without_the_search_stays_unless_another_explains_more(refining, shaken, found, monkeypatch):
     trusting(refining, monkeypatch, 0.9)
     free = refining.encode_image(shaken[1], fast=True)
     monkeypatch.setattr(blur_reading, "BETTER", 0.0)
-    assert torch.equal(refining.encode_image(shaken[1]).kernels, free.kernels)
+    assert torch.equal(refining.encode_image(shaken[1], found=found).kernels, free.kernels)
 
 
 def test_a_batch_equals_its_singles_with_refinement(refining, shaken, monkeypatch):
