@@ -51,8 +51,8 @@ class Protocol:
 
 
 def eight_bit(images: Tensor) -> Tensor:
-    """Values in [0, 1] as an 8-bit file holds them."""
-    return (images.clamp(0, 1) * 255).round() / 255
+    """Values in [0, 1] as an 8-bit file holds them: rounded in float32 as files are written, so that ties go alike."""
+    return (images.clamp(0, 1).float() * 255).round().to(images.dtype) / 255
 
 
 def rgb(result: Tensor, truth: Tensor) -> View:

@@ -8,8 +8,9 @@ import torch
 from skimage.color import rgb2ycbcr
 from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 
+from bd_diff.data.images import to_image, to_tensor
 from bd_diff.data.procedural import procedural_image
-from bd_diff.protocols import PROTOCOLS, find_protocol
+from bd_diff.protocols import PROTOCOLS, eight_bit, find_protocol
 
 TRUTH = procedural_image(64, torch.Generator().manual_seed(3), "leaves")
 RESULT = (TRUTH + 0.05 * torch.randn(TRUTH.shape, generator=torch.Generator().manual_seed(4))).clamp(0, 1)
@@ -22,6 +23,12 @@ def array(image):
 
 def bytes_of(image):
     return np.round(array(image) * 255).astype(np.uint8)
+
+
+def test_results_are_rounded_as_files_are_written_where_levels_tie_too():
+    halfway = ((torch.arange(255) + 0.5) / 255).expand(3, 1, -1)
+    written = to_tensor(to_image(halfway)).double()
+    assert torch.equal((eight_bit(halfway.double()) * 255).round(), (written * 255).round())
 
 
 @pytest.mark.parametrize("name", ["rgb", "gopro-rgb", "hide", "blur-families"])
