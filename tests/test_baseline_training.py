@@ -2,7 +2,6 @@
 
 import importlib.util
 import json
-import os
 import runpy
 import signal
 import subprocess
@@ -79,7 +78,6 @@ def test_a_killed_training_resumes_to_the_same_weights_bit_for_bit(trained, phot
         [sys.executable, str(ROOT / "train" / f"{system}.py"), *given],
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
-        env=os.environ | {"OMP_NUM_THREADS": str(torch.get_num_threads())},
     )
     while process.poll() is None and not list(tmp_path.glob("checkpoint-[3-9]*")):
         time.sleep(0.002)

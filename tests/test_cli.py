@@ -29,7 +29,7 @@ def network(tmp_path_factory):
     return str(folder)
 
 
-CPU = {"CUDA_VISIBLE_DEVICES": "", "OMP_NUM_THREADS": "1"}
+CPU = {"CUDA_VISIBLE_DEVICES": ""}
 
 
 def save_noise(path, seed):

@@ -46,7 +46,7 @@ def trained(tmp_path_factory):
     values |= {"base": [str(save_base(folder / "base"))], "networks": SIZES, "gradient_checkpointing": True}
     (folder / "sd.yaml").write_text(yaml.safe_dump(values))
     launcher = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "--master-port", "29539"]
-    environment = os.environ | launched() | {"OMP_NUM_THREADS": "1"}
+    environment = os.environ | launched()
     command = [*launcher, "-m", "tests.shared_training", str(folder)]
     subprocess.run(command, check=True, cwd=ROOT, env=environment)
     return folder

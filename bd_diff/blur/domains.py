@@ -6,7 +6,7 @@ not seen the other.
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Generator, Tensor
@@ -73,12 +73,6 @@ DOMAINS = {
         curve="srgb",
         read=(2e-4, 1e-3),
     ),
-    "steady-shake": Domain(
-        "rolling-shake without the roll, of the same paths: what the roll costs",
-        families={"shake": 1.0},
-        curve="srgb",
-        read=(2e-4, 1e-3),
-    ),
     "defocus": Domain(
         "out of focus, more to one side of the image, with sensor noise: a lens set to the wrong distance",
         families={"disc": 1.0},
@@ -92,6 +86,9 @@ DOMAINS = {
         families={"box": 1.0},
     ),
 }
+DOMAINS["steady-shake"] = replace(
+    DOMAINS["rolling-shake"], description="rolling-shake on the same paths without the roll", variation=0.0
+)
 
 
 def find_domain(name: str) -> Domain:

@@ -36,10 +36,10 @@ def scattered(kernel: Tensor, others: Tensor, won: Tensor) -> Tensor:
     won: which share of the residual of the reading without the search it leaves out, `(1,)`. Photographs that hardly
         show their blur are explained about as well by many kernels: what wins little there must be met more closely.
 
-    The bound is ours, measured on 112 shakes, 72 clean and 40 through JPEG: beyond it 12 of 14 gained less than 1.5 dB
-    by the kernel, within it 87 of 94 gained more.
+    The bound is ours, measured on 112 shakes, 32 of training photographs and 80 of validation ones: beyond it 12 of 14
+    gained less than 1.5 dB by the kernel, within it 87 of 94 gained more.
     """
-    return (distances(kernel, others).sort().values[1] > NEAR * won).reshape(1)
+    return distances(kernel, others).sort().values[1] > NEAR * won
 
 
 def distances(kernel: Tensor, others: Tensor) -> Tensor:
