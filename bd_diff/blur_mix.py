@@ -11,29 +11,32 @@ from typing import Any
 import numpy as np
 import torch
 from scipy.optimize import nnls
-from torch import Tensor
+from torch import Generator, Tensor
 from torch.nn.functional import one_hot
 from tqdm import tqdm
 
-from bd_diff.blur.camera import RandomCamera
-from bd_diff.blur.synthesis import FAMILIES
+from bd_diff.blur.camera import Camera, add_noise
+from bd_diff.blur.domains import photograph
+from bd_diff.blur.synthesis import FAMILIES, draw_blur
 from bd_diff.data.batches import draw, seeded
 from bd_diff.data.images import list_images, read_image, replacing, to_tensor
-from bd_diff.domain_gap import middle, synthetic_pair
+from bd_diff.domain_gap import middle, random_window
 from bd_diff.linear_probe import predict
 from bd_diff.metrics import luminance
 from bd_diff.models.lag_maps import lag_maps
 from bd_diff.noise import noise_level
+from bd_diff.protocols import eight_bit
 from bd_diff.variants import load_pipeline
 
 CURVE = "srgb"  # cameras average light
+VARIATION = 0.8  # how far blur differs over every second photograph, at most (see `bd_diff.blur.synthesis.Blur`)
 SMALLEST = 96  # pixels a side, below which a photograph tells too little
 MOST = 64  # photographs that are looked at
 SUM_WEIGHT = 10.0  # how strictly the shares sum to one while they are fitted
 
 
 def fit_families(
-    pipeline, photographs: list[Tensor], sharp: list[Tensor], noise: float, count: int = 60, seed: int = 0
+    pipeline, photographs: list[Tensor], sharp: list[Tensor], noise: float, count: int = 120, seed: int = 0
 ) -> dict[str, float]:
     """Shares of the blur families that cameras make in blurry photographs, those above 1 %, together about one.
 
@@ -41,13 +44,14 @@ def fit_families(
     deviation of the synthetic photographs' noise, on the scale of [0, 1]. count: synthetic photographs a family.
     """
     families = [family for family in FAMILIES if family != "box"]  # which no camera makes
-    seen, classes, camera = [], [], RandomCamera(noise, CURVE)
+    seen, classes = [], []
     # Families take turns, so that any half of the samples has all of them.
     for index in tqdm(range(count), desc="telling the blur", unit="round"):
         for number, family in enumerate(families):
             generator = seeded(seed, index, number)
             one = sharp[draw(len(sharp), generator)]
-            seen.append(blur_features(pipeline, synthetic_pair(one, {family: 1.0}, camera, generator)[0]))
+            taken = synthetic_photograph(one, family, VARIATION * (index % 2), noise, generator)
+            seen.append(blur_features(pipeline, taken))
             classes.append(number)
     inputs, truth = torch.stack(seen), torch.tensor(classes)
     columns, half = one_hot(truth).double(), len(inputs) // 2
@@ -61,12 +65,23 @@ def fit_families(
     return {family: round(float(share), 3) for family, share in zip(families, shares, strict=True) if share > 0.01}
 
 
+def synthetic_photograph(sharp: Tensor, family: str, variation: float, noise: float, generator: Generator) -> Tensor:
+    """A window of a sharp photograph `(3, H, W)` as a camera takes it, at 8 bit: blurred by one of the family that
+    differs over the picture by up to `variation`, with noise of a standard deviation up to `noise`.
+    """
+    window = random_window(sharp, generator)
+    vary, noisy = torch.rand(2, generator=generator).tolist()
+    blur = draw_blur(family, generator, variation=variation * vary)
+    taken = photograph(window, blur, Camera(CURVE), generator)
+    return eight_bit(add_noise(taken[None], 0.0, noise * noisy, generator)[0])
+
+
 @torch.no_grad()
 def blur_features(pipeline, image: Tensor) -> Tensor:
-    """What the model and the gradients' correlations tell of the blur in the middle of a photograph, `(D,)`."""
+    """What the model and the gradients' correlations and spectrum tell of blur in a photograph's middle, `(D,)`."""
     image = middle(image)
     tokens = pipeline.encode_image((image * 2 - 1).to(pipeline.device), fast=True).tokens
-    return torch.cat([tokens.flatten().float().cpu(), lag_maps(luminance(image))[0].flatten()]).double()
+    return torch.cat([part.flatten().float().cpu() for part in (tokens, *lag_maps(luminance(image)))]).double()
 
 
 def fit_noise(photographs: list[Tensor]) -> float:

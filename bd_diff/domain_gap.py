@@ -111,12 +111,17 @@ def synthetic_pair(
     """A random window of a sharp photograph `(3, H, W)`, blurred and taken by the camera, at 8 bit; and as it was. Both
     are SIZE - 1 pixels smaller than what they come from, and in [0, 1].
     """
-    sharp = sharp / 255 if sharp.dtype == torch.uint8 else sharp.float()
-    high, wide = (min(side, WINDOW + SIZE - 1) for side in sharp.shape[-2:])
-    top, left = draw(sharp.shape[-2] - high + 1, generator), draw(sharp.shape[-1] - wide + 1, generator)
+    window, inside = random_window(sharp, generator), slice(SIZE // 2, -(SIZE // 2))
     kernels, _ = draw_kernels(1, generator, families)
-    window, inside = sharp[:, top : top + high, left : left + wide], slice(SIZE // 2, -(SIZE // 2))
     return eight_bit(camera.shoot(window[None], kernels, generator)[0]), window[:, inside, inside]
+
+
+def random_window(image: Tensor, generator: Generator) -> Tensor:
+    """Somewhere in an image `(3, H, W)`, at most `WINDOW` pixels a side and the border of a blur; in [0, 1]."""
+    image = image / 255 if image.dtype == torch.uint8 else image.float()
+    high, wide = (min(side, WINDOW + SIZE - 1) for side in image.shape[-2:])
+    top, left = draw(image.shape[-2] - high + 1, generator), draw(image.shape[-1] - wide + 1, generator)
+    return image[:, top : top + high, left : left + wide]
 
 
 def write_reference(readings: Readings, folder: str | Path) -> None:
