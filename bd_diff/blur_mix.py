@@ -33,36 +33,46 @@ VARIATION = 0.8  # how far blur differs over every second photograph, at most (s
 SMALLEST = 96  # pixels a side, below which a photograph tells too little
 MOST = 64  # photographs that are looked at
 SUM_WEIGHT = 10.0  # how strictly the shares sum to one while they are fitted
+KINDS = [family for family in FAMILIES if family != "box"]  # which no camera makes
 
 
-def fit_families(
-    pipeline, photographs: list[Tensor], sharp: list[Tensor], noise: float, count: int = 120, seed: int = 0
-) -> dict[str, float]:
+def fit_families(pipeline, photographs: list[Tensor], sharp: list[Tensor], noise: float) -> dict[str, float]:
     """Shares of the blur families that cameras make in blurry photographs, those above 1 %, together about one.
 
     photographs, sharp: uint8 or floats in [0, 1], `(3, H, W)`, of different scenes. noise: the largest standard
-    deviation of the synthetic photographs' noise, on the scale of [0, 1]. count: synthetic photographs a family.
+    deviation of the synthetic photographs' noise, on the scale of [0, 1].
     """
-    families = [family for family in FAMILIES if family != "box"]  # which no camera makes
-    seen, classes = [], []
+    seen = torch.stack([blur_features(pipeline, one) for one in photographs])
+    return explain(seen, *known_families(pipeline, sharp, noise))
+
+
+def known_families(
+    pipeline, sharp: list[Tensor], noise: float, count: int = 120, seed: int = 0
+) -> tuple[Tensor, Tensor]:
+    """Features `(n, D)` of `count` synthetic photographs a family, and which of `KINDS` each is `(n,)`."""
+    seen, kinds = [], []
     # Families take turns, so that any half of the samples has all of them.
     for index in tqdm(range(count), desc="telling the blur", unit="round"):
-        for number, family in enumerate(families):
+        for number, family in enumerate(KINDS):
             generator = seeded(seed, index, number)
             one = sharp[draw(len(sharp), generator)]
             taken = synthetic_photograph(one, family, VARIATION * (index % 2), noise, generator)
             seen.append(blur_features(pipeline, taken))
-            classes.append(number)
-    inputs, truth = torch.stack(seen), torch.tensor(classes)
-    columns, half = one_hot(truth).double(), len(inputs) // 2
-    first, second = (inputs[:half], columns[:half]), (inputs[half:], columns[half:])
-    answers = torch.cat([predict(*second, inputs[:half]), predict(*first, inputs[half:])])
-    confusions = torch.stack([answers[truth == number].mean(0) for number in range(len(families))])
-    answer = predict(inputs, columns, torch.stack([blur_features(pipeline, one) for one in photographs])).mean(0)
-    rows = np.vstack([confusions.T.numpy(), np.full(len(families), SUM_WEIGHT)])
+            kinds.append(number)
+    return torch.stack(seen), torch.tensor(kinds)
+
+
+def explain(seen: Tensor, known: Tensor, kinds: Tensor) -> dict[str, float]:
+    """Shares of `KINDS` that explain features `(m, D)` of photographs, from features `(n, D)` of known kinds `(n,)`."""
+    columns, half = one_hot(kinds).double(), len(known) // 2
+    first, second = (known[:half], columns[:half]), (known[half:], columns[half:])
+    answers = torch.cat([predict(*second, known[:half]), predict(*first, known[half:])])
+    confusions = torch.stack([answers[kinds == number].mean(0) for number in range(len(KINDS))])
+    answer = predict(known, columns, seen).mean(0)
+    rows = np.vstack([confusions.T.numpy(), np.full(len(KINDS), SUM_WEIGHT)])
     shares, _ = nnls(rows, np.append(answer.numpy(), SUM_WEIGHT))
     shares /= shares.sum()
-    return {family: round(float(share), 3) for family, share in zip(families, shares, strict=True) if share > 0.01}
+    return {family: round(float(share), 3) for family, share in zip(KINDS, shares, strict=True) if share > 0.01}
 
 
 def synthetic_photograph(sharp: Tensor, family: str, variation: float, noise: float, generator: Generator) -> Tensor:
