@@ -141,9 +141,9 @@ def map_correlation(
             kernel = Blur(family, parameters[family], drawn.angle, drawn.seed).kernel()
             blurry = noisy(reblur(window, kernel[None]), generator)
             noise = torch.Generator().manual_seed(seed)
-            result = pipeline(blurry, fast=fast, generator=noise, output_type="pt").images.cpu()
+            output = pipeline(blurry, fast=fast, generator=noise, output_type="pt")
+            result, seen = output.images.cpu(), output.kernels.cpu()
             error = error_map(result, window)
-            seen = pipeline.estimate_kernel(blurry, fast).cpu()
             rows[family].append(float(correlation(reblur_map(blurry, result, seen), error)))
             rows["edges"].append(float(correlation(error_map(result, result.roll(1, -1)), error)))
     return {name: sum(values) / len(values) for name, values in rows.items()}

@@ -66,15 +66,14 @@ def picture(pipeline, photographs: Sequence[Tensor], seed: int = 0, fast: bool =
             fast=fast,
             generator=torch.Generator().manual_seed(seed),
             output_type="pt",
-        ).images[0]
-        seen = pipeline.estimate_kernel(pair.blurry[None], fast)[0]
+        )
         rows.append(
             [
                 (f"{pair.family}: reference", to_image(pair.blurry)),
                 ("its kernel", draw_kernel(pair.kernel)),
-                ("as it is seen", draw_kernel(seen)),
+                ("as it is seen", draw_kernel(moved.kernels[0])),
                 ("another photograph", to_image(other.sharp)),
-                ("with that blur", to_image(moved)),
+                ("with that blur", to_image(moved.images[0])),
                 ("as it should be", to_image(eight_bit(reblur(other.sharp[None], pair.kernel[None]))[0])),
             ]
         )

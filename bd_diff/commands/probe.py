@@ -30,8 +30,10 @@ def probe(
 
     if out is not None:
         check_writable(out)
-    photographs = read_photographs(data, only=names)[:limit]
     pipeline = load_pipeline(model).pipeline
+    if pipeline.blur_decoder is None:
+        raise ValueError(f"{model} has no blur_decoder; probe a model that sees kernels")
+    photographs = read_photographs(data, only=names)[:limit]
     pipeline.set_progress_bar_config(disable=True)
     bar = lambda items: tqdm(items, unit="photograph")  # noqa: E731
     figures = {
