@@ -101,7 +101,8 @@ def adapt(config: JointConfig) -> dict | None:
     (out / "pipeline").rename(out / "last")
     shutil.copytree(out / "best", out / "pipeline-saving", dirs_exist_ok=True)
     (out / "pipeline-saving").rename(out / "pipeline")
-    fitted = {"families": config.families, "camera": judge[0].objective.camera}
+    camera = judge[0].objective.camera
+    fitted = {"families": config.families, "camera": camera, "variation": config.variation}
     report = make_report(config, {"before": {}, "after": fitted}, history, out)
     with replacing(out / "report.json") as part:
         part.write_text(json.dumps(report, indent=1) + "\n")
@@ -142,7 +143,7 @@ class Criterion:
         pipeline.set_progress_bar_config(disable=True)
         self.earliest = config.run.steps / 2  # learning begins with a step back, from which it must have time to return
         self.pairs = [
-            synthetic_pair(sharp, config.families, objective.camera, seeded(2, index, part))
+            synthetic_pair(sharp, config.families, objective.camera, seeded(2, index, part), config.variation)
             for index, sharp in enumerate(sharp_photographs(config, held_out=True))
             for part in range(2)
         ]

@@ -11,29 +11,27 @@ from typing import Any
 import numpy as np
 import torch
 from scipy.optimize import nnls
-from torch import Generator, Tensor
+from torch import Tensor
 from torch.nn.functional import one_hot
 from tqdm import tqdm
 
-from bd_diff.blur.camera import Camera, add_noise
-from bd_diff.blur.domains import photograph
-from bd_diff.blur.synthesis import FAMILIES, draw_blur
+from bd_diff.blur.camera import RandomCamera
+from bd_diff.blur.synthesis import FAMILIES
 from bd_diff.data.batches import draw, seeded
 from bd_diff.data.images import list_images, read_image, replacing, to_tensor
-from bd_diff.domain_gap import middle, random_window
-from bd_diff.linear_probe import predict
+from bd_diff.domain_gap import middle, synthetic_pair
 from bd_diff.metrics import luminance
 from bd_diff.models.lag_maps import lag_maps
 from bd_diff.noise import noise_level
-from bd_diff.protocols import eight_bit
 from bd_diff.variants import load_pipeline
 
 CURVE = "srgb"  # cameras average light
-VARIATION = 0.8  # how far blur differs over every second photograph, at most (see `bd_diff.blur.synthesis.Blur`)
+VARIATION = 0.8  # how far blur differs over half of the photographs, at most (see `bd_diff.blur.synthesis.Blur`)
 SMALLEST = 96  # pixels a side, below which a photograph tells too little
 MOST = 64  # photographs that are looked at
 SUM_WEIGHT = 10.0  # how strictly the shares sum to one while they are fitted
-KINDS = [family for family in FAMILIES if family != "box"]  # which no camera makes
+KINDS = [family for family in FAMILIES if family not in ("delta", "box")]  # no blur, and one that no camera makes
+RIDGE = 0.01  # of the kernel ridge regression, on a kernel that is 1 for equals
 
 
 def fit_families(pipeline, photographs: list[Tensor], sharp: list[Tensor], noise: float) -> dict[str, float]:
@@ -50,13 +48,13 @@ def known_families(
     pipeline, sharp: list[Tensor], noise: float, count: int = 120, seed: int = 0
 ) -> tuple[Tensor, Tensor]:
     """Features `(n, D)` of `count` synthetic photographs a family, and which of `KINDS` each is `(n,)`."""
-    seen, kinds = [], []
+    seen, kinds, camera = [], [], RandomCamera(noise, CURVE)
     # Families take turns, so that any half of the samples has all of them.
     for index in tqdm(range(count), desc="telling the blur", unit="round"):
         for number, family in enumerate(KINDS):
             generator = seeded(seed, index, number)
             one = sharp[draw(len(sharp), generator)]
-            taken = synthetic_photograph(one, family, VARIATION * (index % 2), noise, generator)
+            taken, _ = synthetic_pair(one, {family: 1.0}, camera, generator, VARIATION)
             seen.append(blur_features(pipeline, taken))
             kinds.append(number)
     return torch.stack(seen), torch.tensor(kinds)
@@ -66,24 +64,21 @@ def explain(seen: Tensor, known: Tensor, kinds: Tensor) -> dict[str, float]:
     """Shares of `KINDS` that explain features `(m, D)` of photographs, from features `(n, D)` of known kinds `(n,)`."""
     columns, half = one_hot(kinds).double(), len(known) // 2
     first, second = (known[:half], columns[:half]), (known[half:], columns[half:])
-    answers = torch.cat([predict(*second, known[:half]), predict(*first, known[half:])])
+    answers = torch.cat([classify(*second, known[:half]), classify(*first, known[half:])])
     confusions = torch.stack([answers[kinds == number].mean(0) for number in range(len(KINDS))])
-    answer = predict(known, columns, seen).mean(0)
+    answer = classify(known, columns, seen).mean(0)
     rows = np.vstack([confusions.T.numpy(), np.full(len(KINDS), SUM_WEIGHT)])
     shares, _ = nnls(rows, np.append(answer.numpy(), SUM_WEIGHT))
     shares /= shares.sum()
     return {family: round(float(share), 3) for family, share in zip(KINDS, shares, strict=True) if share > 0.01}
 
 
-def synthetic_photograph(sharp: Tensor, family: str, variation: float, noise: float, generator: Generator) -> Tensor:
-    """A window of a sharp photograph `(3, H, W)` as a camera takes it, at 8 bit: blurred by one of the family that
-    differs over the picture by up to `variation`, with noise of a standard deviation up to `noise`.
-    """
-    window = random_window(sharp, generator)
-    vary, noisy = torch.rand(2, generator=generator).tolist()
-    blur = draw_blur(family, generator, variation=variation * vary)
-    taken = photograph(window, blur, Camera(CURVE), generator)
-    return eight_bit(add_noise(taken[None], 0.0, noise * noisy, generator)[0])
+def classify(known: Tensor, columns: Tensor, seen: Tensor) -> Tensor:
+    """Columns `(m, K)` of features `(m, D)` by Gaussian kernel ridge regression on `(n, K)` of known ones `(n, D)`."""
+    centre, deviation, usual = known.mean(0), known.std(0) + 1e-6, columns.mean(0)
+    known, seen = (known - centre) / deviation, (seen - centre) / deviation
+    alike, near = ((-torch.cdist(one, known).square() / known.shape[1]).exp() for one in (known, seen))
+    return near @ torch.linalg.solve(alike + RIDGE * torch.eye(len(known), dtype=alike.dtype), columns - usual) + usual
 
 
 @torch.no_grad()
@@ -104,10 +99,10 @@ def synthesis_like(
 ) -> dict[str, Any]:
     """What a training for the photographs of a folder should blur with, as settings of `bd_diff.joint.JointConfig`.
 
-    Half of the blur is `families`, which the model was trained on, half is what the photographs are like; the noise is
-    the photographs', where that is more; and blur averages light, as a camera does. Kept in the file `kept`, and read
-    from there if it was found before. Photographs under `SMALLEST` pixels a side are left out;
-    ValueError where none remains.
+    The families are those that the photographs are like, beside as many sharp ones as in `families`, which the model
+    was trained on; blur differs over half of the synthetic photographs; the noise is the photographs', where that is
+    more than the model's; and blur averages light, as a camera does. Kept in the file `kept`, and read from there if
+    it was found before. Photographs under `SMALLEST` pixels a side are left out; ValueError where none remains.
     """
     if kept.exists():
         return json.loads(kept.read_text())
@@ -117,13 +112,13 @@ def synthesis_like(
     if not photographs:
         raise ValueError(f"{folder} has no photograph of {SMALLEST} pixels a side, so its blur cannot be told")
     noise = max(noise, fit_noise(photographs))
-    fitted = fit_families(load_pipeline(model), photographs, sharp, noise)
-    found = {"families": mixed(families, fitted), "noise": noise, "curve": CURVE}
+    fitted = some_sharp(fit_families(load_pipeline(model), photographs, sharp, noise), families.get("delta", 0.0))
+    found = {"families": fitted, "variation": VARIATION, "noise": noise, "curve": CURVE}
     with replacing(kept) as part:
         part.write_text(json.dumps(found) + "\n")
     return found
 
 
-def mixed(families: dict[str, float], fitted: dict[str, float]) -> dict[str, float]:
-    """Half of what the model knows, half of what the photographs are like."""
-    return {name: (families.get(name, 0) + fitted.get(name, 0)) / 2 for name in families | fitted}
+def some_sharp(families: dict[str, float], share: float) -> dict[str, float]:
+    """Families with a share of none: from sharp photographs a model learns to leave alone what is sharp."""
+    return {"delta": share} | {family: (1 - share) * part for family, part in families.items()}

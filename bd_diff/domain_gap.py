@@ -15,7 +15,7 @@ from torch import Generator, Tensor
 
 from bd_diff.blur.camera import RandomCamera
 from bd_diff.blur.kernels import SIZE, grid
-from bd_diff.blur.synthesis import draw_kernels
+from bd_diff.blur.synthesis import draw_fields
 from bd_diff.data.batches import draw, seeded
 from bd_diff.data.images import replacing
 from bd_diff.metrics import luminance
@@ -91,6 +91,7 @@ def reference_readings(
     count: int = 96,
     families: Mapping[str, float] = TRAINED_ON,
     camera: RandomCamera = CAMERA,
+    variation: float = 0.0,
     seed: int = 0,
     progress: Callable = lambda items: items,
 ) -> Readings:
@@ -100,28 +101,23 @@ def reference_readings(
         for index in progress(range(count)):
             generator = seeded(seed, index)
             sharp = photographs[draw(len(photographs), generator)]
-            yield synthetic_pair(sharp, families, camera, generator)[0]
+            yield synthetic_pair(sharp, families, camera, generator, variation)[0]
 
     return read_photographs_blur(pipeline, synthetic())
 
 
 def synthetic_pair(
-    sharp: Tensor, families: Mapping[str, float], camera: RandomCamera, generator: Generator
+    sharp: Tensor, families: Mapping[str, float], camera: RandomCamera, generator: Generator, variation: float = 0.0
 ) -> tuple[Tensor, Tensor]:
     """A random window of a sharp photograph `(3, H, W)`, blurred and taken by the camera, at 8 bit; and as it was. Both
-    are SIZE - 1 pixels smaller than what they come from, and in [0, 1].
+    are at most `WINDOW` pixels a side, at least SIZE - 1 smaller than what they come from, and in [0, 1].
     """
-    window, inside = random_window(sharp, generator), slice(SIZE // 2, -(SIZE // 2))
-    kernels, _ = draw_kernels(1, generator, families)
-    return eight_bit(camera.shoot(window[None], kernels, generator)[0]), window[:, inside, inside]
-
-
-def random_window(image: Tensor, generator: Generator) -> Tensor:
-    """Somewhere in an image `(3, H, W)`, at most `WINDOW` pixels a side and the border of a blur; in [0, 1]."""
-    image = image / 255 if image.dtype == torch.uint8 else image.float()
-    high, wide = (min(side, WINDOW + SIZE - 1) for side in image.shape[-2:])
-    top, left = draw(image.shape[-2] - high + 1, generator), draw(image.shape[-1] - wide + 1, generator)
-    return image[:, top : top + high, left : left + wide]
+    sharp = sharp / 255 if sharp.dtype == torch.uint8 else sharp.float()
+    high, wide = (min(side, WINDOW + SIZE - 1) for side in sharp.shape[-2:])
+    top, left = draw(sharp.shape[-2] - high + 1, generator), draw(sharp.shape[-1] - wide + 1, generator)
+    window, inside = sharp[:, top : top + high, left : left + wide], slice(SIZE // 2, -(SIZE // 2))
+    fields = draw_fields(1, generator, families, variation)
+    return eight_bit(camera.shoot(window[None], fields, generator)[0]), window[:, inside, inside]
 
 
 def write_reference(readings: Readings, folder: str | Path) -> None:

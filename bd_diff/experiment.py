@@ -19,7 +19,7 @@ from bd_diff.baselines.nafnet import NAFNet
 from bd_diff.baselines.uresnet import UResNetObjective
 from bd_diff.baselines.validation import save_whole
 from bd_diff.blur.domains import find_domain
-from bd_diff.blur_mix import CURVE, synthesis_like
+from bd_diff.blur_mix import CURVE, VARIATION, synthesis_like
 from bd_diff.checkpoints import newest_checkpoint
 from bd_diff.config import RunConfig, construct
 from bd_diff.data.batches import SharpCrops, read_photographs
@@ -45,8 +45,8 @@ JOINT_ROWS = {
     "joint without reconstruction": {"cross_crop": 0.1, "reconstruction": 0.0, "back_translation": 0.3},
 }
 FITTED_ROWS = {"fitted blur": {}, "joint on fitted blur": JOINT_ROWS["joint"]}  # see `bd_diff.blur_mix`
-IN_LIGHT = "supervised in linear light"  # knows as much of cameras as the fitted rows, and nothing of the target
-ROWS = ("input", "wiener", "supervised", IN_LIGHT, *JOINT_ROWS, *FITTED_ROWS, "regression", "ceiling")
+CAMERA_BLUR = "supervised on camera blur"  # as much of cameras as in the fitted rows, and nothing of the target
+ROWS = ("input", "wiener", "supervised", CAMERA_BLUR, *JOINT_ROWS, *FITTED_ROWS, "regression", "ceiling")
 
 
 @dataclass(frozen=True)
@@ -139,8 +139,9 @@ def train_row(config: ExperimentConfig, row: str, target: str, seed: int, exclud
         source = train_joint_row(config, base / "source", seed, excluded, None)
     if row in ("supervised", "wiener"):
         return train_joint_row(config, base / "supervised", seed, excluded, source)
-    if row == IN_LIGHT:
-        return train_joint_row(config, base / "in-linear-light", seed, excluded, source, None, {}, {"curve": CURVE})
+    if row == CAMERA_BLUR:
+        camera = {"curve": CURVE, "variation": VARIATION}
+        return train_joint_row(config, base / "camera-blur", seed, excluded, source, None, {}, camera)
     out = base / target / row.replace(" ", "-")
     if row == "ceiling":
         return train_ceiling(config, out, seed, source, target)

@@ -6,7 +6,7 @@ from torch import Generator, Tensor, nn
 
 from bd_diff.blur.camera import RandomCamera
 from bd_diff.blur.kernels import SIZE, transfer_function
-from bd_diff.blur.synthesis import draw_kernels
+from bd_diff.blur.synthesis import draw_fields
 from bd_diff.conditioning import (
     condition,
     deblur_guesses,
@@ -41,7 +41,8 @@ class JointObjective(nn.Module):
     x sharp, k a synthetic blur, y an unpaired blurry photograph of the target domain. Tasks on y are there when the
     batch has `target`. `weights` gives each task's share of the loss; a task of weight 0 is left out, and with the
     kernel alone the UNet does not run. `transfer_rows` and `target_rows` of a batch take part in transfer and in the
-    tasks on y. The synthetic blur averages display values, or with a `curve` (see `bd_diff.blur.camera`) the light.
+    tasks on y. The synthetic blur averages display values, or with a `curve` (see `bd_diff.blur.camera`) the light;
+    with a `variation` (see `bd_diff.blur.synthesis`) it differs over the image, and k is the one in the middle.
     Without a blur decoder among the networks there are no kernels: the UNet sees the image alone, beside the tokens, as
     in the paper.
     """
@@ -52,6 +53,7 @@ class JointObjective(nn.Module):
         scheduler,
         weights: dict[str, float],
         families: dict[str, float],
+        variation: float = 0.0,
         noise: float = 2 / 255,
         curve: float | str = 1.0,
         curve_share: float = 1.0,
@@ -76,7 +78,8 @@ class JointObjective(nn.Module):
         if unknown:
             raise ValueError(f"there is no task {', '.join(sorted(unknown))} to weigh")
         self.networks, self.scheduler, self.weights, self.families = networks, scheduler, weights, families
-        self.noise, self.camera = noise, RandomCamera(noise, curve, curve_share, jpeg, jpeg_share, noise_skew)
+        self.variation, self.noise = variation, noise
+        self.camera = RandomCamera(noise, curve, curve_share, jpeg, jpeg_share, noise_skew)
         self.transfer_rows, self.target_rows = transfer_rows, target_rows
         self.linear_light = linear_light
         self.crop, self.last_step_share, self.back_translation_from = crop, last_step_share, back_translation_from
@@ -170,14 +173,15 @@ class JointObjective(nn.Module):
         not be read. Blur is read from the whole window, as it will be at inference; the restorer works on a crop of it.
         """
         wide = batch["sharp"]
-        kernels, _ = draw_kernels(len(wide), generator, self.families, device=wide.device)
+        fields = draw_fields(len(wide), generator, self.families, self.variation, device=wide.device)
         banked = len(batch["bank_kernel"]) if "bank_kernel" in batch else 0
         read = len(wide) - (len(batch["known_kernel"]) if "known_kernel" in batch else 0)
         if banked:
-            kernels = torch.cat([batch["bank_kernel"], kernels[banked:]])
+            fields[:banked] = batch["bank_kernel"][:, None, None]
         if read < len(wide):
-            kernels = torch.cat([kernels[:read], batch["known_kernel"]])
-        blurry = self.camera.shoot(wide, kernels, generator)
+            fields[read:] = batch["known_kernel"][:, None, None]
+        kernels = fields[:, fields.shape[1] // 2, fields.shape[2] // 2]
+        blurry = self.camera.shoot(wide, fields, generator)
         maps, spectrum = lag_maps(blurry[banked:read])
         seen = {"maps": maps, "spectrum": spectrum}
         if banked:

@@ -3,18 +3,14 @@
 import pytest
 import torch
 
-from bd_diff.blur_mix import (
-    blur_features,
-    explain,
-    fit_noise,
-    known_families,
-    mixed,
-    synthesis_like,
-    synthetic_photograph,
-)
+from bd_diff.blur.camera import Camera, add_noise
+from bd_diff.blur.domains import photograph
+from bd_diff.blur.synthesis import draw_blur
+from bd_diff.blur_mix import blur_features, explain, fit_noise, known_families, some_sharp, synthesis_like
 from bd_diff.commands.options import load_pipeline
 from bd_diff.data.images import save_image, to_image
 from bd_diff.data.procedural import procedural_image
+from bd_diff.protocols import eight_bit
 
 
 @pytest.fixture(scope="module")
@@ -28,8 +24,10 @@ def known(sharp):
 
 
 def photographs(sharp, family, variation=0.0, noise=2 / 255):
-    generator = torch.Generator().manual_seed(0)
-    return [synthetic_photograph(one, family, variation, noise, generator) for one in sharp]
+    generator, camera = torch.Generator().manual_seed(0), Camera("srgb")
+    taken = [photograph(one, draw_blur(family, generator, 1.0, variation), camera, generator) for one in sharp]
+    sigmas = noise * torch.rand(len(taken), generator=generator)
+    return list(eight_bit(add_noise(torch.stack(taken), 0.0, sigmas, generator)))
 
 
 @pytest.mark.parametrize("variation", [0.0, 0.6])
@@ -46,8 +44,8 @@ def test_noise_is_that_of_the_noisier_photographs(sharp):
     assert quiet < 4 / 255 < 8 / 255 < loud < 18 / 255
 
 
-def test_a_mixture_is_half_of_each():
-    assert mixed({"gaussian": 0.6, "line": 0.4}, {"disc": 1.0}) == {"gaussian": 0.3, "line": 0.2, "disc": 0.5}
+def test_what_is_sharp_keeps_its_share():
+    assert some_sharp({"disc": 0.75, "line": 0.25}, 0.2) == pytest.approx({"delta": 0.2, "disc": 0.6, "line": 0.2})
 
 
 def test_photographs_that_are_too_small_are_told(tmp_path):

@@ -254,6 +254,19 @@ def test_a_share_of_the_photographs_is_made_in_light_and_half_go_through_jpeg(ti
     assert all(changed)
 
 
+def test_with_a_variation_half_of_the_batches_differ_from_what_the_kernels_that_are_learnt_give(photographs, bank):
+    objective = make_objective(families={"disc": 1.0}, variation=0.8, noise=0.0)
+    given, differing = batch(photographs, read_bank([bank])), 0
+    banked = len(given["bank_kernel"])
+    for seed in range(8):
+        _, blurry, kernels, _ = objective.synthesize(given, seeded(seed))
+        assert torch.equal(kernels[:banked], given["bank_kernel"]) and kernels.shape == (4, 33, 33)
+        far = (objective.camera.shoot(given["sharp"], kernels, seeded(seed)) * 2 - 1 - blurry).abs().amax((1, 2, 3))
+        assert far[:banked].max() < 1e-5  # banked kernels are for the whole image
+        differing += bool(far[banked:].min() > 0.01)
+    assert 0 < differing < 8
+
+
 def test_with_a_skew_most_photographs_have_little_noise():
     flat, none = torch.full((64, 3, 40, 40), 0.5), delta(64)
     spreads = [RandomCamera(noise=0.03, noise_skew=skew).shoot(flat, none, seeded(0)).std((1, 2, 3)) for skew in (1, 2)]

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from bd_diff.blur import convolution, kernels
 from bd_diff.blur.camera import Camera, compress, to_display, to_light
-from bd_diff.blur.synthesis import FAMILIES, Blur, blur_field, draw_blur, draw_kernels
+from bd_diff.blur.synthesis import FAMILIES, Blur, blur_field, draw_blur, draw_fields, draw_kernels
 
 MIX = {"delta": 0.1, "gaussian": 0.3, "line": 0.3, "shake": 0.3}
 families = st.sampled_from(sorted(FAMILIES))
@@ -121,6 +121,33 @@ def test_a_field_has_its_own_kernel_at_each_corner():
     blurred = blur_field(image, torch.stack([left, right])[None, None])
     assert torch.allclose(blurred[..., 0], image[..., 0], atol=1e-5)
     assert torch.allclose(blurred[..., -1], kernels.blur(image, right[None])[..., -1], atol=1e-5)
+
+
+def test_of_real_surroundings_only_a_field_gives_the_inside_of_its_blur_and_one_kernel_the_same_as_alone():
+    field, image = Blur("disc", 3, variation=0.5).field(9)[None], torch.rand(1, 3, 40, 50, generator=generator())
+    inside = blur_field(image, field, mode="valid")
+    centre = blur_field(image, field)[..., 20, 25]  # interpolated alike in the middle
+    assert inside.shape == (1, 3, 32, 42) and torch.allclose(inside[..., 16, 21], centre, atol=2e-3)
+    one = field[:, 1:2, 1:2]
+    assert torch.equal(blur_field(image, one, mode="valid"), kernels.blur(image, one[:, 0, 0], mode="valid"))
+
+
+def test_half_of_the_batches_are_drawn_with_blur_that_differs_over_the_image():
+    families = {"shake": 0.5, "disc": 0.5}
+    drawn = [draw_fields(2, generator(seed), families, 0.8) for seed in range(40)]
+    varying = [fields for fields in drawn if fields.shape[1] > 1]
+    assert 10 < len(varying) < 30 and all(fields.shape == (2, 3, 3, 33, 33) for fields in varying)
+    assert all((fields.sum((-2, -1)) - 1).abs().max() < 1e-5 for fields in drawn)
+    assert all((fields[:, 0, 0] - fields[:, 2, 2]).abs().amax((1, 2)).min() > 0 for fields in varying)
+    steady = draw_fields(2, generator(3), families)
+    assert torch.equal(steady[:, 0, 0], draw_kernels(2, generator(3), families)[0])
+    with pytest.raises(ValueError, match="variation is 1.5; it must be between 0 and 1"):
+        draw_fields(2, generator(), families, 1.5)
+
+
+def test_what_leaves_the_window_of_a_kernel_is_lost():
+    cut = Blur("line", 25, angle=0).kernel(17)
+    assert cut.sum() == pytest.approx(1, abs=1e-5) and cut[8, 0] < 1.01 * cut[8, 8]
 
 
 def test_rolling_shake_differs_from_corner_to_corner_and_not_in_the_middle():

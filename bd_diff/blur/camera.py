@@ -6,7 +6,6 @@ import torch
 from torch import Generator, Tensor
 from torchvision.io import decode_jpeg, encode_jpeg
 
-from bd_diff.blur.kernels import blur
 from bd_diff.blur.synthesis import blur_field
 
 WHITE = 0.98  # (ours) display values from here on are taken as clipped: the light was at least this bright
@@ -96,16 +95,18 @@ class RandomCamera:
     def __post_init__(self):
         Camera(self.curve, read=self.noise, jpeg=self.jpeg)  # one that does not exist is an error now
 
-    def shoot(self, sharp: Tensor, kernels: Tensor, generator: Generator) -> Tensor:
-        """Sharp images `(B, 3, H, W)` in [0, 1] through `kernels (B, k, k)`: `(B, 3, H - k + 1, W - k + 1)` in [0, 1],
-        of real surroundings only.
+    def shoot(self, sharp: Tensor, fields: Tensor, generator: Generator) -> Tensor:
+        """Sharp images `(B, 3, H, W)` in [0, 1] through kernels `(B, k, k)` or fields `(B, n, n, k, k)`:
+        `(B, 3, H - k + 1, W - k + 1)` in [0, 1], of real surroundings only.
         """
+        if fields.ndim == 3:
+            fields = fields[:, None, None]
         one_each = {"size": (len(sharp), 1, 1, 1), "device": generator.device}
         lit = torch.ones(**one_each, dtype=torch.bool)
         if self.curve_share < 1:
             lit = torch.rand(**one_each, generator=generator) < self.curve_share
         lit = lit.to(sharp.device)
-        blurry = blur(torch.where(lit, to_light(sharp, self.curve), sharp), kernels, mode="valid")
+        blurry = blur_field(torch.where(lit, to_light(sharp, self.curve), sharp), fields, mode="valid")
         blurry = torch.where(lit, to_display(blurry, self.curve), blurry)
         if self.noise:
             sigma = self.noise * torch.rand(**one_each, generator=generator) ** self.noise_skew

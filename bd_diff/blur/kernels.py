@@ -50,14 +50,17 @@ def disc(radius: Tensor, size: int = SIZE) -> Tensor:
 
 
 def splat(rows: Tensor, columns: Tensor, size: int = SIZE) -> Tensor:
-    """Kernel of a path: points `(B, n)`, offsets from the centre, shared bilinearly among their four pixels."""
+    """Kernel of a path: points `(B, n)`, offsets from the centre, shared bilinearly among their four pixels; those that
+    leave the window are lost.
+    """
     reach = size // 2
     kernels = torch.zeros(rows.shape[0], size * size, device=rows.device)
+    inside = torch.maximum(rows.abs(), columns.abs()) <= reach
     rows, columns = (points.clamp(-reach, reach - 1e-3) + reach for points in (rows, columns))
     top, left = rows.floor(), columns.floor()
     for row, row_share in ((top, 1 - (rows - top)), (top + 1, rows - top)):
         for column, column_share in ((left, 1 - (columns - left)), (left + 1, columns - left)):
-            kernels.scatter_add_(1, (row * size + column).long(), row_share * column_share)
+            kernels.scatter_add_(1, (row * size + column).long(), row_share * column_share * inside)
     return normalize(kernels.reshape(-1, size, size))
 
 

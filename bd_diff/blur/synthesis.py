@@ -87,6 +87,28 @@ def draw_kernels(
     return drawn.to(device), family.to(device)
 
 
+def draw_fields(
+    batch: int, generator: Generator, families: Mapping[str, float], variation: float = 0.0, device=None
+) -> Tensor:
+    """Kernels over each image of a batch, `(B, n, n, k, k)` as `blur_field` takes them, of `SIZE` pixels.
+
+    n is 1, a kernel for the whole image; with a `variation` it is `FIELD` in every second batch, whose blur differs
+    over the image by up to that (see `Blur`). Raises `ValueError` for a variation outside [0, 1] and for families as
+    `draw_kernels` does.
+    """
+    if not 0 <= variation <= 1:
+        raise ValueError(f"variation is {variation}; it must be between 0 and 1")
+    kernels, chosen = draw_kernels(batch, generator, families)
+    if not variation or torch.rand((), generator=generator) < 0.5:
+        return kernels[:, None, None].to(device)
+    most = variation * (1 - torch.rand(batch, generator=generator))  # never 0
+    blurs = [
+        draw_blur(list(families)[index], generator, variation=share)
+        for index, share in zip(chosen.tolist(), most.tolist(), strict=True)
+    ]
+    return torch.stack([blur.field(SIZE) for blur in blurs]).to(device)
+
+
 @dataclass(frozen=True)
 class Blur:
     """One blur, in full: whoever stores `parameters()` can make the same blur again and apply it to another image.
@@ -176,19 +198,21 @@ def draw_blur(family: str, generator: Generator, severity: float = 1.0, variatio
     return Blur(family, float(FAMILIES[family].scale(share, severity)), float(angle) * math.pi, seed, variation)
 
 
-def blur_field(images: Tensor, fields: Tensor) -> Tensor:
-    """Blur images `(B, C, H, W)` by kernels that change over the image.
+def blur_field(images: Tensor, fields: Tensor, mode: str = "reflect") -> Tensor:
+    """Blur images `(B, C, H, W)` by kernels that change over the image; for `mode` see `bd_diff.blur.kernels.blur`.
 
     `fields (B, n, n, k, k)` holds kernels on a grid from corner to corner; between them they are interpolated
     bilinearly, so that every pixel still has weights that sum to one. n = 1 is one kernel for the whole image.
     """
     rows, columns = fields.shape[1:3]
-    height, width = images.shape[-2:]
+    reach = fields.shape[-1] // 2
+    lost = 2 * reach if mode == "valid" else 0
+    height, width = images.shape[-2] - lost, images.shape[-1] - lost
     # Interpolating kernels is the same as interpolating their images, since a convolution is linear in its kernel.
     grid = torch.eye(rows * columns, device=images.device).reshape(1, -1, rows, columns)
     weights = F.interpolate(grid, (height, width), mode="bilinear", align_corners=True)[0]  # (n * n, H, W)
-    reach = fields.shape[-1] // 2
-    mode = "reflect" if min(height, width) > reach else "replicate"
+    if mode == "reflect" and min(height, width) <= reach:
+        mode = "replicate"
     return sum(
         weight * kernels.blur(images, kernel, mode)
         for weight, kernel in zip(weights, fields.flatten(1, 2).unbind(1), strict=True)
