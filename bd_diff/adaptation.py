@@ -37,6 +37,7 @@ CHECKS = 8  # in a whole adaptation
 PATIENCE = 3  # checks without a better criterion after which it ends
 HELD_OUT = 16  # photographs at most, and a fifth of all, that are judged on and never trained on
 JUDGED = 32  # photographs at most that the domain gap is measured on
+STILL = 0.05  # share of blur by movement, below which the adapted model does not search for it
 
 
 def adaptation_config(
@@ -89,6 +90,7 @@ def adapt(config: JointConfig) -> dict | None:
     judge: list[Criterion] = []
 
     def watch(pipeline: BDDiffPipeline, objective: JointObjective) -> Criterion:
+        pipeline.register_to_config(search=pipeline.config.search and moving(config.families))
         judge.append(Criterion(pipeline, objective, config, out))
         return judge[0]
 
@@ -108,6 +110,11 @@ def adapt(config: JointConfig) -> dict | None:
         part.write_text(json.dumps(report, indent=1) + "\n")
     shutil.rmtree(out / "best")
     return report
+
+
+def moving(families: Mapping[str, float]) -> bool:
+    """Whether a camera moved in photographs with these shares of blur families, so that shakes are worth a search."""
+    return families.get("line", 0.0) + families.get("shake", 0.0) > STILL
 
 
 def hold_out(target: Path, listed: Path, crop: int) -> None:
@@ -219,6 +226,7 @@ def make_report(
         "gap": {name: total_gap(values) for name, values in found.items()},
         "gaps": found,
         "blur": config.families,
+        "search": pipeline.config.search,
         "kernel_size": sizes,
     }
     return report | {"advice": advice(report)}
@@ -237,6 +245,8 @@ def advice(report: dict) -> list[str]:
         said.append(f"Synthetic photographs like these are deblurred with {less:.0%} less error.")
     if report["kernel_size"]["after"] < 0.5 * report["kernel_size"]["before"]:
         said.append("The adapted model sees less than half the blur it saw: look at samples.png before you use it.")
+    if not report["search"]:
+        said.append("Nothing moved in these photographs: the adapted model does not search for shakes, as with --fast.")
     if report["gap"]["after"] < report["gap"]["before"] - 0.02:
         said.append("The domain gap shrank.")
         return said

@@ -12,7 +12,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from bd_diff.adaptation import PATIENCE, Criterion, adapt, adaptation_config, advice
+from bd_diff.adaptation import PATIENCE, Criterion, adapt, adaptation_config, advice, moving
 from bd_diff.blur.kernels import blur, line
 from bd_diff.checkpoints import newest_checkpoint
 from bd_diff.config import load_config
@@ -62,6 +62,15 @@ def test_a_killed_adaptation_goes_on_and_ends_with_a_model_and_a_report(target, 
     assert 1 <= len(held_out) < 4
 
 
+def test_where_nothing_moved_the_adapted_model_does_not_search_for_shakes(target, tiny_pipeline_folder, tmp_path):
+    assert moving({"disc": 0.9, "line": 0.1}) and moving({"shake": 1.0})
+    found = {"families": {"disc": 0.97, "line": 0.03}, "variation": {"disc": 0.8}, "curve": "srgb"}
+    (tmp_path / "blur.json").write_text(json.dumps(found))
+    report = adapt(adaptation_config(target, tiny_pipeline_folder, None, tmp_path, steps=1))
+    stored = [json.loads((tmp_path / part / "model_index.json").read_text()) for part in ("pipeline", "last")]
+    assert not any(one["search"] for one in stored) and "as with --fast" in " ".join(report["advice"])
+
+
 def test_a_finished_adaptation_gives_its_report_again_at_once(target, tmp_path):
     (tmp_path / "report.json").write_text('{"steps": 3}')
     assert adapt(adaptation_config(target, tmp_path / "nowhere", None, tmp_path)) == {"steps": 3}
@@ -94,6 +103,7 @@ def test_advice_follows_the_figures():
         "kernel_size": {"before": 4.0, "after": 1.0},
         "gap": {"before": 0.5, "after": 0.5},
         "gaps": {"before": gaps, "after": gaps},
+        "search": True,
     }
     said = " ".join(advice(report))
     assert "the model you began with" in said and "less than half the blur" in said
@@ -104,6 +114,7 @@ def test_advice_follows_the_figures():
         "best_step": 40,
         "kernel_size": {"before": 4.0, "after": 3.9},
     }
+    assert "does not search for shakes" in " ".join(advice(report | {"search": False}))
     assert advice(report | better) == [
         "Synthetic photographs like these are deblurred with 25% less error.",
         "The domain gap shrank.",
