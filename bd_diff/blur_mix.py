@@ -26,9 +26,7 @@ from bd_diff.noise import noise_level
 from bd_diff.variants import load_pipeline
 
 CURVE = "srgb"  # cameras average light
-MOST_VARIATION = 0.8  # how far blur differs over half of the photographs, at most (see `bd_diff.blur.synthesis.Blur`)
-# Trained on is only that of lenses: with shakes that differ, the UNet leans less on a kernel that the search has found.
-VARIATION = {"gaussian": MOST_VARIATION, "disc": MOST_VARIATION}
+VARIATION = 0.8  # how far blur differs over half of the photographs, at most (see `bd_diff.blur.synthesis.Blur`)
 SMALLEST = 96  # pixels a side, below which a photograph tells too little
 MOST = 64  # photographs that are looked at
 SUM_WEIGHT = 10.0  # how strictly the shares sum to one while they are fitted
@@ -56,7 +54,7 @@ def known_families(
         for number, family in enumerate(KINDS):
             generator = seeded(seed, index, number)
             one = sharp[draw(len(sharp), generator)]
-            taken, _ = synthetic_pair(one, {family: 1.0}, camera, generator, {family: MOST_VARIATION})
+            taken, _ = synthetic_pair(one, {family: 1.0}, camera, generator, VARIATION)
             seen.append(blur_features(pipeline, taken))
             kinds.append(number)
     return torch.stack(seen), torch.tensor(kinds)
@@ -102,9 +100,9 @@ def synthesis_like(
     """What a training for the photographs of a folder should blur with, as settings of `bd_diff.joint.JointConfig`.
 
     The families are those that the photographs are like, beside as many sharp ones as in `families`, which the model
-    was trained on; blur of lenses differs over half of the images; the noise is the photographs', where that is more
-    than the model's; and blur averages light, as a camera does. Kept in the file `kept`, and read from there if it
-    was found before. Photographs under `SMALLEST` pixels a side are left out; ValueError where none remains.
+    was trained on; blur differs over half of the synthetic photographs; the noise is the photographs', where that is
+    more than the model's; and blur averages light, as a camera does. Kept in the file `kept`, and read from there if
+    it was found before. Photographs under `SMALLEST` pixels a side are left out; ValueError where none remains.
     """
     if kept.exists():
         return json.loads(kept.read_text())

@@ -91,7 +91,7 @@ def reference_readings(
     count: int = 96,
     families: Mapping[str, float] = TRAINED_ON,
     camera: RandomCamera = CAMERA,
-    variation: Mapping[str, float] = {},  # noqa: B006
+    variation: float = 0.0,
     seed: int = 0,
     progress: Callable = lambda items: items,
 ) -> Readings:
@@ -107,11 +107,7 @@ def reference_readings(
 
 
 def synthetic_pair(
-    sharp: Tensor,
-    families: Mapping[str, float],
-    camera: RandomCamera,
-    generator: Generator,
-    variation: Mapping[str, float] = {},  # noqa: B006
+    sharp: Tensor, families: Mapping[str, float], camera: RandomCamera, generator: Generator, variation: float = 0.0
 ) -> tuple[Tensor, Tensor]:
     """A random window of a sharp photograph `(3, H, W)`, blurred and taken by the camera, at 8 bit; and as it was. Both
     are at most `WINDOW` pixels a side, at least SIZE - 1 smaller than what they come from, and in [0, 1].

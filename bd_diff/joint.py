@@ -52,7 +52,7 @@ class JointConfig:
     optimizer: dict[str, Any]  # keyword arguments of torch.optim.AdamW; `class: AdamW8bit` for that of bitsandbytes
     weights: dict[str, float]  # of the tasks, see bd_diff.objective
     families: dict[str, float]  # shares of the synthetic blurs, see bd_diff.blur.synthesis
-    variation: dict[str, float] = field(default_factory=dict)  # by family: how far it differs over images, at most
+    variation: float = 0.0  # in every second batch blur differs over the image by up to this
     linear_light: bool = False  # the UNet sees deconvolutions in linear light, too; as the pipeline does if it does
     noise: float = 2 / 255
     noise_skew: float = 1.0  # this and the next four: see `bd_diff.blur.camera.RandomCamera`

@@ -1,7 +1,5 @@
 """The joint objective of BD-Diff: its task table (arXiv 2502.01522) as losses, every network used in every step."""
 
-from collections.abc import Mapping
-
 import torch
 import torch.nn.functional as F
 from torch import Generator, Tensor, nn
@@ -44,7 +42,7 @@ class JointObjective(nn.Module):
     batch has `target`. `weights` gives each task's share of the loss; a task of weight 0 is left out, and with the
     kernel alone the UNet does not run. `transfer_rows` and `target_rows` of a batch take part in transfer and in the
     tasks on y. The synthetic blur averages display values, or with a `curve` (see `bd_diff.blur.camera`) the light;
-    that of families with a `variation` (see `bd_diff.blur.synthesis`) differs over the image around k.
+    with a `variation` (see `bd_diff.blur.synthesis`) it differs over the image, and k is the one in the middle.
     Without a blur decoder among the networks there are no kernels: the UNet sees the image alone, beside the tokens, as
     in the paper.
     """
@@ -55,7 +53,7 @@ class JointObjective(nn.Module):
         scheduler,
         weights: dict[str, float],
         families: dict[str, float],
-        variation: Mapping[str, float] = {},  # noqa: B006
+        variation: float = 0.0,
         noise: float = 2 / 255,
         curve: float | str = 1.0,
         curve_share: float = 1.0,

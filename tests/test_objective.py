@@ -255,7 +255,7 @@ def test_a_share_of_the_photographs_is_made_in_light_and_half_go_through_jpeg(ti
 
 
 def test_with_a_variation_half_of_the_batches_differ_from_what_the_kernels_that_are_learnt_give(photographs, bank):
-    objective = make_objective(families={"disc": 1.0}, variation={"disc": 0.8}, noise=0.0)
+    objective = make_objective(families={"disc": 1.0}, variation=0.8, noise=0.0)
     given, differing = batch(photographs, read_bank([bank])), 0
     banked = len(given["bank_kernel"])
     for seed in range(8):

@@ -134,24 +134,15 @@ def test_of_real_surroundings_only_a_field_gives_the_inside_of_its_blur_and_one_
 
 def test_half_of_the_batches_are_drawn_with_blur_that_differs_over_the_image():
     families = {"shake": 0.5, "disc": 0.5}
-    drawn = [draw_fields(2, generator(seed), families, {"shake": 0.8, "disc": 0.8}) for seed in range(40)]
+    drawn = [draw_fields(2, generator(seed), families, 0.8) for seed in range(40)]
     varying = [fields for fields in drawn if fields.shape[1] > 1]
     assert 10 < len(varying) < 30 and all(fields.shape == (2, 3, 3, 33, 33) for fields in varying)
     assert all((fields.sum((-2, -1)) - 1).abs().max() < 1e-5 for fields in drawn)
     assert all((fields[:, 0, 0] - fields[:, 2, 2]).abs().amax((1, 2)).min() > 0 for fields in varying)
-    for variation in ({}, {"disc": 0.0}, {"line": 0.8}):
-        steady = draw_fields(2, generator(3), families, variation)
-        assert torch.equal(steady[:, 0, 0], draw_kernels(2, generator(3), families)[0])
-    with pytest.raises(ValueError, match="variation of disc is 1.5; it must be between 0 and 1"):
-        draw_fields(2, generator(), families, {"disc": 1.5})
-
-
-def test_beside_blur_that_differs_others_stay_the_same_over_the_image():
-    drawn = [draw_fields(8, generator(seed), {"shake": 0.5, "disc": 0.5}, {"disc": 0.8}) for seed in range(6)]
-    fields = torch.cat([fields for fields in drawn if fields.shape[1] > 1])
-    steady = (fields == fields[:, 1:2, 1:2]).all((1, 2, 3, 4))
-    shakes = (fields[:, 1, 1] - fields[:, 1, 1].flip(-1)).abs().sum((1, 2)) > 0.01  # discs are symmetric
-    assert torch.equal(steady, shakes) and 0 < steady.sum() < len(steady)
+    steady = draw_fields(2, generator(3), families)
+    assert torch.equal(steady[:, 0, 0], draw_kernels(2, generator(3), families)[0])
+    with pytest.raises(ValueError, match="variation is 1.5; it must be between 0 and 1"):
+        draw_fields(2, generator(), families, 1.5)
 
 
 def test_what_leaves_the_window_of_a_kernel_is_lost():

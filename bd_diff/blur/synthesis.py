@@ -88,31 +88,25 @@ def draw_kernels(
 
 
 def draw_fields(
-    batch: int,
-    generator: Generator,
-    families: Mapping[str, float],
-    variation: Mapping[str, float] = {},  # noqa: B006
-    device=None,
+    batch: int, generator: Generator, families: Mapping[str, float], variation: float = 0.0, device=None
 ) -> Tensor:
     """Kernels over each image of a batch, `(B, n, n, k, k)` as `blur_field` takes them, of `SIZE` pixels.
 
-    n is 1, a kernel for the whole image; with a `variation` of a family that was drawn it is `FIELD` in every second
-    batch, where blur of that family differs over the image by up to that (see `Blur`). Raises `ValueError` for a
-    variation outside [0, 1] and for families as `draw_kernels` does.
+    n is 1, a kernel for the whole image; with a `variation` it is `FIELD` in every second batch, whose blur differs
+    over the image by up to that (see `Blur`). Raises `ValueError` for a variation outside [0, 1] and for families as
+    `draw_kernels` does.
     """
-    check_families(variation)
-    if wrong := [name for name, most in variation.items() if not 0 <= most <= 1]:
-        raise ValueError(f"variation of {wrong[0]} is {variation[wrong[0]]}; it must be between 0 and 1")
+    if not 0 <= variation <= 1:
+        raise ValueError(f"variation is {variation}; it must be between 0 and 1")
     kernels, chosen = draw_kernels(batch, generator, families)
-    names = [list(families)[index] for index in chosen.tolist()]
-    if not any(variation.get(name) for name in names) or torch.rand((), generator=generator) < 0.5:
+    if not variation or torch.rand((), generator=generator) < 0.5:
         return kernels[:, None, None].to(device)
-    shares = (1 - torch.rand(batch, generator=generator)).tolist()
+    most = variation * (1 - torch.rand(batch, generator=generator))  # never 0
     blurs = [
-        draw_blur(name, generator, variation=variation.get(name, 0.0) * share)
-        for name, share in zip(names, shares, strict=True)
+        draw_blur(list(families)[index], generator, variation=share)
+        for index, share in zip(chosen.tolist(), most.tolist(), strict=True)
     ]
-    return torch.stack([blur.field(SIZE).expand(FIELD, FIELD, -1, -1) for blur in blurs]).to(device)
+    return torch.stack([blur.field(SIZE) for blur in blurs]).to(device)
 
 
 @dataclass(frozen=True)
