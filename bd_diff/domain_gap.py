@@ -110,7 +110,8 @@ def synthetic_pair(
     sharp: Tensor, families: Mapping[str, float], camera: RandomCamera, generator: Generator, variation: float = 0.0
 ) -> tuple[Tensor, Tensor]:
     """A random window of a sharp photograph `(3, H, W)`, blurred and taken by the camera, at 8 bit; and as it was. Both
-    are at most `WINDOW` pixels a side, at least SIZE - 1 smaller than what they come from, and in [0, 1].
+    are at most `WINDOW` pixels a side, at least SIZE - 1 smaller than what they come from, and in [0, 1]. For the
+    `variation` see `bd_diff.blur.synthesis.draw_fields`.
     """
     sharp = sharp / 255 if sharp.dtype == torch.uint8 else sharp.float()
     high, wide = (min(side, WINDOW + SIZE - 1) for side in sharp.shape[-2:])
