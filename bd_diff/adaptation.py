@@ -226,7 +226,7 @@ def make_report(
         "gap": {name: total_gap(values) for name, values in found.items()},
         "gaps": found,
         "blur": config.families,
-        "search": pipeline.config.search,
+        "moved": moving(config.families),
         "kernel_size": sizes,
     }
     return report | {"advice": advice(report)}
@@ -245,7 +245,7 @@ def advice(report: dict) -> list[str]:
         said.append(f"Synthetic photographs like these are deblurred with {less:.0%} less error.")
     if report["kernel_size"]["after"] < 0.5 * report["kernel_size"]["before"]:
         said.append("The adapted model sees less than half the blur it saw: look at samples.png before you use it.")
-    if not report["search"]:
+    if not report["moved"]:
         said.append("Nothing moved in these photographs: the adapted model does not search for shakes, as with --fast.")
     if report["gap"]["after"] < report["gap"]["before"] - 0.02:
         said.append("The domain gap shrank.")
