@@ -36,12 +36,13 @@ CROP = 128  # pixels a side that the restorer is adapted on; photographs must be
 CHECKS = 8  # in a whole adaptation
 PATIENCE = 3  # checks without a better criterion after which it ends
 HELD_OUT = 16  # photographs at most, and a fifth of all, that are judged on and never trained on
+PROCEDURAL = 120  # images, at least, that blur is told with: with few, their scenes are taken for blur (README)
 JUDGED = 32  # photographs at most that the domain gap is measured on
 STILL = 0.05  # share of blur by movement, below which the adapted model does not search for it
 
 
 def adaptation_config(
-    target: Path, model: Path, sharp: Path | None, out: Path, steps: int = 400, seed: int = 2
+    target: Path, model: Path, sharp: Path, out: Path, steps: int = 400, seed: int = 2
 ) -> JointConfig:
     """What `configs/bd_diff_tiny/adapt.yaml` holds, for this folder and this model."""
     return JointConfig(
@@ -62,9 +63,7 @@ def adaptation_config(
         # None of the tasks on the photographs themselves: they gained nothing (README, "Does it help?").
         weights={"kernel": 0.5, "deblur": 1.0, "transfer": 0.2},
         families={"delta": 0.1, "gaussian": 0.3, "line": 0.3, "shake": 0.3},
-        data=DataConfig(
-            sharp=sharp and str(sharp), target=str(target), target_exclude=str(out / "held_out.txt"), crop=CROP
-        ),
+        data=DataConfig(sharp=str(sharp), target=str(target), target_exclude=str(out / "held_out.txt"), crop=CROP),
     )
 
 
@@ -80,9 +79,8 @@ def adapt(config: JointConfig) -> dict | None:
         return json.loads((out / "report.json").read_text())
     out.mkdir(parents=True, exist_ok=True)
     hold_out(Path(config.data.target), out / "held_out.txt", config.data.crop)
-    if config.data.sharp:
-        hold_out(Path(config.data.sharp), out / "held_out_sharp.txt", config.data.crop)
-        config = replace(config, data=replace(config.data, exclude=str(out / "held_out_sharp.txt")))
+    hold_out(Path(config.data.sharp), out / "held_out_sharp.txt", config.data.crop)
+    config = replace(config, data=replace(config.data, exclude=str(out / "held_out_sharp.txt")))
     known = {"families": config.families, "noise": config.noise}
     sharp = sharp_photographs(config)
     like = synthesis_like(Path(config.data.target), config.start_from, sharp, **known, kept=out / "blur.json")
@@ -130,11 +128,12 @@ def hold_out(target: Path, listed: Path, crop: int) -> None:
 
 
 def sharp_photographs(config: JointConfig, held_out: bool = False) -> list[Tensor]:
-    """The sharp images that are trained on, or those that are not, `(3, H, W)`: photographs, or procedural images."""
-    if not config.data.sharp:
-        return [procedural_image(config.data.window + SIZE - 1, seeded(held_out, index)) for index in range(HELD_OUT)]
-    listed = Path(config.data.target_exclude).with_name("held_out_sharp.txt")
-    return read_photographs(config.data.sharp, **{"only" if held_out else "exclude": listed})
+    """The sharp photographs that are trained on, or those that are not, `(3, H, W)`, and procedural images to make up
+    for what they are too few.
+    """
+    photographs = read_photographs(config.data.sharp, **{"only" if held_out else "exclude": config.data.exclude})
+    side, missing = config.data.window + SIZE - 1, (HELD_OUT if held_out else PROCEDURAL) - len(photographs)
+    return photographs + [procedural_image(side, seeded(held_out, index)) for index in range(missing)]
 
 
 class Criterion:

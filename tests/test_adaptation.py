@@ -12,7 +12,17 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from bd_diff.adaptation import PATIENCE, Criterion, adapt, adaptation_config, advice, moving
+from bd_diff.adaptation import (
+    HELD_OUT,
+    PATIENCE,
+    PROCEDURAL,
+    Criterion,
+    adapt,
+    adaptation_config,
+    advice,
+    moving,
+    sharp_photographs,
+)
 from bd_diff.blur.kernels import blur, line
 from bd_diff.checkpoints import newest_checkpoint
 from bd_diff.config import load_config
@@ -21,6 +31,7 @@ from bd_diff.data.procedural import procedural_image
 from bd_diff.joint import JointConfig
 
 ROOT = Path(__file__).parents[1]
+SHARP = ROOT / "assets/sharp"
 
 
 @pytest.fixture(scope="module")
@@ -60,20 +71,34 @@ def test_a_killed_adaptation_goes_on_and_ends_with_a_model_and_a_report(target, 
     assert changed == (report["best_step"] > 0)
     held_out = (tmp_path / "out/held_out.txt").read_text().split()
     assert 1 <= len(held_out) < 4
+    sharp = set((tmp_path / "out/held_out_sharp.txt").read_text().split())
+    assert sharp and sharp < {path.name for path in SHARP.iterdir()}
 
 
 def test_where_nothing_moved_the_adapted_model_does_not_search_for_shakes(target, tiny_pipeline_folder, tmp_path):
     assert moving({"disc": 0.9, "line": 0.1}) and moving({"shake": 1.0})
     found = {"families": {"disc": 0.97, "line": 0.03}, "variation": 0.8, "curve": "srgb"}
     (tmp_path / "blur.json").write_text(json.dumps(found))
-    report = adapt(adaptation_config(target, tiny_pipeline_folder, None, tmp_path, steps=1))
+    report = adapt(adaptation_config(target, tiny_pipeline_folder, SHARP, tmp_path, steps=1))
     stored = [json.loads((tmp_path / part / "model_index.json").read_text()) for part in ("pipeline", "last")]
     assert not any(one["search"] for one in stored) and "as with --fast" in " ".join(report["advice"])
 
 
 def test_a_finished_adaptation_gives_its_report_again_at_once(target, tmp_path):
     (tmp_path / "report.json").write_text('{"steps": 3}')
-    assert adapt(adaptation_config(target, tmp_path / "nowhere", None, tmp_path)) == {"steps": 3}
+    assert adapt(adaptation_config(target, tmp_path / "nowhere", SHARP, tmp_path)) == {"steps": 3}
+
+
+def test_few_sharp_photographs_are_filled_up_with_procedural_images(tmp_path):
+    (tmp_path / "kept.txt").write_text("gb82_dog.webp\n")
+    config = adaptation_config(tmp_path, tmp_path, SHARP, tmp_path)
+    config = replace(config, data=replace(config.data, exclude=str(tmp_path / "kept.txt")))
+    trained_on, held_out = sharp_photographs(config), sharp_photographs(config, held_out=True)
+    assert (len(trained_on), len(held_out)) == (PROCEDURAL, HELD_OUT)
+    photographs = [sum(image.dtype == torch.uint8 for image in images) for images in (trained_on, held_out)]
+    assert photographs == [len(list(SHARP.glob("*.webp"))) - 1, 1]
+    seen = {image.float().mean().item() for image in trained_on}
+    assert len(seen) == PROCEDURAL and not seen & {image.float().mean().item() for image in held_out}
 
 
 def test_it_ends_when_the_criterion_stays_and_not_before():
@@ -90,7 +115,7 @@ def test_it_ends_when_the_criterion_stays_and_not_before():
 
 def test_the_defaults_are_those_of_the_configuration_file():
     told = load_config(JointConfig, ["--config", str(ROOT / "configs/bd_diff_tiny/adapt.yaml")])
-    ours = adaptation_config(Path("t"), Path(told.start_from), None, Path(told.run.folder))
+    ours = adaptation_config(Path("t"), Path(told.start_from), Path(told.data.sharp), Path(told.run.folder))
     run = replace(ours.run, validate_every=told.run.validate_every)
     assert replace(ours, run=run, data=told.data) == told
 
@@ -125,4 +150,4 @@ def test_too_few_photographs_are_refused(tmp_path):
     image = procedural_image(136, torch.Generator().manual_seed(0))
     save_image(to_image(image), tmp_path / "target/one.png")
     with pytest.raises(ValueError, match="has 1 photographs of 128 pixels a side; adapting needs two"):
-        adapt(adaptation_config(tmp_path / "target", tmp_path, None, tmp_path / "out"))
+        adapt(adaptation_config(tmp_path / "target", tmp_path, SHARP, tmp_path / "out"))

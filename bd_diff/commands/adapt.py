@@ -13,7 +13,7 @@ def adapt(
     out: Annotated[Path, typer.Option(help="A folder for the adapted model, the report and checkpoints.")],
     model: Model = None,
     sharp: Annotated[
-        Path | None, typer.Option(help="Sharp photographs, any; by default procedural images are made.")
+        Path | None, typer.Option(help="Sharp photographs, any, 50 or more; by default the 19 in this repository.")
     ] = None,
     steps: Annotated[int, typer.Option(min=1, help="At most so many; it ends earlier where nothing is gained.")] = 400,
     seed: Annotated[int, typer.Option(help="Same seed, same model.")] = 2,
@@ -27,11 +27,11 @@ def adapt(
     from diffusers.utils import logging
 
     from bd_diff import adaptation
-    from bd_diff.commands.options import shipped_model
+    from bd_diff.commands.options import asset, shipped_model
     from bd_diff.model_folder import find_folder
 
     logging.disable_progress_bar()
-    home = find_folder(model or shipped_model())
+    home, sharp = find_folder(model or shipped_model()), sharp or asset("sharp", "--sharp")
     report = adaptation.adapt(adaptation.adaptation_config(target, home, sharp, out, steps, seed))
     if report is None:
         print("stopped; run the same command again to go on")

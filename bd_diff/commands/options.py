@@ -26,9 +26,14 @@ Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace results th
 
 def shipped_model() -> Path:
     """The model folder beside the package in a checkout of the repository."""
-    folder = Path(__file__).parents[2] / "assets" / "bd-diff-tiny"
+    return asset("bd-diff-tiny", "--model")
+
+
+def asset(name: str, option: str) -> Path:
+    """A folder beside the package in a checkout of the repository, which another one given by `option` replaces."""
+    folder = Path(__file__).parents[2] / "assets" / name
     if not folder.is_dir():
-        raise ValueError("there is no model beside this installation (assets/bd-diff-tiny); pass --model FOLDER")
+        raise ValueError(f"there is no assets/{name} beside this installation; pass {option} FOLDER")
     return folder
 
 
