@@ -75,9 +75,11 @@ def test_a_killed_adaptation_goes_on_and_ends_with_a_model_and_a_report(target, 
     assert sharp and sharp < {path.name for path in SHARP.iterdir()}
 
 
-def test_where_nothing_moved_the_adapted_model_does_not_search_for_shakes(target, tiny_pipeline_folder, tmp_path):
-    assert moving({"disc": 0.9, "line": 0.1}) and moving({"shake": 1.0})
-    found = {"families": {"disc": 0.97, "line": 0.03}, "variation": 0.8, "curve": "srgb"}
+def test_where_hardly_anything_moved_the_adapted_model_does_not_search_for_shakes(
+    target, tiny_pipeline_folder, tmp_path
+):
+    assert moving({"disc": 0.7, "line": 0.3}) and moving({"shake": 1.0})
+    found = {"families": {"disc": 0.85, "line": 0.15}, "variation": 0.8, "curve": "srgb"}
     (tmp_path / "blur.json").write_text(json.dumps(found))
     report = adapt(adaptation_config(target, tiny_pipeline_folder, SHARP, tmp_path, steps=1))
     stored = [json.loads((tmp_path / part / "model_index.json").read_text()) for part in ("pipeline", "last")]

@@ -8,8 +8,8 @@ import torch
 from diffusers import DiffusionPipeline
 
 from bd_diff import BDDiffPipeline
-from bd_diff.blur.kernels import gaussian, line
-from bd_diff.data.images import read_image, to_tensor
+from bd_diff.blur.kernels import SIZE, gaussian, line
+from bd_diff.data.images import list_images, read_image, to_tensor
 from bd_diff.metrics import psnr
 from bd_diff.models.blur_operator import reblur
 from bd_diff.restore import load
@@ -33,6 +33,12 @@ def test_the_shipped_model_is_small_and_all_safetensors():
     files = [path for path in MODEL.rglob("*") if path.is_file()]
     assert sum(path.stat().st_size for path in files) < 20e6
     assert {path.suffix for path in files} <= {".safetensors", ".json", ".md", ".py"}
+
+
+def test_sharp_photographs_that_ship_are_large_enough_to_adapt_with_and_none_is_a_sample():
+    photographs = list_images(ROOT / "assets/sharp")
+    assert all(min(read_image(path).size) >= 256 + SIZE - 1 for path in photographs)
+    assert not {path.stem for path in photographs} & {path.stem for path in (SAMPLES / "sharp").iterdir()}
 
 
 @pytest.mark.parametrize(("name", "gain"), [("gb82_haze", 1.0), ("gb82_sand", 1.5), ("gb82_mies", 3.0)])
