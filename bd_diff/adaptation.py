@@ -65,6 +65,7 @@ def adaptation_config(
         # None of the tasks on the photographs themselves: they gained nothing (README, "Does it help?").
         weights={"kernel": 0.5, "deblur": 1.0, "transfer": 0.2},
         families={"delta": 0.1, "gaussian": 0.3, "line": 0.3, "shake": 0.3},
+        noise=4 / 255,
         data=DataConfig(sharp=str(sharp), target=str(target), target_exclude=str(out / "held_out.txt"), crop=CROP),
     )
 

@@ -27,6 +27,10 @@ from bd_diff.variants import load_pipeline
 
 CURVE = "srgb"  # cameras average light
 VARIATION = 0.8  # how far blur differs over half of the photographs, at most (see `bd_diff.blur.synthesis.Blur`)
+# What half of the photographs go through, too: without it an adapted model takes JPEG's artefacts for detail. The blur
+# is told without it, since that tells better.
+JPEG = 70
+CAMERA = {"curve": CURVE, "variation": VARIATION, "jpeg": JPEG}  # as settings of `bd_diff.joint.JointConfig`
 SMALLEST = 96  # pixels a side, below which a photograph tells too little
 MOST = 64  # photographs that are looked at
 SUM_WEIGHT = 10.0  # how strictly the shares sum to one while they are fitted
@@ -100,9 +104,9 @@ def synthesis_like(
     """What a training for the photographs of a folder should blur with, as settings of `bd_diff.joint.JointConfig`.
 
     The families are those that the photographs are like, beside as many sharp ones as in `families`, which the model
-    was trained on; blur differs over half of the synthetic photographs; the noise is the photographs', where that is
-    more than the model's; and blur averages light, as a camera does. Kept in the file `kept`, and read from there if
-    it was found before. Photographs under `SMALLEST` pixels a side are left out; ValueError where none remains.
+    was trained on; the noise is the photographs', where that is more than the given one; the rest is `CAMERA`. Kept in
+    the file `kept`, and read from there if it was found before. Photographs under `SMALLEST` pixels a side are left
+    out; ValueError where none remains.
     """
     if kept.exists():
         return json.loads(kept.read_text())
@@ -113,7 +117,7 @@ def synthesis_like(
         raise ValueError(f"{folder} has no photograph of {SMALLEST} pixels a side, so its blur cannot be told")
     noise = max(noise, fit_noise(photographs))
     fitted = some_sharp(fit_families(load_pipeline(model), photographs, sharp, noise), families.get("delta", 0.0))
-    found = {"families": fitted, "variation": VARIATION, "noise": noise, "curve": CURVE}
+    found = {"families": fitted, "noise": noise, **CAMERA}
     with replacing(kept) as part:
         part.write_text(json.dumps(found) + "\n")
     return found

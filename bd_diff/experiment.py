@@ -19,7 +19,7 @@ from bd_diff.baselines.nafnet import NAFNet
 from bd_diff.baselines.uresnet import UResNetObjective
 from bd_diff.baselines.validation import save_whole
 from bd_diff.blur.domains import find_domain
-from bd_diff.blur_mix import CURVE, VARIATION, synthesis_like
+from bd_diff.blur_mix import CAMERA, synthesis_like
 from bd_diff.checkpoints import newest_checkpoint
 from bd_diff.config import RunConfig, construct
 from bd_diff.data.batches import SharpCrops, read_photographs
@@ -140,8 +140,7 @@ def train_row(config: ExperimentConfig, row: str, target: str, seed: int, exclud
     if row in ("supervised", "wiener"):
         return train_joint_row(config, base / "supervised", seed, excluded, source)
     if row == CAMERA_BLUR:
-        camera = {"curve": CURVE, "variation": VARIATION}
-        return train_joint_row(config, base / "camera-blur", seed, excluded, source, None, {}, camera)
+        return train_joint_row(config, base / "camera-blur", seed, excluded, source, None, {}, CAMERA)
     out = base / target / row.replace(" ", "-")
     if row == "ceiling":
         return train_ceiling(config, out, seed, source, target)
