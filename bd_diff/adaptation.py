@@ -38,8 +38,8 @@ PATIENCE = 3  # checks without a better criterion after which it ends
 HELD_OUT = 16  # photographs at most, and a fifth of all, that are judged on and never trained on
 PROCEDURAL = 120  # images, at least, that blur is told with: with few, their scenes are taken for blur (README)
 JUDGED = 32  # photographs at most that the domain gap is measured on
-# Share of blur by movement, below which the adapted model does not search for it. The search gains 0.4 to 0.8 dB where
-# cameras moved and costs 0.26 dB where lenses were out of focus (README), so it pays from a fourth on, or more.
+# Share of blur by movement, below which the adapted model does not search for it. The search gains 0.2 to 0.7 dB where
+# cameras moved and costs 0.3 dB where lenses were out of focus (README), so it pays from a fourth on, or more.
 STILL = 0.2
 
 
