@@ -4,6 +4,7 @@ import json
 import shutil
 from collections.abc import Mapping
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -36,7 +37,7 @@ CROP = 128  # pixels a side that the restorer is adapted on; photographs must be
 CHECKS = 8  # in a whole adaptation
 PATIENCE = 3  # checks without a better criterion after which it ends
 HELD_OUT = 16  # photographs at most, and a fifth of all, that are judged on and never trained on
-PROCEDURAL = 120  # images, at least, that blur is told with: with few, their scenes are taken for blur (README)
+PROCEDURAL = 120  # images, at least, that blur is told with: with few, their scenes are taken for blur
 JUDGED = 32  # photographs at most that the domain gap is measured on
 # Share of blur by movement, below which the adapted model does not search for it. The search gains 0.2 to 0.7 dB where
 # cameras moved and costs 0.3 dB where lenses were out of focus (README), so it pays from a fourth on, or more.
@@ -85,8 +86,8 @@ def adapt(config: JointConfig) -> dict | None:
     hold_out(Path(config.data.sharp), out / "held_out_sharp.txt", config.data.crop)
     config = replace(config, data=replace(config.data, exclude=str(out / "held_out_sharp.txt")))
     known = {"families": config.families, "noise": config.noise}
-    sharp = sharp_photographs(config)
-    like = synthesis_like(Path(config.data.target), config.start_from, sharp, **known, kept=out / "blur.json")
+    sharp, kept = partial(sharp_photographs, config), out / "blur.json"
+    like = synthesis_like(Path(config.data.target), config.start_from, sharp, **known, kept=kept)
     config = replace(config, **like)
     judge: list[Criterion] = []
 

@@ -5,6 +5,7 @@ photographs; the shares in the folder are those that explain its mean answer, it
 """
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -99,14 +100,14 @@ def fit_noise(photographs: list[Tensor]) -> float:
 
 
 def synthesis_like(
-    folder: Path, model: str, sharp: list[Tensor], families: dict[str, float], noise: float, kept: Path
+    folder: Path, model: str, sharp: Callable[[], list[Tensor]], families: dict[str, float], noise: float, kept: Path
 ) -> dict[str, Any]:
     """What a training for the photographs of a folder should blur with, as settings of `bd_diff.joint.JointConfig`.
 
     The families are those that the photographs are like, beside as many sharp ones as in `families`, which the model
     was trained on; the noise is the photographs', where that is more than the given one; the rest is `CAMERA`. Kept in
-    the file `kept`, and read from there if it was found before. Photographs under `SMALLEST` pixels a side are left
-    out; ValueError where none remains.
+    the file `kept`, and read from there, without asking for the sharp ones, if it was found before. Photographs under
+    `SMALLEST` pixels a side are left out; ValueError where none remains.
     """
     if kept.exists():
         return json.loads(kept.read_text())
@@ -116,7 +117,7 @@ def synthesis_like(
     if not photographs:
         raise ValueError(f"{folder} has no photograph of {SMALLEST} pixels a side, so its blur cannot be told")
     noise = max(noise, fit_noise(photographs))
-    fitted = some_sharp(fit_families(load_pipeline(model), photographs, sharp, noise), families.get("delta", 0.0))
+    fitted = some_sharp(fit_families(load_pipeline(model), photographs, sharp(), noise), families.get("delta", 0.0))
     found = {"families": fitted, "noise": noise, **CAMERA}
     with replacing(kept) as part:
         part.write_text(json.dumps(found) + "\n")

@@ -147,7 +147,7 @@ def train_row(config: ExperimentConfig, row: str, target: str, seed: int, exclud
     photographs = Path(config.run.folder) / "domains" / target / "train" / "blurry"
     if row in JOINT_ROWS:
         return train_joint_row(config, out, seed, excluded, source, photographs, JOINT_ROWS[row])
-    sharp = read_photographs(config.sharp, excluded)
+    sharp = partial(read_photographs, config.sharp, excluded)
     kept = base / target / "fitted_blur.json"
     like = synthesis_like(photographs, str(source), sharp, config.families, config.noise, kept)
     weights = FITTED_ROWS[row]

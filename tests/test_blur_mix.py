@@ -51,4 +51,4 @@ def test_what_is_sharp_keeps_its_share():
 def test_photographs_that_are_too_small_are_told(tmp_path):
     save_image(to_image(procedural_image(64, torch.Generator().manual_seed(0))), tmp_path / "photographs/0.png")
     with pytest.raises(ValueError, match="photographs has no photograph of 96 pixels a side"):
-        synthesis_like(tmp_path / "photographs", "nowhere", [], {}, 0.0, tmp_path / "kept.json")
+        synthesis_like(tmp_path / "photographs", "nowhere", list, {}, 0.0, tmp_path / "kept.json")
