@@ -31,6 +31,7 @@ from bd_diff.drawing import contact_sheet
 from bd_diff.joint import DataConfig, JointConfig, train_joint
 from bd_diff.objective import JointObjective
 from bd_diff.pipeline import BDDiffPipeline
+from bd_diff.settings import keep_settings
 from bd_diff.variants import load_pipeline, save_pipeline
 
 CROP = 128  # pixels a side that the restorer is adapted on; photographs must be as large
@@ -76,14 +77,20 @@ def adapt(config: JointConfig) -> dict | None:
     `run.folder/last`, and the report is returned.
 
     Stopped (Ctrl-C, a kill) it returns None or is gone; called again it goes on, and once it has finished gives the
-    stored report. Raises ValueError for folders that cannot be used.
+    stored report. Raises ValueError for folders that cannot be used, and where `run.folder` is of another adaptation.
     """
     out = Path(config.run.folder)
     if (out / "report.json").exists():
+        keep_settings(out, adaptation_settings(config))
         return json.loads((out / "report.json").read_text())
-    out.mkdir(parents=True, exist_ok=True)
-    hold_out(Path(config.data.target), out / "held_out.txt", config.data.crop)
-    hold_out(Path(config.data.sharp), out / "held_out_sharp.txt", config.data.crop)
+    held_out = {
+        "held_out.txt": hold_out(Path(config.data.target), config.data.crop),
+        "held_out_sharp.txt": hold_out(Path(config.data.sharp), config.data.crop),
+    }
+    keep_settings(out, adaptation_settings(config))  # of an adaptation that is possible
+    for listed, names in held_out.items():
+        with replacing(out / listed) as part:
+            part.write_text("".join(f"{name}\n" for name in names))
     config = replace(config, data=replace(config.data, exclude=str(out / "held_out_sharp.txt")))
     known = {"families": config.families, "noise": config.noise}
     sharp, kept = partial(sharp_photographs, config), out / "blur.json"
@@ -114,21 +121,30 @@ def adapt(config: JointConfig) -> dict | None:
     return report
 
 
+def adaptation_settings(config: JointConfig) -> dict[str, Any]:
+    """What makes an adaptation another one, as its command line calls it."""
+    folders = {"target": config.data.target, "sharp": config.data.sharp, "model": config.start_from}
+    return {
+        **{f"--{name}": str(Path(folder).resolve()) for name, folder in folders.items()},
+        "photographs": len(list_images(Path(config.data.target))),
+        "--steps": config.run.steps,
+        "--seed": config.run.seed,
+    }
+
+
 def moving(families: Mapping[str, float]) -> bool:
     """Whether a camera moved in photographs with these shares of blur families, so that shakes are worth a search."""
     return families.get("line", 0.0) + families.get("shake", 0.0) > STILL
 
 
-def hold_out(target: Path, listed: Path, crop: int) -> None:
-    """Write names of photographs to judge on: every fifth, at most `HELD_OUT`. Raises ValueError for too few."""
-    large = [path.name for path in list_images(target) if min(read_image(path).size) >= crop]
+def hold_out(folder: Path, crop: int) -> list[str]:
+    """Names of photographs to judge on: every fifth, at most `HELD_OUT`. Raises ValueError for too few."""
+    large = [path.name for path in list_images(folder) if min(read_image(path).size) >= crop]
     if len(large) < 2:
         raise ValueError(
-            f"{target} has {len(large)} photographs of {crop} pixels a side; adapting needs two, one to judge"
+            f"{folder} has {len(large)} photographs of {crop} pixels a side; adapting needs two, one to judge"
         )
-    names = large[:: max(2, min(5, len(large) // 2))][:HELD_OUT]
-    with replacing(listed) as part:
-        part.write_text("".join(f"{name}\n" for name in names))
+    return large[:: max(2, min(5, len(large) // 2))][:HELD_OUT]
 
 
 def sharp_photographs(config: JointConfig, held_out: bool = False) -> list[Tensor]:

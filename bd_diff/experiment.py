@@ -34,6 +34,7 @@ from bd_diff.losses import WeightedLosses
 from bd_diff.metrics import lpips
 from bd_diff.objective import JointObjective
 from bd_diff.protocols import find_protocol
+from bd_diff.settings import keep_settings, settings_of
 from bd_diff.thrift import make_optimizer
 from bd_diff.training import Turn, fit, start
 from bd_diff.variants import load_pipeline, save_pipeline
@@ -89,11 +90,13 @@ class PairedObjective(JointObjective):
 def run_experiment(config: ExperimentConfig) -> list[dict]:
     """Train and score what is missing; returns a row per (target, seed, row) and writes `results.json` and `table.md`.
 
-    Raises ValueError for a configuration or folders that cannot be used, and where a training was stopped.
+    Raises ValueError for a configuration or folders that cannot be used, where a training was stopped, and where
+    `run.folder` is of an experiment with other settings; rows, targets and seeds may be added.
     """
     if unknown := set(config.rows) - set(ROWS):
         raise ValueError(f"rows: there is no row {min(unknown)!r}; known are {', '.join(ROWS)}")
     folder = Path(config.run.folder)
+    keep_settings(folder, settings_of(config, left_out=("rows", "targets", "seeds")))
     photographs = make_domains(config, folder)
     rows = []
     for seed in config.seeds:

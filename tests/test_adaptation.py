@@ -88,7 +88,12 @@ def test_where_hardly_anything_moved_the_adapted_model_does_not_search_for_shake
 
 def test_a_finished_adaptation_gives_its_report_again_at_once(target, tmp_path):
     (tmp_path / "report.json").write_text('{"steps": 3}')
-    assert adapt(adaptation_config(target, tmp_path / "nowhere", SHARP, tmp_path)) == {"steps": 3}
+    config = adaptation_config(target, tmp_path / "nowhere", SHARP, tmp_path)
+    assert adapt(config) == adapt(config) == {"steps": 3}
+    with pytest.raises(ValueError, match="was begun with --steps 400, now it is 800; give another folder"):
+        adapt(replace(config, run=replace(config.run, steps=800)))
+    with pytest.raises(ValueError, match="was begun with --target"):
+        adapt(replace(config, data=replace(config.data, target=str(SHARP))))
 
 
 def test_few_sharp_photographs_are_filled_up_with_procedural_images(tmp_path):

@@ -37,8 +37,10 @@ def test_every_row_is_trained_scored_and_kept(given, tmp_path):
     assert all(f"| {name} |" in table for name in ROWS)
     # A second run finds all of it: the weights that it would train from are gone, and it does not miss them.
     shutil.rmtree(tmp_path / "out/seed0/source/checkpoint-2")
-    config = load_config(ExperimentConfig, [*given, "targets=[rolling-shake]", "seeds=[0]", "run.steps=999"])
+    config = load_config(ExperimentConfig, [*given, "targets=[rolling-shake]", "seeds=[0]"])
     assert run_experiment(config) == rows
+    with pytest.raises(ValueError, match="out was begun with run.steps 2, now it is 999"):
+        experiment.main([*given, "run.steps=999"])
 
 
 def test_a_photograph_is_blurred_for_the_target_or_sharp_to_learn_from_or_scored(given, tmp_path):

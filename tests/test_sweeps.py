@@ -2,6 +2,7 @@
 
 import csv
 import importlib.util
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -75,6 +76,9 @@ def test_a_stopped_grid_trains_only_what_is_missing(overrides, tmp_path, monkeyp
     started = counted(GRID, monkeypatch)
     assert GRID.search(config) == whole
     assert started == ["mse-sgd"]
+    longer = replace(config.training, run=replace(config.training.run, steps=99))
+    with pytest.raises(ValueError, match="was begun with run.steps"):
+        GRID.search(replace(config, training=longer))
 
 
 def test_the_study_tests_every_curriculum_and_seed_at_every_level(overrides, tmp_path):

@@ -3,11 +3,12 @@
 With `estimator=FOLDER`, what that model makes of each blurred photograph is added: what its restorer has to live with.
 
 Several processes (`torchrun --nproc-per-node 2 train/kernel_bank.py ...`) share the work. Stopped, it goes on where it
-was.
+was; `count` may grow.
 """
 
 import sys
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
 from accelerate import PartialState
@@ -17,6 +18,7 @@ from bd_diff.blur.kernels import SIZE
 from bd_diff.config import load_config
 from bd_diff.data.batches import read_photographs
 from bd_diff.data.kernel_bank import build_bank, estimate_bank
+from bd_diff.settings import keep_settings, settings_of
 from bd_diff.variants import load_pipeline
 
 
@@ -42,6 +44,7 @@ def main(arguments: list[str]) -> None:
     config = load_config(BankConfig, arguments)
     processes = PartialState(cpu=True)
     torch.set_num_threads(1)
+    keep_settings(Path(config.folder), settings_of(config, left_out=("folder", "count", "estimator")))
     photographs = read_photographs(config.sharp, config.exclude, skip_smaller_than=config.window + SIZE - 1)
     build_bank(
         photographs,

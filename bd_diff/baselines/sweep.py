@@ -7,17 +7,21 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from bd_diff.settings import keep_settings, settings_of
+
 WEIGHTS = "diffusion_pytorch_model.safetensors"
 
 
 def train_all(cells: Mapping[str, Any], train: Callable[[Any], None], folder: str | Path) -> dict[str, Path]:
     """Train each configuration in `folder/<name>`, on one process; finished ones are kept, others continued.
 
-    Returns the cells' folders. Raises InterruptedError when a training was stopped before its end.
+    Returns the cells' folders. Raises InterruptedError when a training was stopped before its end, ValueError where a
+    cell's folder is of a training with other settings.
     """
     folders = {}
     for name, config in cells.items():
         folders[name] = Path(folder) / name
+        keep_settings(folders[name], settings_of(config))
         if not (folders[name] / WEIGHTS).exists():
             print(f"training {name}", flush=True)
             train(replace(config, run=replace(config.run, folder=str(folders[name]), resume=True)))
