@@ -80,14 +80,13 @@ def adapt(config: JointConfig) -> dict | None:
     stored report. Raises ValueError for folders that cannot be used, and where `run.folder` is of another adaptation.
     """
     out = Path(config.run.folder)
+    keep_settings(out, adaptation_settings(config))
     if (out / "report.json").exists():
-        keep_settings(out, adaptation_settings(config))
         return json.loads((out / "report.json").read_text())
     held_out = {
         "held_out.txt": hold_out(Path(config.data.target), config.data.crop),
         "held_out_sharp.txt": hold_out(Path(config.data.sharp), config.data.crop),
     }
-    keep_settings(out, adaptation_settings(config))  # of an adaptation that is possible
     for listed, names in held_out.items():
         with replacing(out / listed) as part:
             part.write_text("".join(f"{name}\n" for name in names))

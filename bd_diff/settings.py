@@ -31,14 +31,15 @@ def keep_settings(folder: Path, settings: Mapping[str, Any]) -> None:
     """Keep the settings of what is begun in `folder`, in its `settings.json`.
 
     Raises ValueError, naming the entry, where something was begun there with others: what is there would be taken for
-    the result of these.
+    the result of these. Where nothing came of them, they are replaced.
     """
     path, given = folder / "settings.json", json.loads(json.dumps(settings))
-    kept = json.loads(path.read_text()) if path.exists() else given
+    if not path.exists() or list(folder.iterdir()) == [path]:
+        with replacing(path) as part:
+            part.write_text(json.dumps(given, indent=1) + "\n")
+        return
+    kept = json.loads(path.read_text())
     for name in {**kept, **given}:
         before, now = kept.get(name), given.get(name)
         if before != now:
             raise ValueError(f"{folder} was begun with {name} {before}, now it is {now}; give another folder")
-    if not path.exists():
-        with replacing(path) as part:
-            part.write_text(json.dumps(given, indent=1) + "\n")

@@ -20,6 +20,7 @@ CONFIG = Config(RunConfig("somewhere", steps=3, batch_size=2), {"line": 0.5, "de
 
 def test_what_makes_no_difference_to_the_result_may_change(tmp_path):
     keep_settings(tmp_path / "out", settings_of(CONFIG, left_out=("seeds",)))
+    (tmp_path / "out/checkpoint-1").mkdir()
     written = (tmp_path / "out/settings.json").read_text()
     run = replace(CONFIG.run, folder="elsewhere", resume=True, save_minutes=1.0, cpu=True)
     changed = replace(CONFIG, run=run, seeds=(0, 1, 2))
@@ -38,6 +39,15 @@ def test_what_makes_no_difference_to_the_result_may_change(tmp_path):
 )
 def test_another_setting_is_refused_by_name_and_the_kept_ones_stay(changed, told, tmp_path):
     keep_settings(tmp_path, settings_of(CONFIG))
+    (tmp_path / "checkpoint-1").mkdir()
     with pytest.raises(ValueError, match=f"was begun with {told}"):
         keep_settings(tmp_path, settings_of(changed))
     keep_settings(tmp_path, settings_of(CONFIG))
+
+
+def test_settings_that_nothing_came_of_may_be_mended(tmp_path):
+    keep_settings(tmp_path, {"sharp": "no such folder"})
+    keep_settings(tmp_path, {"sharp": "photographs"})
+    (tmp_path / "result").touch()
+    with pytest.raises(ValueError, match="was begun with sharp photographs, now it is others"):
+        keep_settings(tmp_path, {"sharp": "others"})
