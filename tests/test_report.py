@@ -2,6 +2,7 @@
 
 import csv
 import json
+from unittest import mock
 
 import pytest
 import torch
@@ -152,3 +153,13 @@ def test_saved_images_are_the_results(cards):
     before, after = (to_tensor(read_image(cards / entry / "images/line/0.png")) for entry in ("input", "wiener"))
     truth = to_tensor(read_image(cards / "input/images/sharp/0.png"))
     assert psnr(after[None], truth[None]) > psnr(before[None], truth[None]) + 1
+
+
+def test_figures_are_written_where_nobody_reads_them_and_printed_where_they_cannot_be_written(photographs, tmp_path):
+    arguments = ["eval", "input", "--data", photographs, "--protocol", "blur-families", "--limit", 1, "--out"]
+    with mock.patch("builtins.print", side_effect=BrokenPipeError):
+        assert bd_diff(*arguments, tmp_path / "out").exit_code == 1
+    assert (tmp_path / "out/card.json").exists() and (tmp_path / "out/report.png").exists()
+    with mock.patch("bd_diff.card.write_card", side_effect=OSError("No space left on device")):
+        result = bd_diff(*arguments, tmp_path / "full")
+    assert result.exit_code == 1 and "| shake | 1 |" in result.output

@@ -104,15 +104,15 @@ def evaluate(
     if not state.is_main_process:
         return
     card = make_card(chosen, protocol, source, rows, bad, seed, **figures)
-    for reason in bad:
-        print(f"skipped: {reason}")
-    print(result_table(card))
-    for name, value in figures.items():
-        print(f"{name.upper()} {value:.3f}")
-    if out is not None:
-        write_card(card, rows, out)
-        write_report(card, rows, chosen, lambda index: next(islice(start(), index, None))[1](), out)
-        print(f"card.json, images.csv, report.html and report.png are in {out}")
+    lines = [f"skipped: {reason}" for reason in bad] + [result_table(card)]
+    lines += [f"{name.upper()} {value:.3f}" for name, value in figures.items()]
+    try:
+        if out is not None:
+            write_card(card, rows, out)
+            write_report(card, rows, chosen, lambda index: next(islice(start(), index, None))[1](), out)
+            lines.append(f"card.json, images.csv, report.html and report.png are in {out}")
+    finally:  # figures are written where nobody reads the output, and printed where they cannot be written
+        print("\n".join(lines))
 
 
 def compare(
@@ -126,7 +126,7 @@ def compare(
     from bd_diff.data.images import replacing
 
     table = compare_cards([read_card(card) for card in cards], anyway)
-    print(table)
     if out is not None:
         with replacing(out) as part:
             part.write_text(table + "\n")
+    print(table)

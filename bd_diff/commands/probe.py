@@ -43,22 +43,33 @@ def probe(
         "map": decoupling.map_correlation(pipeline, photographs, seed, fast, bar),
         "transfer": transfer_margin(pipeline, photographs, seed, fast, progress=bar),
     }
-    print("linear probes from blur tokens: blur should be read, content should not")
-    for name, value in figures["probes"].items():
-        print(f"  {name:<22}{value:>7.3f}")
+    lines = told(figures)
+    try:
+        if out is not None:
+            with replacing(out / "probe.json") as part:
+                part.write_text(json.dumps(figures, indent=1) + "\n")
+            save_image(picture(pipeline, photographs, seed, fast), out / "probe.png")
+            lines.append(f"probe.json and probe.png are in {out}")
+    finally:  # figures are written where nobody reads the output, and printed where they cannot be written
+        print("\n".join(lines))
+
+
+def told(figures: dict) -> list[str]:
+    """The figures in words."""
     blurred, other = figures["structure"].values()
-    print(f"structure tokens: blurred photograph {blurred:.2e} away, another photograph {other:.2e}")
     same, different = figures["swap"].values()
-    print(f"swap of two references: of one blur {same:.2f} dB alike, of two blurs {different:.2f} dB")
-    print("re-blur map against true error, rank correlation: " + said(figures["map"]))
-    print(f"{'blur transfer':<14} {'right':>9} {'wrong':>9} {'margin':>9}")
-    for family, (right, wrong) in figures["transfer"].items():
-        print(f"{family:<14} {right:>6.2f} dB {wrong:>6.2f} dB {right - wrong:>+6.2f} dB")
-    if out is not None:
-        save_image(picture(pipeline, photographs, seed, fast), out / "probe.png")
-        with replacing(out / "probe.json") as part:
-            part.write_text(json.dumps(figures, indent=1) + "\n")
-        print(f"probe.json and probe.png are in {out}")
+    return [
+        "linear probes from blur tokens: blur should be read, content should not",
+        *(f"  {name:<22}{value:>7.3f}" for name, value in figures["probes"].items()),
+        f"structure tokens: blurred photograph {blurred:.2e} away, another photograph {other:.2e}",
+        f"swap of two references: of one blur {same:.2f} dB alike, of two blurs {different:.2f} dB",
+        "re-blur map against true error, rank correlation: " + said(figures["map"]),
+        f"{'blur transfer':<14} {'right':>9} {'wrong':>9} {'margin':>9}",
+        *(
+            f"{family:<14} {right:>6.2f} dB {wrong:>6.2f} dB {right - wrong:>+6.2f} dB"
+            for family, (right, wrong) in figures["transfer"].items()
+        ),
+    ]
 
 
 def said(values: dict[str, float]) -> str:
