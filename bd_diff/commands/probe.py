@@ -63,15 +63,11 @@ def told(figures: dict) -> list[str]:
         *(f"  {name:<22}{value:>7.3f}" for name, value in figures["probes"].items()),
         f"structure tokens: blurred photograph {blurred:.2e} away, another photograph {other:.2e}",
         f"swap of two references: of one blur {same:.2f} dB alike, of two blurs {different:.2f} dB",
-        "re-blur map against true error, rank correlation: " + said(figures["map"]),
+        "re-blur map against true error, rank correlation: "
+        + ", ".join(f"{name} {value:.2f}" for name, value in figures["map"].items()),
         f"{'blur transfer':<14} {'right':>9} {'wrong':>9} {'margin':>9}",
         *(
             f"{family:<14} {right:>6.2f} dB {wrong:>6.2f} dB {right - wrong:>+6.2f} dB"
             for family, (right, wrong) in figures["transfer"].items()
         ),
     ]
-
-
-def said(values: dict[str, float]) -> str:
-    """Named figures on one line."""
-    return ", ".join(f"{name} {value:.2f}" for name, value in values.items())
