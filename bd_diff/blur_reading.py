@@ -22,7 +22,7 @@ from bd_diff.models.kernel_search import (
     search_evidence,
     strong_gradients,
 )
-from bd_diff.models.trust import contradict, scattered
+from bd_diff.models.trust import contradict, uncertain
 from bd_diff.noise import calm
 
 TRUSTED, CLEARLY, BETTER = 0.3, 0.94, 0.965  # see `search_blur`
@@ -56,8 +56,8 @@ def search_blur(pipeline, pixels: Tensor, found: tuple[Tensor, Tensor] | None = 
     stays unless another is `BETTER`. Refinement, from the reading with the search's findings and from all its
     hypotheses, and once more from the best of these, follows where the decoder trusts the search, or a hypothesis
     explains clearly more than any reading. Elsewhere there is no shake, and soft blur and straight lines are read
-    better than least squares fit them. Where no two beginnings agree, the reading without the search stays, too, in
-    doubt. `found` are the findings (`search_evidence`) where they are already known.
+    better than least squares fit them. Where kernels far from the best explain the photograph as well, the reading
+    without the search stays, too, in doubt. `found` are the findings (`search_evidence`) where they are already known.
     """
     window = calm((pixels[best_window(luminance(pixels))] + 1) / 2)
     light = luminance(window)
@@ -79,10 +79,8 @@ def search_blur(pipeline, pixels: Tensor, found: tuple[Tensor, Tensor] | None = 
         refined = refine(pipeline, window, searched, torch.cat([searched.kernels, hypotheses[0]]))
         index = best(*refined.split(1))
         index = best(refine(pipeline, window, searched, kernels[index]))
-        if index:
-            won = 1 - residuals[index] / residuals[0]
-            doubtful = scattered(kernels[index], torch.cat([free.kernels, refined]), won)
-            index = 0 if doubtful else index
+        doubtful = uncertain(torch.cat(kernels), torch.cat(residuals), index)
+        index = 0 if doubtful else index
     reading = searched if index else free
     return BlurReading(
         features=reading.features,

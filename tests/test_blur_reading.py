@@ -78,13 +78,13 @@ def test_a_hypothesis_that_explains_clearly_more_is_refined_without_trust(refini
 
 
 @pytest.mark.parametrize("trust", [0.2, 0.9])
-def test_without_agreement_the_reading_without_the_search_stays_in_doubt(refining, shaken, found, monkeypatch, trust):
+def test_where_uncertain_the_reading_without_the_search_stays_in_doubt(refining, shaken, found, monkeypatch, trust):
     trusting(refining, monkeypatch, trust)
     free = refining.encode_image(shaken[1], fast=True)
-    monkeypatch.setattr(blur_reading, "scattered", lambda *_: torch.tensor([True]))
+    monkeypatch.setattr(blur_reading, "uncertain", lambda *_: torch.tensor([True]))
     reading = refining.encode_image(shaken[1], found=found)
     assert torch.equal(reading.kernels, free.kernels) and reading.doubtful
-    monkeypatch.setattr(blur_reading, "scattered", lambda *_: torch.tensor([False]))
+    monkeypatch.setattr(blur_reading, "uncertain", lambda *_: torch.tensor([False]))
     agreed = refining.encode_image(shaken[1], found=found)
     assert not torch.equal(agreed.kernels, free.kernels) and not agreed.doubtful
 

@@ -5,7 +5,7 @@ from dataclasses import replace
 import torch
 
 from bd_diff.blur.kernels import gaussian, line
-from bd_diff.models.trust import NEAR, contradict, distances, scattered
+from bd_diff.models.trust import NEAR, contradict, distances, uncertain
 
 EVEN = torch.tensor([0.02]), torch.tensor([0.02])
 
@@ -31,17 +31,25 @@ def test_every_image_of_a_batch_is_judged_by_itself():
     assert contradict(two, other, residuals).tolist() == [False, True]
 
 
-def test_beginnings_that_end_apart_are_doubt_unless_two_agree():
+def test_a_kernel_is_uncertain_where_another_far_from_it_explains_as_much_unless_it_wins_much():
     path = line(torch.tensor([13.0]), torch.tensor([0.5]))
     moved = path.roll((2, -3), (1, 2))  # the same blur
-    near, far, farther = line(torch.tensor([13.0, 13.0, 13.0]), torch.tensor([0.55, 0.9, 1.5]))[:, None]
-    to_moved, to_near, to_far, to_farther = distances(path, torch.cat([moved, near, far, farther]))
-    assert to_moved.abs() < 1e-4 and 0 < to_near < to_far < to_farther < 1
-    won = (to_near + to_far)[None] / 2 / NEAR
-    assert scattered(path, torch.cat([path, far, farther]), won)
-    assert not scattered(path, torch.cat([path, moved, farther]), won)
-    assert not scattered(path, torch.cat([far, path, near]), won)
-    assert scattered(path, torch.cat([far, path, near]), to_near[None] / 2 / NEAR)  # it wins little
+    near, far = line(torch.tensor([13.0, 13.0]), torch.tensor([0.55, 1.5]))[:, None]
+    to_moved, to_near, to_far = distances(path, torch.cat([moved, near, far]))
+    assert to_moved.abs() < 1e-4 and 0 < to_near < NEAR * 0.2 < to_far < 1
+
+    def judged(second, third, shares):
+        return uncertain(torch.cat([far, path, second, third]), 0.03 * torch.tensor(shares), 1)
+
+    assert not judged(moved, near, [1.0, 0.8, 0.8, 0.8])
+    assert judged(moved, far, [1.0, 0.8, 0.8, 0.8])
+    assert not judged(moved, far, [1.0, 0.8, 0.8, 0.95])  # far, but explains less
+    assert judged(moved, near, [1.0, 0.99, 0.99, 0.99])  # wins little
+
+
+def test_what_is_read_without_the_search_is_uncertain_where_nothing_explains_more():
+    kernels = line(torch.tensor([13.0, 13.0]), torch.tensor([0.5, 1.5]))
+    assert uncertain(kernels, torch.tensor([0.03, 0.031]), 0)
 
 
 def test_an_image_in_doubt_keeps_the_share_that_caution_names(tiny_pipeline, monkeypatch):
