@@ -8,7 +8,7 @@ from bd_diff.models.blur_operator import natural_power
 
 SIZE = 64  # pixels a side of the spectra that are compared
 MOST = 0.077, 0.73  # see `contradict`
-SPREAD, NEAR = 0.02, 0.1  # see `uncertain`
+SPREAD, NEAR = 0.02, 0.11  # see `uncertain`
 
 
 def contradict(free: Tensor, searched: Tensor, residuals: tuple[Tensor, Tensor]) -> Tensor:
