@@ -20,6 +20,7 @@ from bd_diff.data.images import list_images, read_image, replacing, save_image, 
 from bd_diff.data.procedural import procedural_image
 from bd_diff.domain_gap import (
     STATISTICS,
+    TRAINED_ON,
     as_reference,
     gaps,
     read_photographs_blur,
@@ -66,7 +67,7 @@ def adaptation_config(
         optimizer={"lr": 3e-4, "weight_decay": 1e-2, "betas": [0.9, 0.99]},
         # None of the tasks on the photographs themselves: they gained nothing (README, "Does it help?").
         weights={"kernel": 0.5, "deblur": 1.0, "transfer": 0.2},
-        families={"delta": 0.1, "gaussian": 0.3, "line": 0.3, "shake": 0.3},
+        families=dict(TRAINED_ON),
         noise=4 / 255,
         data=DataConfig(sharp=str(sharp), target=str(target), target_exclude=str(out / "held_out.txt"), crop=CROP),
     )
