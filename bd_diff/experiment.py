@@ -95,6 +95,9 @@ def run_experiment(config: ExperimentConfig) -> list[dict]:
     """
     if unknown := set(config.rows) - set(ROWS):
         raise ValueError(f"rows: there is no row {min(unknown)!r}; known are {', '.join(ROWS)}")
+    for name in ("rows", "targets", "seeds"):
+        if not getattr(config, name):
+            raise ValueError(f"{name}: at least one is needed")
     folder = Path(config.run.folder)
     keep_settings(folder, settings_of(config, left_out=("rows", "targets", "seeds")))
     photographs = make_domains(config, folder)

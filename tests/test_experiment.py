@@ -71,3 +71,9 @@ def test_a_name_that_is_not_there_is_told(given, tmp_path):
     (tmp_path / "val.txt").write_text("nothing.png\n")
     with pytest.raises(ValueError, match="lists nothing.png, which is not in"):
         experiment.main(given)
+
+
+def test_a_table_of_nothing_is_refused(given, tmp_path):
+    with pytest.raises(ValueError, match="targets: at least one is needed"):
+        experiment.main([*given, "targets=[]"])
+    assert not (tmp_path / "out").exists()
