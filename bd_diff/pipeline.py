@@ -16,8 +16,11 @@ from diffusers.utils.torch_utils import randn_tensor
 from huggingface_hub import snapshot_download
 from torch import Generator, Tensor
 
-from bd_diff.blur_reading import BlurReading, search_blur, stack
-from bd_diff.conditioning import (
+from bd_diff.data.inputs import open_images, to_batch, to_images
+from bd_diff.data.tiles import CONTEXT, SMALLEST_TILE, Grid
+from bd_diff.models.blur_decoder import BlurDecoder
+from bd_diff.models.clip_encoder import ClipImageEncoder
+from bd_diff.models.conditioning import (
     condition,
     deblur_guesses,
     guess_count,
@@ -26,18 +29,16 @@ from bd_diff.conditioning import (
     to_pixels,
     transfer_guesses,
 )
-from bd_diff.data.inputs import open_images, to_batch, to_images
-from bd_diff.kernel_windows import varying_guesses
-from bd_diff.model_folder import is_adapter
-from bd_diff.models.blur_decoder import BlurDecoder
-from bd_diff.models.clip_encoder import ClipImageEncoder
 from bd_diff.models.image_encoder import ImageEncoder
-from bd_diff.models.kernel_search import SMALLEST_WINDOW
+from bd_diff.models.model_folder import is_adapter
 from bd_diff.models.pixel_vae import PixelVAE
 from bd_diff.models.qformer import QFormer
 from bd_diff.models.refined_vae import RefinedVAE
 from bd_diff.models.unet import NAFUNet
-from bd_diff.tiles import CONTEXT, SMALLEST_TILE, Grid
+from bd_diff.reading.blur_reading import BlurReading, search_blur, stack
+from bd_diff.reading.kernel_search import SMALLEST_WINDOW
+from bd_diff.reading.kernel_windows import varying_guesses
+from bd_diff.stable_diffusion.adapters import has_lora, load_adapter
 
 SMALLEST_SIDE = 8  # pixels
 TILE_OVERLAP = 96  # pixels that neighbouring tiles share
@@ -68,7 +69,8 @@ class BDDiffPipeline(DiffusionPipeline):
         tile: side in pixels of the tiles that large images are restored in; images up to a third larger are not cut.
         caution: how much of the photograph stays in a result where the readings of its blur contradict each other.
         linear_light: the UNet sees deconvolutions in linear light, too.
-        base: where UNet and VAE came from (`id`) and the hash of their tensors (`sha256`), see `bd_diff.bases`.
+        base: where UNet and VAE came from (`id`) and the hash of their tensors (`sha256`), see
+            `bd_diff.stable_diffusion.base_model`.
     """
 
     model_cpu_offload_seq = "image_encoder->blur_qformer->blur_decoder->structure_qformer->unet->vae"
@@ -273,22 +275,20 @@ class BDDiffPipeline(DiffusionPipeline):
 
     @classmethod
     def from_pretrained(cls, folder_or_id, **settings) -> "BDDiffPipeline":
-        """As in diffusers; an adapter is put onto its base, with the settings of `bd_diff.adapters.load_adapter`."""
+        """As in diffusers; an adapter is put onto its base, with the settings of `load_adapter`."""
         folder = Path(folder_or_id)
         if not folder.is_dir():
             folder = Path(cls.download(str(folder_or_id), **settings))
         if not is_adapter(folder):
             return super().from_pretrained(folder, **settings)
-        from bd_diff.adapters import load_adapter
-
-        return load_adapter(folder, **settings)
+        return load_adapter(cls, folder, **settings)
 
     def save_pretrained(self, save_directory, **settings) -> None:
         """As in diffusers. Raises ValueError where the UNet carries LoRA, which diffusers would save in pieces."""
-        from bd_diff.adapters import has_lora
-
         if has_lora(self.unet):
-            raise ValueError("the UNet carries LoRA; save it by bd_diff.adapters.save_adapter, or merge_lora first")
+            raise ValueError(
+                "the UNet carries LoRA; save it by stable_diffusion.adapters.save_adapter, or merge_lora first"
+            )
         super().save_pretrained(save_directory, **settings)
 
     @classmethod
@@ -332,8 +332,8 @@ class BDDiffPipeline(DiffusionPipeline):
     ) -> BlurReading:
         """Blur features, tokens and kernels of pixels `(B, 3, H, W)` in [-1, 1].
 
-        With the search (`bd_diff.blur_reading`) each image has its own best window, so a batch equals its singles.
-        `found` are the search's findings where they are already known.
+        With the search (`bd_diff.reading.blur_reading`) each image has its own best window, so a batch equals its
+        singles. `found` are the search's findings where they are already known.
         """
         if self.blur_decoder is None or fast or not self.config.search or min(pixels.shape[-2:]) < SMALLEST_WINDOW:
             return self.read_blur(pixels)

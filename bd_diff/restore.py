@@ -7,12 +7,13 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from diffusers.utils import logging
 from torch import Tensor, nn
 
 from bd_diff.data.images import crop_to, pad_to_multiple
 from bd_diff.data.inputs import open_images, to_batch, to_images
-from bd_diff.model_folder import find_folder, is_adapter, load_checked, read_json
-from bd_diff.tiles import SMALLEST_TILE, Grid
+from bd_diff.data.tiles import SMALLEST_TILE, Grid
+from bd_diff.models.model_folder import find_folder, is_adapter, load_checked, read_json
 
 NETWORKS = {  # config.json's _class_name: where the class is, and the lowest value of its pixels
     "UResNet": ("bd_diff.baselines.uresnet", 0),
@@ -126,13 +127,14 @@ def load(
     device: the GPU where there is one, by default. dtype: float32 by default.
     A missing or damaged file and NaN in the weights are a `ValueError` naming file and tensor.
     """
+    logging.disable_progress_bar()  # a bar for reading seven small files says nothing
     folder = find_folder(folder_or_id)
     device = device or ("cuda" if torch.cuda.is_available() else "cpu")
     dtype = dtype or torch.float32
     if is_adapter(folder):
-        from bd_diff.adapters import load_adapter
+        from bd_diff.pipeline import BDDiffPipeline
 
-        return PipelineRestorer(load_adapter(folder, dtype=dtype).to(device))
+        return PipelineRestorer(BDDiffPipeline.from_pretrained(folder, dtype=dtype).to(device))
     if (folder / "model_index.json").exists():
         return PipelineRestorer(load_pipeline(folder, dtype).to(device))
     if not (folder / "config.json").exists():
@@ -156,6 +158,24 @@ def load_pipeline(folder: Path, dtype: torch.dtype):
         raise ValueError(f"{folder / 'model_index.json'} is of class {name}, not BDDiffPipeline")
     small = not list(folder.glob("*/*_model.safetensors")) and list(folder.glob("*/*.fp16.safetensors"))
     return load_checked(BDDiffPipeline, folder, dtype=dtype, variant="fp16" if small else None)
+
+
+def call_settings(restorer: Restorer, seed: int, images: int = 1, **given) -> dict:
+    """Keyword arguments for one call of `restorer`: what was given on the command line, and the seed where it counts.
+
+    A new generator for every image, so that its result does not depend on those before or beside it.
+    """
+    settings = {name: value for name, value in given.items() if value is not None and value is not False}
+    if isinstance(restorer, PipelineRestorer):
+        settings["generator"] = [torch.Generator().manual_seed(seed) for _ in range(images)]
+    return settings
+
+
+def require_pipeline(restorer: Restorer, model: str) -> PipelineRestorer:
+    """The restorer itself where it is BD-Diff; another system, loaded from `model`, is a `ValueError`."""
+    if not isinstance(restorer, PipelineRestorer):
+        raise ValueError(f"{model} holds {restorer.name}; only BD-Diff sees kernels and moves blur")
+    return restorer
 
 
 def check_images(images: Tensor) -> Tensor:

@@ -4,29 +4,9 @@ import os
 
 import pytest
 import torch
+from bd_diff_toys import ROOT, TINY
 
-from bd_diff.variants import build_pipeline
-
-TINY = {
-    "image_encoder": {"feature_channels": 16, "structure_channels": 8, "map_channels": 4},
-    "structure_qformer": {
-        "num_queries": 4,
-        "feature_channels": 16,
-        "token_channels": 16,
-        "hidden_size": 16,
-        "num_layers": 1,
-        "num_heads": 2,
-    },
-    "blur_decoder": {"num_tokens": 4, "token_channels": 16, "map_channels": 4},
-    "unet": {"width": 8, "middle_blocks": 1, "cross_attention_dim": 16},
-    "scheduler": {
-        "prediction_type": "sample",
-        "timestep_spacing": "trailing",
-        "rescale_betas_zero_snr": True,
-        "clip_sample": False,
-    },
-}
-TINY["blur_qformer"] = TINY["structure_qformer"]
+from bd_diff.training.pipelines import build_pipeline
 
 
 @pytest.fixture(autouse=True, scope="session")
@@ -34,6 +14,12 @@ def one_thread():
     """Tests, and what they start, share the cores."""
     torch.set_num_threads(1)
     os.environ["OMP_NUM_THREADS"] = "1"
+
+
+@pytest.fixture(autouse=True, scope="session")
+def importable():
+    """What tests start finds this checkout and the toys, too."""
+    os.environ["PYTHONPATH"] = os.pathsep.join(map(str, (ROOT, ROOT / "tests" / "helpers")))
 
 
 @pytest.fixture(scope="session")

@@ -1,20 +1,19 @@
 """The shipped model does what the README says, on the sample photographs."""
 
 import re
-from pathlib import Path
 
 import pytest
 import torch
+from bd_diff_toys import ROOT
 from diffusers import DiffusionPipeline
 
 from bd_diff import BDDiffPipeline
 from bd_diff.blur.kernels import SIZE, gaussian, line
+from bd_diff.blur.operator import reblur
 from bd_diff.data.images import list_images, read_image, to_tensor
-from bd_diff.metrics import psnr
-from bd_diff.models.blur_operator import reblur
+from bd_diff.evaluation.metrics import psnr
 from bd_diff.restore import load
 
-ROOT = Path(__file__).parents[1]
 MODEL, SAMPLES = ROOT / "assets/bd-diff-tiny", ROOT / "assets/samples"
 
 

@@ -4,12 +4,11 @@ import os
 import re
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
+from bd_diff_toys import ROOT
 from PIL import Image
 
-ROOT = Path(__file__).parents[1]
 LEFT_BEHIND = {  # files of each recipe that a reader would look for
     "One photograph": ["sand-sharp.png", "sand-kernel.png"],
     "A folder": ["holiday-sharp/beach.webp", "holiday-sharp/day two/harbour.webp"],

@@ -3,16 +3,15 @@
 Where hardly any is (gb82_haze: 43 dB before), three quarters of it are best, by 0.1 dB.
 """
 
-from pathlib import Path
-
 import pytest
 import torch
+from bd_diff_toys import ROOT
 
 from bd_diff import BDDiffPipeline
 from bd_diff.data.images import read_image, to_tensor
-from bd_diff.metrics import psnr
+from bd_diff.evaluation.metrics import psnr
 
-ASSETS = Path(__file__).parents[1] / "assets"
+ASSETS = ROOT / "assets"
 
 
 @pytest.mark.parametrize("name", ["gb82_sand.png", "gb82_mies.png"])

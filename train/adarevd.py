@@ -29,10 +29,10 @@ from bd_diff.baselines.adarevd_objective import (
 )
 from bd_diff.baselines.adarevd_stages import build
 from bd_diff.baselines.validation import Validation
-from bd_diff.config import RunConfig, load_config
-from bd_diff.data.pairs import BlurConfig, DataConfig
 from bd_diff.restore import NetworkRestorer
-from bd_diff.training import Turn, fit, report, start
+from bd_diff.training.config import RunConfig, load_config
+from bd_diff.training.loop import Turn, fit, report, start
+from bd_diff.training.pairs import BlurConfig, DataConfig
 
 LAST_RATE = 1e-7  # AdaRevD: the cosine's end
 VALIDATED = 128  # held-out crops that the classifier is validated on

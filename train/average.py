@@ -8,9 +8,9 @@ import argparse
 import sys
 from pathlib import Path
 
-from bd_diff.joint import see_linear_light
 from bd_diff.pipeline import BDDiffPipeline
-from bd_diff.variants import load_pipeline, save_pipeline
+from bd_diff.training.joint import see_linear_light
+from bd_diff.training.pipelines import load_pipeline, save_pipeline
 
 NETWORKS = ["image_encoder", "structure_qformer", "blur_qformer", "blur_decoder", "unet"]
 

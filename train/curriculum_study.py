@@ -15,8 +15,8 @@ from scipy.stats import spearmanr
 
 from bd_diff.baselines.sweep import markdown, train_all, write_csv
 from bd_diff.baselines.validation import measure, validation_cases
-from bd_diff.config import load_config
 from bd_diff.restore import load
+from bd_diff.training.config import load_config
 
 sys.path.insert(0, str(Path(__file__).parent))
 from xdecode import XDecodeConfig, train

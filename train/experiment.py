@@ -3,8 +3,8 @@
 import sys
 from pathlib import Path
 
-from bd_diff.config import load_config
-from bd_diff.experiment import ExperimentConfig, run_experiment
+from bd_diff.adaptation.experiment import ExperimentConfig, run_experiment
+from bd_diff.training.config import load_config
 
 
 def main(arguments: list[str]) -> None:

@@ -2,8 +2,8 @@
 
 import sys
 
-from bd_diff.config import load_config
-from bd_diff.joint import JointConfig, train_joint
+from bd_diff.training.config import load_config
+from bd_diff.training.joint import JointConfig, train_joint
 
 
 def main(arguments: list[str]) -> None:

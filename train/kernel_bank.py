@@ -15,11 +15,11 @@ from accelerate import PartialState
 
 from bd_diff.blur.camera import RandomCamera
 from bd_diff.blur.kernels import SIZE
-from bd_diff.config import load_config
-from bd_diff.data.batches import read_photographs
-from bd_diff.data.kernel_bank import build_bank, estimate_bank
-from bd_diff.settings import keep_settings, settings_of
-from bd_diff.variants import load_pipeline
+from bd_diff.data.crops import read_photographs
+from bd_diff.training.config import load_config
+from bd_diff.training.kernel_bank import build_bank, estimate_bank
+from bd_diff.training.pipelines import load_pipeline
+from bd_diff.training.run_settings import keep_settings, settings_of
 
 
 @dataclass(frozen=True)

@@ -8,17 +8,18 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from bd_diff.bases import find, load_part
-from bd_diff.config import RunConfig, load_config
-from bd_diff.data.batches import SharpCrops, read_photographs, seeded
-from bd_diff.data.pairs import BORDER, BlurConfig, make_pair
+from bd_diff.data.crops import SharpCrops, read_photographs, seeded
 from bd_diff.data.procedural import ProceduralImages
-from bd_diff.losses import WeightedLosses
-from bd_diff.metrics import psnr
-from bd_diff.models.refined_vae import PHASES, RefinedVAE, RefineObjective
-from bd_diff.thrift import make_optimizer
-from bd_diff.training import Turn, fit, report, start
-from bd_diff.variants import save_network
+from bd_diff.evaluation.metrics import psnr
+from bd_diff.models.refined_vae import RefinedVAE
+from bd_diff.stable_diffusion.base_model import find, load_part
+from bd_diff.training.config import RunConfig, load_config
+from bd_diff.training.loop import Turn, fit, report, start
+from bd_diff.training.losses import WeightedLosses
+from bd_diff.training.memory_savings import make_optimizer
+from bd_diff.training.pairs import BORDER, BlurConfig, make_pair
+from bd_diff.training.pipelines import save_network
+from bd_diff.training.vae_refinement import PHASES, RefineObjective
 
 
 @dataclass(frozen=True)

@@ -15,11 +15,12 @@ from torch.optim import SGD, Adam, Optimizer, RMSprop
 
 from bd_diff.baselines.uresnet import UResNet, UResNetObjective
 from bd_diff.baselines.validation import Validation, save_whole, validation_cases
-from bd_diff.config import RunConfig, construct, load_config
-from bd_diff.data.pairs import BlurConfig, DataConfig, training_samples
-from bd_diff.losses import WeightedLosses
+from bd_diff.models.components import construct
 from bd_diff.restore import NetworkRestorer
-from bd_diff.training import Turn, fit, report, start
+from bd_diff.training.config import RunConfig, load_config
+from bd_diff.training.loop import Turn, fit, report, start
+from bd_diff.training.losses import WeightedLosses
+from bd_diff.training.pairs import BlurConfig, DataConfig, training_samples
 
 OPTIMIZERS = {  # rho: the share of its past that the running average keeps; Keras's epsilon
     "rmsprop": lambda weights, lr, rho: RMSprop(weights, lr, alpha=rho, eps=1e-7),

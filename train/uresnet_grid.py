@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from bd_diff.baselines.sweep import markdown, train_all, write_csv
-from bd_diff.config import load_config
+from bd_diff.training.config import load_config
 
 sys.path.insert(0, str(Path(__file__).parent))
 from uresnet import UResNetConfig, train

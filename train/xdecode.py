@@ -20,10 +20,11 @@ from bd_diff.baselines.xdecode import (
     Generator,
     GeneratorObjective,
 )
-from bd_diff.config import RunConfig, construct, load_config
-from bd_diff.data.pairs import BlurConfig, DataConfig, training_samples
+from bd_diff.models.components import construct
 from bd_diff.restore import NetworkRestorer
-from bd_diff.training import Turn, fit, report, start
+from bd_diff.training.config import RunConfig, load_config
+from bd_diff.training.loop import Turn, fit, report, start
+from bd_diff.training.pairs import BlurConfig, DataConfig, training_samples
 
 
 @dataclass(frozen=True)

@@ -3,8 +3,8 @@
 from pathlib import Path
 
 from bd_diff import BDDiffPipeline
+from bd_diff.data.drawing import contact_sheet
 from bd_diff.data.images import read_image, save_image
-from bd_diff.drawing import contact_sheet
 
 run, rows = Path("runs/experiment_short"), []
 models = {"shipped": "assets/bd-diff-tiny", "adapted": run / "seed0/defocus/fitted-blur/pipeline"}

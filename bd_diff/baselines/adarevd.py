@@ -20,7 +20,7 @@ from bd_diff.baselines.released import check_keys, count, load_strictly, rename,
 from bd_diff.baselines.reversible import BACKENDS, run_chain
 from bd_diff.baselines.subdecoder import SubDecoder
 from bd_diff.data.images import crop_to, pad_to_multiple
-from bd_diff.tiles import Grid
+from bd_diff.data.tiles import Grid
 
 VARIANTS = {"S": 2, "B": 4, "L": 8}
 

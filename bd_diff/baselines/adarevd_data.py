@@ -7,12 +7,12 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from bd_diff.baselines.validation import Cases, validation_cases
-from bd_diff.config import RunConfig
-from bd_diff.data.batches import SharpCrops, dihedral, draw, read_photographs, seeded
+from bd_diff.data.crops import SharpCrops, dihedral, draw, read_photographs, seeded
 from bd_diff.data.folders import read_item
 from bd_diff.data.layouts import LAYOUTS, Item, recognise
-from bd_diff.data.pairs import BORDER, BlurConfig, DataConfig, Severities, make_pair
-from bd_diff.evaluate import centre_window
+from bd_diff.evaluation.evaluate import centre_window
+from bd_diff.training.config import RunConfig
+from bd_diff.training.pairs import BORDER, BlurConfig, DataConfig, Severities, make_pair
 
 SHOWN_PAIRS = 16  # held-out pairs to validate on
 

@@ -10,7 +10,7 @@ from torch import Generator, Tensor, nn
 from bd_diff.baselines.adarevd import AdaRevD
 from bd_diff.baselines.exits import degradation_class, psnr
 from bd_diff.baselines.nafnet import NAFNet
-from bd_diff.data.pairs import BlurConfig, make_pair
+from bd_diff.training.pairs import BlurConfig, make_pair
 
 FREQUENCY_WEIGHT = 0.01  # AdaRevD, released code
 

@@ -7,7 +7,7 @@ from bd_diff.baselines import adarevd, nafnet
 from bd_diff.baselines.adarevd import AdaRevD
 from bd_diff.baselines.nafnet import NAFNet
 from bd_diff.baselines.released import read_checkpoint
-from bd_diff.config import construct
+from bd_diff.models.components import construct
 from bd_diff.restore import load
 
 STAGES = ("nafnet", "decoders", "classifier", "exits")

@@ -10,7 +10,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from bd_diff.baselines.adarevd import AdaRevD
 from bd_diff.data.images import crop_to, pad_to_multiple
-from bd_diff.tiles import Grid
+from bd_diff.data.tiles import Grid
 
 
 class Costs:

@@ -7,7 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from bd_diff.settings import keep_settings, settings_of
+from bd_diff.training.run_settings import keep_settings, settings_of
 
 WEIGHTS = "diffusion_pytorch_model.safetensors"
 

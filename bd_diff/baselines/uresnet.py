@@ -6,8 +6,8 @@ from diffusers import ConfigMixin, ModelMixin
 from diffusers.configuration_utils import register_to_config
 from torch import Generator, Tensor, nn
 
-from bd_diff.data.pairs import BlurConfig, make_pair
-from bd_diff.losses import WeightedLosses
+from bd_diff.training.losses import WeightedLosses
+from bd_diff.training.pairs import BlurConfig, make_pair
 
 MEAN, DEVIATION = 0.45, 0.25  # of the pixels of photographs, about
 

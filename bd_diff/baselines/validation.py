@@ -14,11 +14,11 @@ from diffusers import ModelMixin
 from torch import Tensor
 
 from bd_diff.blur.kernels import SIZE, blur, box
-from bd_diff.data.batches import read_photographs
+from bd_diff.data.crops import read_photographs
 from bd_diff.data.folders import Folder, Sample
-from bd_diff.data.pairs import DataConfig
-from bd_diff.evaluate import centre_window, eight_bit, family_pairs
-from bd_diff.metrics import psnr, ssim
+from bd_diff.evaluation.evaluate import centre_window, eight_bit, family_pairs
+from bd_diff.evaluation.metrics import psnr, ssim
+from bd_diff.training.pairs import DataConfig
 
 Cases = Mapping[str, tuple[Tensor, Tensor]]  # name: blurry and sharp, both (N, 3, H, W) in [0, 1] at 8 bit
 
@@ -35,7 +35,7 @@ def box_cases(photographs: Sequence[Tensor], levels: Sequence[int], size: int) -
 
 
 def family_cases(photographs: Sequence[Tensor], size: int) -> Cases:
-    """The families of the project's table (`bd_diff.evaluate.family_pairs`) on the centres of the photographs."""
+    """The families of the project's table (`evaluation.evaluate.family_pairs`), on the centres of the photographs."""
     return grouped((pair.family, pair.blurry, pair.sharp) for pair in family_pairs(photographs, size=size))
 
 

@@ -16,8 +16,8 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from bd_diff.baselines.released import check_keys, load_strictly, read_checkpoint, unwrap
-from bd_diff.data.pairs import BlurConfig, make_pair
-from bd_diff.losses import Perceptual, hinge_discriminator, hinge_generator
+from bd_diff.training.losses import Perceptual, hinge_discriminator, hinge_generator
+from bd_diff.training.pairs import BlurConfig, make_pair
 
 PUBLISHED_WEIGHTS = {"adversarial": 1.0, "l1": 30.0, "perceptual": 1.0}  # of the generator's losses
 KERNEL = 4  # every convolution of both networks is 4x4 with padding 1

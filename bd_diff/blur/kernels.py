@@ -119,3 +119,15 @@ def centre(kernels: Tensor, whole_pixels: bool = False) -> Tensor:
     positions = torch.stack([columns, rows], -1) + shift[:, None, None]
     moved = F.grid_sample(kernels[:, None], positions / (size // 2), align_corners=True, padding_mode="zeros")
     return normalize(moved[:, 0])
+
+
+def shape_of(kernel: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Of a kernel `(k, k)`: standard deviation in pixels, and its elongation as (cosine, sine) of twice its direction.
+
+    The elongation is 0 for a round kernel and 1 for a line: a direction counts as far as there is one.
+    """
+    rows, columns = grid(kernel.shape[-1])
+    rows, columns = rows - (rows * kernel).sum(), columns - (columns * kernel).sum()
+    down, right, both = ((a * b * kernel).sum() for a, b in ((rows, rows), (columns, columns), (-rows, columns)))
+    total = (down + right).clamp_min(1e-6)
+    return total.sqrt(), (right - down) / total, 2 * both / total

@@ -26,9 +26,9 @@ def adapt(
 
     from diffusers.utils import logging
 
-    from bd_diff import adaptation
+    from bd_diff.adaptation import adapt as adaptation
     from bd_diff.commands.options import asset, shipped_model
-    from bd_diff.model_folder import find_folder
+    from bd_diff.models.model_folder import find_folder
 
     logging.disable_progress_bar()
     home, sharp = find_folder(model or shipped_model()), sharp or asset("sharp", "--sharp")

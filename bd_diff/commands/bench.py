@@ -31,9 +31,9 @@ def bench(
     if out is not None:
         check_output(out, [], overwrite)
 
-    from bd_diff.bench import DTYPES, Case, report, table
-    from bd_diff.bench import bench as measure
     from bd_diff.data.images import replacing
+    from bd_diff.serving.bench import DTYPES, Case, report, table
+    from bd_diff.serving.bench import bench as measure
 
     if dtype not in DTYPES:
         raise ValueError(f"--dtype is {dtype}; it must be one of {', '.join(DTYPES)}")

@@ -19,7 +19,6 @@ from bd_diff.commands.options import (
     Seed,
     Steps,
     Strength,
-    call_settings,
     check_writable,
     colour_settings,
     load_pipeline,
@@ -71,11 +70,12 @@ def deblur(
     from accelerate.utils import gather_object
     from PIL import Image
 
-    from bd_diff.colour import fix_colours
+    from bd_diff.data.colour import fix_colours
     from bd_diff.data.images import save_image, to_tensor
-    from bd_diff.folder_run import Job, Manifest, remove_parts, run_jobs
-    from bd_diff.processes import all_processes
-    from bd_diff.reblur_map import draw_map, reblur_map
+    from bd_diff.data.processes import all_processes
+    from bd_diff.reading.reblur_map import draw_map, reblur_map
+    from bd_diff.restore import call_settings
+    from bd_diff.serving.folder_run import Job, Manifest, remove_parts, run_jobs
 
     warnings.simplefilter("ignore", Image.DecompressionBombWarning)
     Image.MAX_IMAGE_PIXELS = limit_pixels // 2  # Pillow refuses what is twice as large

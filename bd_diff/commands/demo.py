@@ -23,7 +23,7 @@ def demo(
     except ImportError:
         raise ValueError("the page needs Gradio; install it: pip install 'bd-diff[demo]'") from None
 
-    from bd_diff.demo import Demo, build
+    from bd_diff.serving.demo import Demo, build
 
     running = Demo(load_pipeline(model))
     os.environ["GRADIO_TEMP_DIR"] = str(running.folder)  # uploads are removed with everything else

@@ -66,22 +66,22 @@ def evaluate(
 
     from tqdm import tqdm
 
-    from bd_diff import evaluate as evaluation
-    from bd_diff.card import Data, make_card, result_table, write_card
     from bd_diff.data.folders import open_data
     from bd_diff.data.images import save_image, to_image
-    from bd_diff.entries import open_entry
-    from bd_diff.metrics import FID, check_metrics
-    from bd_diff.processes import all_processes
-    from bd_diff.protocols import find_protocol
-    from bd_diff.report import write_report
+    from bd_diff.data.processes import all_processes
+    from bd_diff.evaluation import evaluate as evaluation
+    from bd_diff.evaluation.methods import open_method
+    from bd_diff.evaluation.metrics import FID, check_metrics
+    from bd_diff.evaluation.protocols import find_protocol
+    from bd_diff.evaluation.report import write_report
+    from bd_diff.evaluation.result_card import Data, make_card, result_table, write_card
 
     rules, extra = find_protocol(protocol), tuple(dict.fromkeys(("gmsd", *(metric or []))))
     check_metrics(extra)
     state = all_processes()
     settings = {"num_inference_steps": steps, "strength": strength, "fast": fast, "kernel_windows": kernel_windows}
     settings["colours"] = colour_settings(colour_fix, colour_strength) or None
-    chosen = open_entry(entry, kernel, seed, kernel_from, **settings)
+    chosen = open_method(entry, kernel, seed, kernel_from, **settings)
     if protocol in evaluation.TABLE_CAMERAS:
         source = Data(Path(data).name, "photographs", "all", names and names.name, limit)
         camera = evaluation.TABLE_CAMERAS[protocol]
@@ -121,9 +121,9 @@ def compare(
     anyway: Annotated[bool, typer.Option("--anyway", help="Even if protocols or images differ.")] = False,
 ) -> None:
     """Several result cards side by side, as a Markdown table."""
-    from bd_diff.card import compare as compare_cards
-    from bd_diff.card import read_card
     from bd_diff.data.images import replacing
+    from bd_diff.evaluation.result_card import compare as compare_cards
+    from bd_diff.evaluation.result_card import read_card
 
     table = compare_cards([read_card(card) for card in cards], anyway)
     if out is not None:

@@ -19,6 +19,6 @@ def export(
         raise ValueError(f"{out} must end in .onnx")
     check_output(out, [], overwrite)
 
-    from bd_diff.export import export as write
+    from bd_diff.serving.export import export as write
 
     print(f"{out}: {write(load_system(model, 'cpu'), out, side)}")

@@ -41,10 +41,10 @@ def init(
 
     import torch
 
-    from bd_diff.bases import load_base, pipeline_from_base
-    from bd_diff.config import read_yaml
-    from bd_diff.image_encoders import image_encoder_section
-    from bd_diff.variants import save_pipeline
+    from bd_diff.stable_diffusion.base_model import load_base
+    from bd_diff.stable_diffusion.image_encoders import image_encoder_section
+    from bd_diff.training.config import read_yaml
+    from bd_diff.training.pipelines import pipeline_from_base, save_pipeline
 
     size = {"hidden_size": hidden_size, "num_layers": layers, "num_heads": hidden_size // 64}
     sections = {

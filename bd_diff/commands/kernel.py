@@ -18,8 +18,8 @@ def kernel(
     """Draw the blur kernel that the model sees in a photograph, and print its extent and direction."""
     check_output(out, [image], overwrite)
 
+    from bd_diff.data.drawing import draw_kernel, kernel_shape
     from bd_diff.data.images import read_image, save_image, to_tensor
-    from bd_diff.drawing import draw_kernel, kernel_shape
 
     photograph = read_image(image)
     (found,) = load_pipeline(model).pipeline.estimate_kernel(to_tensor(photograph)[None], fast=fast).cpu()

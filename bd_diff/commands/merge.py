@@ -16,7 +16,7 @@ def merge(
     overwrite: Overwrite = False,
 ) -> None:
     """Add an adapter's LoRA into the weights of its base and save the whole pipeline."""
-    from bd_diff.model_folder import ADAPTER, is_adapter
+    from bd_diff.models.model_folder import ADAPTER, is_adapter
 
     if not is_adapter(adapter):
         raise ValueError(f"{adapter} is no adapter: it has no {ADAPTER}")
@@ -24,8 +24,9 @@ def merge(
         raise ValueError(f"{out} is already there; pass --overwrite to replace it")
     check_writable(out.absolute().parent)
 
-    from bd_diff.adapters import load_adapter, merge_lora
-    from bd_diff.variants import save_pipeline
+    from bd_diff.pipeline import BDDiffPipeline
+    from bd_diff.stable_diffusion.adapters import merge_lora
+    from bd_diff.training.pipelines import save_pipeline
 
-    save_pipeline(merge_lora(load_adapter(adapter, base, base_config)), out)
+    save_pipeline(merge_lora(BDDiffPipeline.from_pretrained(adapter, base=base, base_config=base_config)), out)
     print(f"{out} holds the pipeline")

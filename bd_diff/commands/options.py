@@ -37,24 +37,9 @@ def asset(name: str, option: str) -> Path:
     return folder
 
 
-def call_settings(restorer, seed: int, images: int = 1, **given) -> dict:
-    """Keyword arguments for one call of `restorer`: what was given on the command line, and the seed where it counts.
-
-    A new generator for every image, so that its result does not depend on those before or beside it.
-    """
-    import torch
-
-    from bd_diff.restore import PipelineRestorer
-
-    settings = {name: value for name, value in given.items() if value is not None and value is not False}
-    if isinstance(restorer, PipelineRestorer):
-        settings["generator"] = [torch.Generator().manual_seed(seed) for _ in range(images)]
-    return settings
-
-
 def colour_settings(fix: str | None, strength: float | None) -> dict:
     """Keyword arguments of `fix_colours` where there is something to fix. Raises `ValueError` for what cannot be."""
-    from bd_diff.colour import FIXES
+    from bd_diff.data.colour import FIXES
 
     if fix is not None and fix not in FIXES:
         raise ValueError(f"--colour-fix is {fix}; it must be one of {', '.join(FIXES)}")
@@ -65,22 +50,16 @@ def colour_settings(fix: str | None, strength: float | None) -> dict:
 
 def load_system(model: str | None, device=None):
     """The restorer of a system at `model`, by default of the model in this repository."""
-    from diffusers.utils import logging
-
     from bd_diff.restore import load
 
-    logging.disable_progress_bar()  # a bar for reading seven small files says nothing
     return load(model or shipped_model(), device)
 
 
 def load_pipeline(model: str | None, device=None):
-    """The restorer of BD-Diff at `model`; another system is a `ValueError`."""
-    from bd_diff.restore import PipelineRestorer
+    """The restorer of BD-Diff at `model`, by default of the shipped model; another system is a `ValueError`."""
+    from bd_diff.restore import require_pipeline
 
-    restorer = load_system(model, device)
-    if not isinstance(restorer, PipelineRestorer):
-        raise ValueError(f"{model} holds {restorer.name}; only BD-Diff sees kernels and moves blur")
-    return restorer
+    return require_pipeline(load_system(model, device), model)
 
 
 def check_output(path: Path, sources: list[Path], overwrite: bool) -> None:

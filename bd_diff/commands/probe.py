@@ -22,11 +22,11 @@ def probe(
     """Measure how far structure and blur came apart: linear probes, distances, swaps, right against wrong blur."""
     from tqdm import tqdm
 
-    from bd_diff import decoupling
     from bd_diff.commands.options import load_pipeline
-    from bd_diff.data.batches import read_photographs
+    from bd_diff.data.crops import read_photographs
     from bd_diff.data.images import replacing, save_image
-    from bd_diff.probe import picture, transfer_margin
+    from bd_diff.evaluation import decoupling
+    from bd_diff.evaluation.probe import picture, transfer_margin
 
     if out is not None:
         check_writable(out)

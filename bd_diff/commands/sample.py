@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from bd_diff.commands.options import Fast, Model, Seed, Steps, call_settings, check_writable, load_system
+from bd_diff.commands.options import Fast, Model, Seed, Steps, check_writable, load_system
 
 SAMPLES = Path(__file__).parents[2] / "assets" / "samples"
 
@@ -29,9 +29,10 @@ def sample(
         raise ValueError(f"{folder} is missing{hint}")
     check_writable(out)
 
+    from bd_diff.data.drawing import contact_sheet
     from bd_diff.data.images import list_images, listed_images, read_image, save_image, to_image, to_tensor
-    from bd_diff.drawing import contact_sheet
-    from bd_diff.metrics import psnr
+    from bd_diff.evaluation.metrics import psnr
+    from bd_diff.restore import call_settings
 
     blurred = folder / "blurry" if (folder / "blurry").is_dir() else folder
     chosen = listed_images(blurred, names) if names else list_images(blurred)

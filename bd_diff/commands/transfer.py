@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from bd_diff.commands.options import Model, Overwrite, Seed, Steps, call_settings, check_output, load_pipeline
+from bd_diff.commands.options import Model, Overwrite, Seed, Steps, check_output, load_pipeline
 
 
 def transfer(
@@ -21,6 +21,7 @@ def transfer(
     check_output(out, [structure, blur], overwrite)
 
     from bd_diff.data.images import read_image, save_image, to_image, to_tensor
+    from bd_diff.restore import call_settings
 
     photograph, reference = read_image(structure), read_image(blur)
     restorer = load_pipeline(model)

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from bd_diff.data.folders import Folder, Sample
-from bd_diff.metrics import luminance
+from bd_diff.data.pixels import luminance
 
 # (ours) Shakes of up to 26 pixels on 20 photographs seemed shifted by up to 4 pixels at this smoothing, by 11 without.
 LARGEST_SHIFT, SMOOTHING = 4, 6.0

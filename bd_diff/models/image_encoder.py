@@ -10,7 +10,7 @@ from diffusers.utils import BaseOutput
 from torch import Tensor, nn
 
 from bd_diff.blur.kernels import SIZE, grid
-from bd_diff.metrics import luminance
+from bd_diff.data.pixels import luminance
 from bd_diff.models.lag_maps import LAGS, MAPS, WINDOW, lag_maps
 
 HYPOTHESIS_MAPS = 5  # the hypothesis, its logarithm, two evidence maps, and a mark that there is one
@@ -96,8 +96,8 @@ class ImageEncoder(ModelMixin, ConfigMixin):
         read: tuple[str, ...] = ("structure", "blur"),
     ) -> ImageFeatures:
         """`pixels` `(B, 3, H, W)` in [-1, 1]; optionally a kernel `hypothesis` `(B, 33, 33)` and its `evidence` maps
-        `(B, 2, 33, 33)` (`bd_diff.models.kernel_search`), all zero for an image that was not searched. `read` may leave
-        out one half of the work.
+        `(B, 2, 33, 33)` (`bd_diff.reading.kernel_search`), all zero for an image that was not searched. `read` may
+        leave out one half of the work.
         """
         features = ImageFeatures()
         if "blur" in read:

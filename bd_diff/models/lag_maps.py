@@ -8,8 +8,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from bd_diff.metrics import luminance
-from bd_diff.models.blur_operator import extend
+from bd_diff.blur.operator import extend
+from bd_diff.data.pixels import luminance
 
 WINDOW = 64  # pixels; half overlapping
 LAGS = 49  # displacements -24 .. 24

@@ -8,11 +8,6 @@ from diffusers.models.autoencoders.vae import DecoderOutput
 from diffusers.utils.accelerate_utils import apply_forward_hook
 from torch import Generator, Tensor, nn
 
-from bd_diff.data.pairs import BlurConfig, make_pair
-from bd_diff.losses import WeightedLosses
-
-PHASES = ("encoder", "decoder")
-
 
 class Refiner(nn.Module):
     """Adds to features `(B, C, H, W)` what it makes of them and of a skip `(B, S, H, W)`; untrained, nothing."""
@@ -86,30 +81,3 @@ class RefinedVAE(AutoencoderKL, ModelMixin):
             x = refiner(block(x), features[skip])
         sample = self.decoder.conv_out(self.decoder.conv_act(self.decoder.conv_norm_out(x)))
         return DecoderOutput(sample=sample) if return_dict else (sample,)
-
-
-class RefineObjective(nn.Module):
-    """One of the two phases: `encoder` learns the frozen VAE's latent of the sharp image from the degraded one (mean
-    squared error), then `decoder` learns the sharp image (`losses`, of images in [0, 1]).
-    """
-
-    def __init__(self, vae: RefinedVAE, phase: str, losses: WeightedLosses, blur: BlurConfig):
-        super().__init__()
-        if phase not in PHASES:
-            raise ValueError(f"phase is {phase!r}; it must be {' or '.join(PHASES)}")
-        self.vae, self.phase, self.losses, self.blur = vae, phase, losses, blur
-        vae.requires_grad_(False)
-        getattr(vae, f"{phase}_refiners").requires_grad_(True)
-
-    def forward(self, batch: dict[str, Tensor], generator: Generator) -> dict[str, Tensor]:
-        """`batch["sharp"]` `(B, 3, H + k - 1, W + k - 1)` in [0, 1], k the size of kernels."""
-        with torch.autocast(batch["sharp"].device.type, enabled=False):
-            blurry, sharp = make_pair(batch, self.blur, generator)
-        latents, _ = self.vae.refine(blurry * 2 - 1)
-        if self.phase == "encoder":
-            with torch.no_grad():
-                wanted = self.vae.encode(sharp * 2 - 1).latent_dist.mode()
-            scale = self.vae.config.scaling_factor
-            return {"loss": nn.functional.mse_loss(latents.float() * scale, wanted.float() * scale)}
-        restored = self.vae.decode(latents, source=blurry * 2 - 1).sample
-        return self.losses(restored.float() / 2 + 0.5, sharp)

@@ -1,0 +1,1 @@
+"""Learning the blur of unpaired photographs: what blur they have, training for it, and whether it helped."""

@@ -1,0 +1,285 @@
+"""Adapting a model to a folder of blurry photographs without sharp twins: length, criterion, early stop, report."""
+
+import json
+import shutil
+from collections.abc import Mapping
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from bd_diff.adaptation.blur_mix import synthesis_like
+from bd_diff.adaptation.domain_gap import (
+    STATISTICS,
+    TRAINED_ON,
+    as_reference,
+    gaps,
+    read_photographs_blur,
+    reference_readings,
+    synthetic_pair,
+    total_gap,
+)
+from bd_diff.blur.kernels import SIZE
+from bd_diff.data.crops import read_photographs, seeded
+from bd_diff.data.drawing import contact_sheet
+from bd_diff.data.images import list_images, read_image, replacing, save_image, to_image, to_tensor
+from bd_diff.data.procedural import procedural_image
+from bd_diff.pipeline import BDDiffPipeline
+from bd_diff.training.checkpoints import newest_checkpoint
+from bd_diff.training.config import RunConfig
+from bd_diff.training.joint import DataConfig, JointConfig, train_joint
+from bd_diff.training.objective import JointObjective
+from bd_diff.training.pipelines import load_pipeline, save_pipeline
+from bd_diff.training.run_settings import keep_settings
+
+CROP = 128  # pixels a side that the restorer is adapted on; photographs must be as large
+CHECKS = 8  # in a whole adaptation
+PATIENCE = 3  # checks without a better criterion after which it ends
+HELD_OUT = 16  # photographs at most, and a fifth of all, that are judged on and never trained on
+PROCEDURAL = 120  # images, at least, that blur is told with: with few, their scenes are taken for blur
+JUDGED = 32  # photographs at most that the domain gap is measured on
+# Share of blur by movement, below which the adapted model does not search for it. The search gains 0.2 to 0.7 dB where
+# cameras moved and costs 0.3 dB where lenses were out of focus (README), so it pays from a fourth on, or more.
+STILL = 0.2
+
+
+def adaptation_config(
+    target: Path, model: Path, sharp: Path, out: Path, steps: int = 400, seed: int = 2
+) -> JointConfig:
+    """What `configs/bd_diff_tiny/adapt.yaml` holds, for this folder and this model."""
+    return JointConfig(
+        run=RunConfig(
+            folder=str(out),
+            steps=steps,
+            batch_size=4,
+            seed=seed,
+            resume=newest_checkpoint(out) is not None,
+            validate_every=max(1, steps // CHECKS),
+            ema_decay=0.98,
+            warmup_steps=20,
+            trackers=(),
+        ),
+        start_from=str(model),
+        networks={},
+        optimizer={"lr": 3e-4, "weight_decay": 1e-2, "betas": [0.9, 0.99]},
+        # None of the tasks on the photographs themselves: they gained nothing (README, "Does it help?").
+        weights={"kernel": 0.5, "deblur": 1.0, "transfer": 0.2},
+        families=dict(TRAINED_ON),
+        noise=4 / 255,
+        data=DataConfig(sharp=str(sharp), target=str(target), target_exclude=str(out / "held_out.txt"), crop=CROP),
+    )
+
+
+def adapt(config: JointConfig) -> dict | None:
+    """Adapt as `config` says; the best model by `Criterion` is in `run.folder/pipeline`, the last one in
+    `run.folder/last`, and the report is returned.
+
+    Stopped (Ctrl-C, a kill) it returns None or is gone; called again it goes on, and once it has finished gives the
+    stored report. Raises ValueError for folders that cannot be used, and where `run.folder` is of another adaptation.
+    """
+    out = Path(config.run.folder)
+    keep_settings(out, adaptation_settings(config))
+    if (out / "report.json").exists():
+        return json.loads((out / "report.json").read_text())
+    held_out = {
+        "held_out.txt": hold_out(Path(config.data.target), config.data.crop),
+        "held_out_sharp.txt": hold_out(Path(config.data.sharp), config.data.crop),
+    }
+    for listed, names in held_out.items():
+        with replacing(out / listed) as part:
+            part.write_text("".join(f"{name}\n" for name in names))
+    config = replace(config, data=replace(config.data, exclude=str(out / "held_out_sharp.txt")))
+    known = {"families": config.families, "noise": config.noise}
+    sharp, kept = partial(sharp_photographs, config), out / "blur.json"
+    like = synthesis_like(Path(config.data.target), config.start_from, sharp, **known, kept=kept)
+    config = replace(config, **like)
+    judge: list[Criterion] = []
+
+    def watch(pipeline: BDDiffPipeline, objective: JointObjective) -> Criterion:
+        pipeline.register_to_config(search=pipeline.config.search and moving(config.families))
+        judge.append(Criterion(pipeline, objective, config, out))
+        return judge[0]
+
+    unseen = replace(config.data, target=None, target_exclude=None)  # no task is on the photographs themselves
+    train_joint(replace(config, data=unseen), watch, stop=lambda: judge[0].enough())
+    history = judge[0].history
+    if not (out / "pipeline").exists():
+        return None
+    shutil.rmtree(out / "last", ignore_errors=True)
+    (out / "pipeline").rename(out / "last")
+    shutil.copytree(out / "best", out / "pipeline-saving", dirs_exist_ok=True)
+    (out / "pipeline-saving").rename(out / "pipeline")
+    camera = judge[0].objective.camera
+    fitted = {"families": config.families, "camera": camera, "variation": config.variation}
+    report = make_report(config, {"before": {}, "after": fitted}, history, out)
+    with replacing(out / "report.json") as part:
+        part.write_text(json.dumps(report, indent=1) + "\n")
+    shutil.rmtree(out / "best")
+    return report
+
+
+def adaptation_settings(config: JointConfig) -> dict[str, Any]:
+    """What makes an adaptation another one, as its command line calls it."""
+    folders = {"target": config.data.target, "sharp": config.data.sharp, "model": config.start_from}
+    return {
+        **{f"--{name}": str(Path(folder).resolve()) for name, folder in folders.items()},
+        "photographs": len(list_images(Path(config.data.target))),
+        "--steps": config.run.steps,
+        "--seed": config.run.seed,
+    }
+
+
+def moving(families: Mapping[str, float]) -> bool:
+    """Whether a camera moved in photographs with these shares of blur families, so that shakes are worth a search."""
+    return families.get("line", 0.0) + families.get("shake", 0.0) > STILL
+
+
+def hold_out(folder: Path, crop: int) -> list[str]:
+    """Names of photographs to judge on: every fifth, at most `HELD_OUT`. Raises ValueError for too few."""
+    large = [path.name for path in list_images(folder) if min(read_image(path).size) >= crop]
+    if len(large) < 2:
+        raise ValueError(
+            f"{folder} has {len(large)} photographs of {crop} pixels a side; adapting needs two, one to judge"
+        )
+    return large[:: max(2, min(5, len(large) // 2))][:HELD_OUT]
+
+
+def sharp_photographs(config: JointConfig, held_out: bool = False) -> list[Tensor]:
+    """The sharp photographs that are trained on, or those that are not, `(3, H, W)`, and procedural images to make up
+    for what they are too few.
+    """
+    photographs = read_photographs(config.data.sharp, **{"only" if held_out else "exclude": config.data.exclude})
+    side, missing = config.data.window + SIZE - 1, (HELD_OUT if held_out else PROCEDURAL) - len(photographs)
+    return photographs + [procedural_image(side, seeded(held_out, index)) for index in range(missing)]
+
+
+class Criterion:
+    """Mean absolute error, in levels of 255, of synthetic photographs that are blurred like the folder's
+    (`bd_diff.adaptation.blur_mix`) after deblurring; of sharp images that are never trained on. Lower is better.
+
+    Called at every check with the averaged weights in place; keeps the best model in `out/best` and all figures in
+    `out/history.json`.
+    """
+
+    def __init__(self, pipeline: BDDiffPipeline, objective: JointObjective, config: JointConfig, out: Path):
+        self.pipeline, self.objective, self.out = pipeline, objective, out
+        pipeline.set_progress_bar_config(disable=True)
+        self.earliest = config.run.steps / 2  # learning begins with a step back, from which it must have time to return
+        self.pairs = [
+            synthetic_pair(sharp, config.families, objective.camera, seeded(2, index, part), config.variation)
+            for index, sharp in enumerate(sharp_photographs(config, held_out=True))
+            for part in range(2)
+        ]
+        resumed = newest_checkpoint(out)
+        self.history: dict[int, float] = {}
+        if resumed and (out / "history.json").exists():
+            last = int(resumed.name.split("-")[1])
+            stored = json.loads((out / "history.json").read_text())
+            self.history = {int(step): value for step, value in stored.items() if int(step) <= last}
+        if not self.history:
+            self(0)
+
+    @torch.no_grad()
+    def __call__(self, step: int) -> dict[str, float]:
+        self.objective.eval()
+        total = 0.0
+        for blurry, sharp in self.pairs:
+            generator = torch.Generator().manual_seed(0)
+            result = self.pipeline(blurry, fast=True, generator=generator, output_type="pt").images[0].cpu()
+            total += 255 * float((result - sharp).abs().mean()) / len(self.pairs)
+        best = min(self.history.values(), default=float("inf"))
+        self.history[step] = total
+        if total < best or not (self.out / "best").exists():
+            save_pipeline(self.pipeline, self.out / "best")
+        with replacing(self.out / "history.json") as part:
+            part.write_text(json.dumps(self.history) + "\n")
+        self.objective.train()
+        print(
+            f"check at step {step}: criterion {total:.4f}" + (", the best so far" if total < best else ""), flush=True
+        )
+        return {"criterion": total}
+
+    def enough(self) -> bool:
+        """Whether half the steps are done and the last `PATIENCE` checks brought nothing better."""
+        values = [value for _, value in sorted(self.history.items())]
+        return (
+            max(self.history) >= self.earliest
+            and len(values) > PATIENCE
+            and min(values[-PATIENCE:]) >= min(values[:-PATIENCE])
+        )
+
+
+@torch.no_grad()
+def make_report(
+    config: JointConfig, trained_on: Mapping[str, Mapping[str, Any]], history: dict[int, float], out: Path
+) -> dict:
+    """Domain gap to the synthetic photographs trained on before and after, the criterion, advice; writes `samples.png`,
+    held-out photographs side by side.
+    """
+    target = Path(config.data.target)
+    photographs = [to_tensor(read_image(path)) for path in list_images(target)[:JUDGED]]
+    sharp = sharp_photographs(config, held_out=True)
+    held_out = [target / name for name in (out / "held_out.txt").read_text().split("\n") if name][:4]
+    shown = [[("photograph", read_image(path))] for path in held_out]
+    found, sizes = {}, {}
+    for name, folder in (("before", config.start_from), ("after", out / "pipeline")):
+        pipeline = load_pipeline(folder)
+        pipeline.set_progress_bar_config(disable=True)
+        readings = read_photographs_blur(pipeline, photographs)
+        found[name] = gaps(readings, as_reference(reference_readings(pipeline, sharp, 48, **trained_on[name])))
+        sizes[name] = float(readings["size"].mean())
+        for row, path in zip(shown, held_out, strict=True):
+            generator = torch.Generator().manual_seed(0)
+            image = pipeline(to_tensor(read_image(path)), generator=generator, output_type="pt").images[0]
+            row.append((name, to_image(image)))
+    save_image(contact_sheet(shown), out / "samples.png")
+    best = min(history, key=history.get)
+    report = {
+        "steps": max(history),
+        "best_step": best,
+        "stopped_early": max(history) < config.run.steps,
+        "criterion": {"before": history[min(history)], "after": history[best]},
+        "gap": {name: total_gap(values) for name, values in found.items()},
+        "gaps": found,
+        "blur": config.families,
+        "moved": moving(config.families),
+        "kernel_size": sizes,
+    }
+    return report | {"advice": advice(report)}
+
+
+def advice(report: dict) -> list[str]:
+    """What the figures mean and what to do, a sentence each."""
+    said = []
+    if report["best_step"] == 0:
+        said.append(
+            "No step deblurred synthetic photographs like these better: the result is the model you began with; the "
+            "last one is in the folder 'last', to be judged by eye."
+        )
+    else:
+        less = 1 - report["criterion"]["after"] / report["criterion"]["before"]
+        said.append(f"Synthetic photographs like these are deblurred with {less:.0%} less error.")
+    if report["kernel_size"]["after"] < 0.5 * report["kernel_size"]["before"]:
+        said.append("The adapted model sees less than half the blur it saw: look at samples.png before you use it.")
+    if not report["moved"]:
+        said.append(
+            "Hardly anything moved in these photographs: the adapted model does not search for shakes, as with --fast."
+        )
+    if report["gap"]["after"] < report["gap"]["before"] - 0.02:
+        said.append("The domain gap shrank.")
+        return said
+    largest = max(report["gaps"]["after"], key=report["gaps"]["after"].get)
+    said.append(f"The domain gap did not shrink; most of it is in {largest} ({STATISTICS[largest]}).")
+    remedies = {
+        "noise": "The photographs' noise is not the white noise that adapting learns: denoise first.",
+        "saturation": "Clipped light is not learnt by adapting: leave out photographs with many blown lamps.",
+    }
+    said.append(
+        remedies.get(
+            largest, "Give it more photographs (50 or more), sharp ones of the same kind (--sharp), or --steps."
+        )
+    )
+    return said

@@ -1,0 +1,196 @@
+"""How far the blur of a folder of photographs is from the blur that a model was trained on, in figures and in words.
+
+Every photograph is read by the model; its readings are compared with reference readings of synthetically blurred sharp
+photographs, which lie beside the model in `REFERENCE`.
+"""
+
+import math
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
+
+import torch
+from safetensors.torch import load_file, save_file
+from scipy.stats import wasserstein_distance
+from torch import Generator, Tensor
+
+from bd_diff.blur.camera import RandomCamera
+from bd_diff.blur.kernels import SIZE, shape_of
+from bd_diff.blur.synthesis import draw_fields
+from bd_diff.data.crops import draw, seeded
+from bd_diff.data.images import replacing
+from bd_diff.data.pixels import luminance
+from bd_diff.evaluation.protocols import eight_bit
+from bd_diff.reading.denoise import noise_level
+
+REFERENCE = "blur_statistics.safetensors"
+WINDOW = 256  # pixels a side, at most, that a photograph is read from: its middle
+CLIPPED = 0.98  # display values from here on count as saturated (as in `bd_diff.blur.camera`)
+# What the shipped model was trained on last, and by what camera.
+TRAINED_ON = {"delta": 0.12, "gaussian": 0.3, "line": 0.18, "shake": 0.24, "disc": 0.16}
+CAMERA = RandomCamera(noise=0.032, curve="srgb", curve_share=0.4, jpeg=70, jpeg_share=0.25, noise_skew=3.0)
+FEW = 8  # photographs below which a gap says little
+
+Readings = dict[str, Tensor]  # by statistic `(n,)`; `tokens` `(n, D)`
+
+STATISTICS = {  # what each is, as a reader of the report needs it
+    "size": "kernel's size: standard deviation in pixels",
+    "spread": "pixels that the kernel is spread over",
+    "across": "main direction, 1 across to -1 along the image's height, 0 without one",
+    "slant": "main direction, 1 rising to -1 falling, 0 without one",
+    "noise": "standard deviation of the noise, on the scale of 0 to 255",
+    "saturation": "share of clipped pixels, in percent",
+    "tokens": "blur tokens, all together",
+}
+
+
+@torch.no_grad()
+def read_photographs_blur(pipeline, images: Iterable[Tensor]) -> Readings:
+    """The statistics of photographs `(3, H, W)`, uint8 or floats in [0, 1], of any sizes."""
+    rows = [read_one(pipeline, image) for image in images]
+    return {name: torch.stack([row[name] for row in rows]) for name in STATISTICS}
+
+
+def middle(image: Tensor) -> Tensor:
+    """The middle `(1, 3, h, w)`, of `WINDOW` pixels a side at most, in [0, 1] of a photograph `(3, H, W)`."""
+    image = (image / 255 if image.dtype == torch.uint8 else image.float())[None]
+    height, width = (min(side, WINDOW) for side in image.shape[-2:])
+    top, left = (image.shape[-2] - height) // 2, (image.shape[-1] - width) // 2
+    return image[..., top : top + height, left : left + width]
+
+
+def read_one(pipeline, image: Tensor) -> dict[str, Tensor]:
+    """The statistics of one photograph's middle."""
+    image = middle(image)
+    reading = pipeline.encode_image((image * 2 - 1).to(pipeline.device), fast=True)
+    size, across, slant = shape_of(reading.kernels[0].float().cpu())
+    return {
+        "size": size,
+        "spread": 1 / reading.kernels[0].float().cpu().square().sum().clamp_min(1e-6),
+        "across": across,
+        "slant": slant,
+        "noise": 255 * noise_level(luminance(image))[0],
+        "saturation": 100 * (image.amax(1) >= CLIPPED).float().mean(),
+        "tokens": reading.tokens[0].float().cpu().flatten(),
+    }
+
+
+def reference_readings(
+    pipeline,
+    photographs: list[Tensor],
+    count: int = 96,
+    families: Mapping[str, float] = TRAINED_ON,
+    camera: RandomCamera = CAMERA,
+    variation: float = 0.0,
+    seed: int = 0,
+    progress: Callable = lambda items: items,
+) -> Readings:
+    """Readings of `count` synthetic photographs: crops of sharp ones `(3, H, W)`, blurred as training blurs them."""
+
+    def synthetic() -> Iterable[Tensor]:
+        for index in progress(range(count)):
+            generator = seeded(seed, index)
+            sharp = photographs[draw(len(photographs), generator)]
+            yield synthetic_pair(sharp, families, camera, generator, variation)[0]
+
+    return read_photographs_blur(pipeline, synthetic())
+
+
+def synthetic_pair(
+    sharp: Tensor, families: Mapping[str, float], camera: RandomCamera, generator: Generator, variation: float = 0.0
+) -> tuple[Tensor, Tensor]:
+    """A random window of a sharp photograph `(3, H, W)`, blurred and taken by the camera, at 8 bit; and as it was. Both
+    are at most `WINDOW` pixels a side, at least SIZE - 1 smaller than what they come from, and in [0, 1]. For the
+    `variation` see `bd_diff.blur.synthesis.draw_fields`.
+    """
+    sharp = sharp / 255 if sharp.dtype == torch.uint8 else sharp.float()
+    high, wide = (min(side, WINDOW + SIZE - 1) for side in sharp.shape[-2:])
+    top, left = draw(sharp.shape[-2] - high + 1, generator), draw(sharp.shape[-1] - wide + 1, generator)
+    window, inside = sharp[:, top : top + high, left : left + wide], slice(SIZE // 2, -(SIZE // 2))
+    fields = draw_fields(1, generator, families, variation)
+    return eight_bit(camera.shoot(window[None], fields, generator)[0]), window[:, inside, inside]
+
+
+def write_reference(readings: Readings, folder: str | Path) -> None:
+    """Store reference readings beside a model: every statistic, of the tokens only mean and deviation."""
+    tokens = readings["tokens"]
+    kept = {name: values.float().contiguous() for name, values in readings.items() if name != "tokens"}
+    kept |= {"tokens_mean": tokens.mean(0), "tokens_deviation": tokens.std(0)}
+    with replacing(Path(folder) / REFERENCE) as part:
+        save_file(kept, part)
+
+
+def read_reference(folder: str | Path) -> Readings:
+    """What `write_reference` stored. Raises ValueError where nothing was."""
+    path = Path(folder) / REFERENCE
+    if not path.exists():
+        raise ValueError(f"{folder} has no {REFERENCE}; make it with bd-diff domain --reference FOLDER of sharp images")
+    return load_file(path)
+
+
+def as_reference(readings: Readings) -> Readings:
+    """Readings in the form that `read_reference` gives."""
+    tokens = {"tokens_mean": readings["tokens"].mean(0), "tokens_deviation": readings["tokens"].std(0)}
+    return {name: values for name, values in readings.items() if name != "tokens"} | tokens
+
+
+def gaps(readings: Readings, reference: Readings) -> dict[str, float]:
+    """By statistic, how far readings are from the reference, in standard deviations of the reference.
+
+    Wasserstein distance of the two distributions; of the tokens, the root mean square over their channels of the shift
+    of the mean. Each less what as many photographs of the reference itself show by chance.
+    """
+    found, generator, count = {}, seeded(0), len(readings["size"])
+    for name in STATISTICS:
+        if name == "tokens":
+            shift = (readings["tokens"].mean(0) - reference["tokens_mean"]) / (reference["tokens_deviation"] + 1e-4)
+            by_chance = 1 / len(readings["tokens"]) + 1 / len(reference["size"])
+            found[name] = math.sqrt(max(0.0, float(shift.square().mean()) - by_chance))
+        else:
+            known = reference[name].tolist()
+            samples = reference[name][torch.randint(len(known), (32, count), generator=generator)].tolist()
+            by_chance = sum(wasserstein_distance(sample, known) for sample in samples) / len(samples)
+            distance = wasserstein_distance(readings[name].tolist(), known) - by_chance
+            found[name] = max(0.0, float(distance)) / max(float(reference[name].std()), FLOORS.get(name, 1e-3))
+    return found
+
+
+# Differences smaller than this do not matter, whatever the reference (ours): a share of a grey level, of the pixels.
+FLOORS = {"noise": 0.5, "saturation": 1.0}
+
+
+def total_gap(found: dict[str, float]) -> float:
+    """One figure from all: their mean, each counted up to 3 standard deviations (beyond that, far is far)."""
+    return sum(min(value, 3.0) for value in found.values()) / len(found)
+
+
+NEAR, FAR = 0.15, 0.25  # (ours) of the total gap: the sources of training stay below the first
+HARDLY_BLURRED = 0.6  # pixels: mean size of kernels below which photographs count as sharp (ours)
+
+
+def verdict(readings: Readings, reference: Readings) -> str:
+    """In words: whether adapting is worth it, and why."""
+    found = gaps(readings, reference)
+    gap, count = total_gap(found), len(readings["size"])
+    largest = sorted(found, key=found.get, reverse=True)[:2]
+    why = " and ".join(f"{name} ({direction(name, readings, reference)})" for name in largest)
+    if float(readings["size"].mean()) < HARDLY_BLURRED:
+        text = f"Gap {gap:.2f}: the model sees hardly any blur here; there is nothing to adapt to."
+    elif gap < NEAR:
+        text = f"Gap {gap:.2f}: like what the model was trained on; adapting will change little."
+    elif gap < FAR:
+        text = (
+            f"Gap {gap:.2f}: somewhat unlike what the model was trained on, most in {why}; adapting may help, try it."
+        )
+    else:
+        text = f"Gap {gap:.2f}: unlike what the model was trained on, most in {why}; adapting is worth it."
+    if found["noise"] > 3 and readings["noise"].mean() > reference["noise"].mean():
+        text += " The noise alone is far beyond the training's; denoise first, or train with more noise (noise=...)."
+    return text + (f" ({count} photographs are few to judge by.)" if count < FEW else "")
+
+
+def direction(name: str, readings: Readings, reference: Readings) -> str:
+    """How a statistic differs: its mean here against the reference's."""
+    if name == "tokens":
+        return "all of the reading differs"
+    here, there = float(readings[name].mean()), float(reference[name].mean())
+    return f"{here:.2f} here, {there:.2f} in training"

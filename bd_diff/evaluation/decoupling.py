@@ -1,0 +1,150 @@
+"""Are structure and blur apart? Linear probes, structure distance, swaps inside one blur, and what the map is worth."""
+
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import Generator, Tensor
+
+from bd_diff.blur.kernels import shape_of
+from bd_diff.blur.operator import reblur
+from bd_diff.blur.synthesis import Blur, draw_blur
+from bd_diff.data.crops import seeded
+from bd_diff.data.pixels import luminance
+from bd_diff.evaluation.evaluate import centre_window
+from bd_diff.evaluation.linear_probe import accuracy, r_squared
+from bd_diff.evaluation.metrics import psnr
+from bd_diff.evaluation.protocols import eight_bit
+from bd_diff.reading.reblur_map import correlation, error_map, reblur_map
+
+PROBED = ("gaussian", "line", "shake")
+SIDE = 256  # pixels a side, at most, of the windows that are read
+
+Progress = Callable[[Sequence], Sequence]
+
+
+def windows_of(photographs: Sequence[Tensor]) -> list[Tensor]:
+    """The middles `(1, 3, <= 256, <= 256)` of photographs, floats in [0, 1]."""
+    scaled = [image / 255 if image.dtype == torch.uint8 else image.float() for image in photographs]
+    return [centre_window(image, SIDE, 0)[None] for image in scaled]
+
+
+def noisy(images: Tensor, generator: Generator) -> Tensor:
+    """Noise of 1/255, 8 bit."""
+    return eight_bit((images + torch.randn(images.shape, generator=generator) / 255).clamp(0, 1))
+
+
+@torch.no_grad()
+def token_probes(
+    pipeline, photographs: Sequence[Tensor], samples: int = 240, seed: int = 0, progress: Progress = lambda items: items
+) -> dict[str, float]:
+    """Linear probes from blur tokens; two thirds of the samples are fitted, the others judged.
+
+    To the blur, where they should succeed: R2 of the kernel's size and of its direction (of lines), accuracy of the
+    family. To the content, where they should fail: R2 of the photograph's brightness, contrast and colour (photographs
+    that the fit has not seen), and which photograph it is (seen under other blurs), beside chance.
+    """
+    windows = windows_of(photographs)
+    rows = []
+    for index in progress(range(samples)):
+        generator = seeded(seed, index)
+        family, which = index % len(PROBED), (index // len(PROBED)) % len(windows)
+        blur, window = draw_blur(PROBED[family], generator), windows[which]
+        blurry = noisy(reblur(window, blur.kernel()[None]), generator)
+        tokens = pipeline.encode_image((blurry * 2 - 1).to(pipeline.device), fast=True).tokens
+        size, across, slant = shape_of(blur.kernel())
+        content = torch.stack([luminance(window).mean(), luminance(window).std(), *window.mean((0, 2, 3))])
+        rows.append((tokens.flatten().cpu(), size.log(), torch.stack([across, slant]), family, which, content))
+    tokens, size, direction, family, which, content = (
+        torch.stack([torch.as_tensor(value) for value in column]) for column in zip(*rows, strict=True)
+    )
+    order = torch.randperm(samples, generator=seeded(seed))
+    fitted, judged = order[: 2 * samples // 3], order[2 * samples // 3 :]
+    lines = family == PROBED.index("line")
+    seen = which < max(1, 2 * len(windows) // 3)
+
+    def r2(targets: Tensor, learn: Tensor, test: Tensor) -> float:
+        targets = targets.reshape(samples, -1).double()
+        return r_squared(tokens[learn], targets[learn], tokens[test], targets[test])
+
+    return {
+        "size R2": r2(size, fitted, judged),
+        "direction R2": r2(direction, fitted[lines[fitted]], judged[lines[judged]]),
+        "family accuracy": accuracy(tokens[fitted], family[fitted], tokens[judged], family[judged]),
+        "family chance": 1 / len(PROBED),
+        "content R2": r2((content - content.mean(0)) / content.std(0), seen.nonzero()[:, 0], (~seen).nonzero()[:, 0]),
+        "photograph accuracy": accuracy(tokens[fitted], which[fitted], tokens[judged], which[judged]),
+        "photograph chance": 1 / len(windows),
+    }
+
+
+@torch.no_grad()
+def structure_distance(pipeline, photographs: Sequence[Tensor], seed: int = 0) -> dict[str, float]:
+    """Distance of structure tokens of x and blurred x, and of two photographs, as shares of the tokens' length.
+
+    Structure should not know of blur: the first should be small against the second.
+    """
+    windows, own, other = windows_of(photographs), [], []
+
+    def tokens(image: Tensor) -> Tensor:
+        pixels = (image * 2 - 1).to(pipeline.device)
+        return pipeline.structure_qformer(pipeline.image_encoder.encode_structure(pixels)).flatten()
+
+    sharp = [tokens(window) for window in windows]
+    for index, window in enumerate(windows):
+        generator = seeded(seed, index, 1)
+        kernel = draw_blur(PROBED[index % len(PROBED)], generator).kernel()[None]
+        length = sharp[index].norm()
+        own.append(float((tokens(noisy(reblur(window, kernel), generator)) - sharp[index]).norm() / length))
+        other.append(float((sharp[(index + 1) % len(windows)] - sharp[index]).norm() / length))
+    return {"blurred": sum(own) / len(own), "another photograph": sum(other) / len(other)}
+
+
+@torch.no_grad()
+def swap_inside_a_blur(pipeline, photographs: Sequence[Tensor], seed: int = 0, fast: bool = False) -> dict[str, float]:
+    """PSNR in dB between transfers onto one photograph from two references: of one blur, and of two blurs.
+
+    Which photograph carried a blur must not matter: the first should be high, and far above the second.
+    """
+    windows, same, different = windows_of(photographs), [], []
+    if len(windows) < 3:
+        raise ValueError(f"the swap test needs 3 photographs, not {len(windows)}")
+    for index, window in enumerate(windows):
+        generator = seeded(seed, index, 2)
+        family, wrong = (PROBED[(index + step) % len(PROBED)] for step in (0, 1))
+        kernel, other = draw_blur(family, generator).kernel(33), draw_blur(wrong, generator).kernel(33)
+        first, second = (windows[(index + step) % len(windows)] for step in (1, 2))
+
+        def moved(reference: Tensor, kernel: Tensor, window=window, generator=generator) -> Tensor:
+            shown = noisy(reblur(reference, kernel[None]), generator)
+            noise = torch.Generator().manual_seed(seed)
+            return pipeline(window, blur_image=shown, fast=fast, generator=noise, output_type="pt").images.cpu()
+
+        result = moved(first, kernel)
+        same.append(float(psnr(result, moved(second, kernel))))
+        different.append(float(psnr(result, moved(second, other))))
+    return {"same blur": sum(same) / len(same), "other blur": sum(different) / len(different)}
+
+
+@torch.no_grad()
+def map_correlation(
+    pipeline, photographs: Sequence[Tensor], seed: int = 0, fast: bool = False, progress: Progress = lambda items: items
+) -> dict[str, float]:
+    """Mean rank correlation, over pixels, of the re-blur map with the true error; by family of blur.
+
+    `edges` is that of the result's own gradients, which every error follows: what the map has to be compared with.
+    """
+    rows: dict[str, list[float]] = {name: [] for name in (*PROBED, "edges")}
+    parameters = {"gaussian": 1.8, "line": 13.0, "shake": 16.0}
+    for index, window in enumerate(progress(windows_of(photographs))):
+        for family in PROBED:
+            generator = seeded(seed, index, 3)
+            drawn = draw_blur(family, generator)
+            kernel = Blur(family, parameters[family], drawn.angle, drawn.seed).kernel()
+            blurry = noisy(reblur(window, kernel[None]), generator)
+            noise = torch.Generator().manual_seed(seed)
+            output = pipeline(blurry, fast=fast, generator=noise, output_type="pt")
+            result, seen = output.images.cpu(), output.kernels.cpu()
+            error = error_map(result, window)
+            rows[family].append(float(correlation(reblur_map(blurry, result, seen), error)))
+            rows["edges"].append(float(correlation(error_map(result, result.roll(1, -1)), error)))
+    return {name: sum(values) / len(values) for name, values in rows.items()}

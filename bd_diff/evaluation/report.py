@@ -1,0 +1,156 @@
+"""The report of an evaluation that people look at: one HTML file with everything inside, and one PNG."""
+
+import base64
+import html
+import io
+from collections.abc import Callable
+from pathlib import Path
+
+from PIL import Image
+
+from bd_diff.data.drawing import contact_sheet
+from bd_diff.data.folders import Sample
+from bd_diff.data.images import replacing, save_image, to_image
+from bd_diff.evaluation.evaluate import by_gain
+from bd_diff.evaluation.methods import Method
+from bd_diff.evaluation.metrics import IDENTICAL, METRICS
+from bd_diff.evaluation.protocols import PROTOCOLS
+from bd_diff.evaluation.result_card import figure, gain, gain_or_psnr
+
+LARGEST_GROUPS = 6  # more groups than this are shown as one
+CROP = 320  # pixels a side that are shown of larger images
+COLOURS = ("#1b6ca8", "#c8553d", "#3a7d44", "#8f5db7", "#b8860b", "#555555")
+
+Pick = list[tuple[str, Image.Image]]
+
+STYLE = """
+body { font: 16px/1.5 system-ui, sans-serif; max-width: 1080px; margin: 2rem auto; padding: 0 1rem; color: #222 }
+table { border-collapse: collapse } td, th { padding: .3rem .8rem; border-bottom: 1px solid #ddd; text-align: right }
+td:first-child, th:first-child { text-align: left } h2 { margin-top: 2.5rem }
+figure { display: inline-block; margin: 0 .6rem .6rem 0 } figure img { display: block; max-width: 330px }
+figcaption, .note { color: #666; font-size: 14px }
+dt { font-weight: 600 } dd { margin: 0 0 .4rem; word-break: break-all }
+"""
+
+
+def write_report(card: dict, rows: list[dict], entry: Method, read: Callable[[int], Sample], folder: Path) -> None:
+    """Write `report.html` and `report.png`. `read(index)` gives a case again; the shown ones are restored again."""
+    picks = [pick(title, row, entry, read) for title, row in chosen(rows)]
+    save_image(contact_sheet(picks, height=256), folder / "report.png")
+    with replacing(folder / "report.html") as part:
+        part.write_text(page(card, rows, picks), encoding="utf-8")
+
+
+def chosen(rows: list[dict]) -> list[tuple[str, dict]]:
+    """The worst, the median and the best image by gain, of each group or, where there are many, of all."""
+    shown = []
+    for name, members in grouped(rows).items():
+        members = sorted(members, key=by_gain)
+        # Of one or two images none is shown twice: a later word takes the place of an earlier one.
+        seen = {len(members) // 2: "median", len(members) - 1: "best", 0: "worst"}
+        shown += [(f"{name}, {seen[place]}", members[place]) for place in sorted(seen)]
+    return shown
+
+
+def grouped(rows: list[dict]) -> dict[str, list[dict]]:
+    """Rows by group, or all together where there are many groups."""
+    groups: dict[str, list[dict]] = {}
+    for row in rows:
+        groups.setdefault(row["group"], []).append(row)
+    return groups if len(groups) <= LARGEST_GROUPS else {"all": rows}
+
+
+def pick(title: str, row: dict, entry: Method, read: Callable[[int], Sample]) -> Pick:
+    """Before, after and truth of one row, with captions."""
+    sample = read(row["index"])
+    result = entry.restore(sample).cpu()
+    captions = (f"{title}: {row['psnr_input']:.2f} dB", f"{entry.name}: {row['psnr']:.2f} dB", row["name"])
+    return [
+        (caption, middle(to_image(image)))
+        for caption, image in zip(captions, (sample.blurry, result, sample.sharp), strict=True)
+    ]
+
+
+def middle(image: Image.Image) -> Image.Image:
+    """The image, or its middle where it is large."""
+    width, height = min(image.width, CROP), min(image.height, CROP)
+    left, top = (image.width - width) // 2, (image.height - height) // 2
+    return image.crop((left, top, left + width, top + height))
+
+
+def page(card: dict, rows: list[dict], picks: list[Pick]) -> str:
+    """The HTML page, images and curves inside."""
+    name, data = html.escape(card["entry"]["name"]), card["data"]
+    rules = html.escape(PROTOCOLS[card["protocol"]].description)
+    facts = {
+        "Data": f"{data['source']} ({data['layout']}, split {data['split']}), {data['images']} images",
+        "Fingerprint of the images": data["fingerprint"],
+        "Weights (SHA-256)": card["entry"]["weights_sha256"] or "none",
+        "Settings": ", ".join(f"{key} {value}" for key, value in card["entry"]["settings"].items()) or "none",
+        "Time and memory": f"{card['seconds']:.1f} s in all, {card['seconds'] / data['images']:.2f} s an image, "
+        f"{card['peak_memory_mib']} MiB, {card['device']}",
+        "Versions": ", ".join(f"{key} {value}" for key, value in card["versions"].items()),
+        **{f"{key.upper()} of the set": f"{value:.3f}" for key, value in card.get("set", {}).items()},
+    }
+    described = "".join(f"<dt>{html.escape(key)}</dt><dd>{html.escape(value)}</dd>" for key, value in facts.items())
+    shown = "".join("<div>" + "".join(figure_of(*captioned) for captioned in row) + "</div>" for row in picks)
+    skipped = "".join(f"<li>{html.escape(reason)}</li>" for reason in data["skipped"])
+    return (
+        f'<!doctype html><html lang="en"><head><meta charset="utf-8"><title>{name}</title><style>{STYLE}</style></head>'
+        f"<body><h1>{name}</h1><p>Protocol <b>{card['protocol']}</b>: {rules}.</p>{table(card)}"
+        f"<h2>Gain of every image</h2>{curves(rows)}"
+        f"<h2>Worst, median and best</h2><p class=note>Before, after, truth; at most the middle {CROP} pixels.</p>"
+        + shown
+        + (f"<h2>Skipped</h2><ul>{skipped}</ul>" if skipped else "")
+        + f"<h2>How this was made</h2><dl>{described}</dl></body></html>\n"
+    )
+
+
+def table(card: dict) -> str:
+    """The results by group."""
+    columns = [name for name in METRICS if name in next(iter(card["results"].values()))]
+    head = "".join(
+        f"<th>{html.escape(title)}</th>" for title in ("group", "images", "gain dB", *columns, "worst image")
+    )
+    body = ""
+    for group, result in card["results"].items():
+        worst = f"{gain_or_psnr(result, result['worst'])} ({result['worst']['name']})"
+        cells = [group, str(result["count"]), gain(result), *(figure(c, result[c]) for c in columns), worst]
+        body += "<tr>" + "".join(f"<td>{html.escape(cell)}</td>" for cell in cells) + "</tr>"
+    return f"<table><tr>{head}</tr>{body}</table>"
+
+
+def curves(rows: list[dict], width: int = 960, height: int = 280) -> str:
+    """Gains in order, a curve a group, as SVG; images whose input was the truth already are left out."""
+    changed = [row for row in rows if row["psnr_input"] < IDENTICAL]
+    groups = {name: [row["gain"] for row in members] for name, members in grouped(changed).items()}
+    if not groups:
+        return "<p class=note>Every input was the truth already.</p>"
+    low = min(0.0, *(min(gains) for gains in groups.values()))
+    high = max(0.0, *(max(gains) for gains in groups.values()))
+    span = max(high - low, 1e-6)
+
+    def down(gain: float) -> float:
+        return 15 + (height - 30) * (high - gain) / span
+
+    drawn = [f'<line x1="50" x2="{width}" y1="{down(0):.1f}" y2="{down(0):.1f}" stroke="#999"/>']
+    for value in {low, 0.0, high}:
+        drawn.append(f'<text x="0" y="{down(value) + 5:.1f}" font-size="13">{value:+.1f} dB</text>')
+    for order, (name, gains) in enumerate(groups.items()):
+        colour, last = COLOURS[order % len(COLOURS)], max(len(gains) - 1, 1)
+        points = [(60 + (width - 70) * place / last, down(gain)) for place, gain in enumerate(sorted(gains))]
+        line = " ".join(f"{x:.1f},{y:.1f}" for x, y in points)
+        drawn.append(f'<polyline points="{line}" fill="none" stroke="{colour}" stroke-width="2"/>')
+        drawn += [f'<circle cx="{x:.1f}" cy="{y:.1f}" r="2.5" fill="{colour}"/>' for x, y in points]
+        drawn.append(f'<text x="{70 + 150 * order}" y="{height + 14}" fill="{colour}">{html.escape(name)}</text>')
+    return f'<svg viewBox="0 0 {width} {height + 24}" role="img">{"".join(drawn)}</svg>'
+
+
+def figure_of(caption: str, image: Image.Image) -> str:
+    """An image inside the page, with its caption."""
+    buffer = io.BytesIO()
+    image.save(buffer, "PNG")
+    encoded = base64.b64encode(buffer.getvalue()).decode()
+    return (
+        f'<figure><img src="data:image/png;base64,{encoded}"><figcaption>{html.escape(caption)}</figcaption></figure>'
+    )

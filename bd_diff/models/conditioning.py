@@ -1,0 +1,115 @@
+"""What the UNet sees beside the tokens: the source image and what the blur operator makes of it, as latents.
+
+The first guess is what the result would be if nothing were learned; the UNet denoises the residual to it.
+"""
+
+from collections.abc import Callable
+from functools import wraps
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from bd_diff.blur.camera import to_display, to_light
+from bd_diff.blur.operator import WIENER_NOISE, reblur, wiener
+
+
+def exact(function: Callable) -> Callable:
+    """Run it on its first argument in float32 with autocast off: images are data, of which bfloat16 keeps 8 bits."""
+
+    @wraps(function)
+    def run(images: Tensor, *arguments, **settings):
+        with torch.autocast(images.device.type, enabled=False):
+            return function(images.float(), *arguments, **settings)
+
+    return run
+
+
+@exact
+def deblur_guesses(pixels: Tensor, kernels: Tensor | None, linear_light: bool = False) -> Tensor:
+    """`(B, G, 3, H, W)` in [-1, 1] (deconvolution overshoots to 1.5): the image, then its three deconvolutions, then
+    perhaps three in linear light (sRGB): that is what exposures average, display values what many data sets do.
+    """
+    if kernels is None:
+        return pixels[:, None]
+    guesses = [pixels[:, None], wiener(pixels, kernels).clamp(-1.5, 1.5)]
+    if linear_light:
+        light = wiener(to_light((pixels + 1) / 2, "srgb"), kernels).clamp_min(0)
+        guesses.append((to_display(light, "srgb") * 2 - 1).clamp_max(1.5))
+    return torch.cat(guesses, 1)
+
+
+@exact
+def transfer_guesses(pixels: Tensor, kernels: Tensor | None) -> Tensor:
+    """`(B, 2, 3, H, W)`: the image blurred by the kernels, then the image itself in place of all deconvolutions."""
+    if kernels is None:
+        return pixels[:, None]
+    return torch.stack([reblur(pixels, kernels), pixels], 1)
+
+
+def to_latents(vae, pixels: Tensor) -> Tensor:
+    """Scaled latents of pixels `(B, 3, H, W)` in [-1, 1]."""
+    return vae.encode(pixels).latent_dist.mode() * vae.config.scaling_factor
+
+
+def to_pixels(vae, latents: Tensor, source: Tensor | None = None) -> Tensor:
+    """The inverse of `to_latents`; a refined VAE takes detail from the `source` image `(B, 3, H, W)` in [-1, 1]."""
+    known = {} if source is None else {"source": source.to(latents.dtype)}
+    return vae.decode(latents / vae.config.scaling_factor, **known).sample
+
+
+def guess_count(linear_light: bool) -> int:
+    """How many guesses a UNet sees: the image and its deconvolutions."""
+    return 1 + len(WIENER_NOISE) * (1 + linear_light)
+
+
+def condition(vae, guesses: Tensor, count: int) -> tuple[Tensor, Tensor]:
+    """Latents of the first guess `(B, c, h, w)`, and the UNet's condition `(B, count c, h, w)`: they and how the others
+    differ from them. A single other one stands for every deconvolution, and is encoded once.
+    """
+    latents = to_latents(vae, guesses.flatten(0, 1)).unflatten(0, guesses.shape[:2])
+    first, others = latents[:, 0], latents[:, 1:] - latents[:, :1]
+    if others.shape[1] == 1:
+        others = others.expand(-1, count - 1, -1, -1, -1)
+    return first, torch.cat([first, others.flatten(1, 2)], 1)
+
+
+def keep_in_reach(pixels: Tensor, guesses: Tensor, margin: float = 0.1, broken: float = 4.0) -> Tensor:
+    """Pixels `(B, 3, H, W)` in [-1, 1], clamped to what the guesses `(B, G, 3, H, W)` span in 5x5 pixels and a margin.
+
+    Multiplicative gates explode once in a few million pixels, by a hundred times the range: where pixels are out of
+    reach by more than `broken` (others are by 0.1), they and what is near fade into the first guess. Ours,
+    measured on real photographs; elsewhere it changes one value in two thousand.
+    """
+    lowest = -F.max_pool2d(-guesses.amin(1), 5, 1, 2)
+    highest = F.max_pool2d(guesses.amax(1), 5, 1, 2)
+    kept = pixels.clamp(lowest - margin, highest + margin)
+    beyond = ((pixels - kept).abs().amax(1, keepdim=True) > broken).to(kept.dtype)
+    if beyond.any():
+        near = F.avg_pool2d(F.max_pool2d(beyond, 49, 1, 24), 17, 1, 8, count_include_pad=False)
+        kept = kept.lerp(guesses[:, 0].to(kept.dtype), near)
+    return kept
+
+
+def prediction_target(scheduler, clean: Tensor, noise: Tensor, timesteps: Tensor) -> Tensor:
+    """What the UNet has to predict. Raises ValueError for a prediction type that diffusers does not have."""
+    kind = scheduler.config.prediction_type
+    if kind == "sample":
+        return clean
+    if kind == "epsilon":
+        return noise
+    if kind == "v_prediction":
+        return scheduler.get_velocity(clean, noise, timesteps)
+    raise ValueError(f"the scheduler predicts {kind!r}; BD-Diff knows sample, epsilon and v_prediction")
+
+
+def min_snr_weights(scheduler, timesteps: Tensor, gamma: float) -> Tensor:
+    """Weights `(B,)` of the error at timesteps `(B,)`, so that no timestep counts more than `gamma` allows.
+
+    Hang et al., "Efficient diffusion training via min-SNR weighting strategy" (2023), section 3.4, for what the
+    scheduler predicts.
+    """
+    signal = scheduler.alphas_cumprod.to(timesteps.device)[timesteps]
+    ratio = (signal / (1 - signal)).clamp_min(1e-8)
+    capped = ratio.clamp_max(gamma)
+    return capped / {"sample": 1, "epsilon": ratio, "v_prediction": ratio + 1}[scheduler.config.prediction_type]

@@ -1,0 +1,107 @@
+"""What the pipeline knows of an image's blur, and how it looks harder: kernel search, then kernel and picture in turns.
+
+The search imagines the sharp photograph as flat regions with edges. What the UNet makes of it is nearer to the truth,
+so least squares on the edges of that give a better kernel, which gives a better picture, and so on (ours; alternating
+the two is as old as Xu and Jia, "Two-phase kernel estimation for robust motion deblurring", 2010).
+"""
+
+from dataclasses import dataclass, fields
+
+import torch
+from diffusers.utils import BaseOutput
+from torch import Tensor
+
+from bd_diff.blur.kernels import centre
+from bd_diff.data.pixels import luminance
+from bd_diff.reading.confidence import contradict, uncertain
+from bd_diff.reading.denoise import calm
+from bd_diff.reading.kernel_search import (
+    best_window,
+    clean,
+    edge_threshold,
+    kernel_from_edges,
+    reblur_residual,
+    search_evidence,
+    strong_gradients,
+)
+
+TRUSTED, CLEARLY, BETTER = 0.3, 0.94, 0.965  # see `search_blur`
+
+
+@dataclass
+class BlurReading(BaseOutput):
+    """The blur of images: `features` `(B, N, C)`, `tokens` `(B, T, D)`; with a blur decoder, `kernels` `(B, k, k)`.
+
+    With the search, how far the decoder trusted its findings, `trust` `(B,)`, and `doubtful` `(B,)`: where readings
+    contradict each other.
+    """
+
+    features: Tensor
+    tokens: Tensor
+    kernels: Tensor | None = None
+    trust: Tensor | None = None
+    doubtful: Tensor | None = None
+
+
+def stack(readings: list[BlurReading]) -> BlurReading:
+    """Readings of single images as one of all."""
+    return BlurReading(**{one.name: torch.cat([getattr(r, one.name) for r in readings]) for one in fields(BlurReading)})
+
+
+@torch.no_grad()
+def search_blur(pipeline, pixels: Tensor, found: tuple[Tensor, Tensor] | None = None) -> BlurReading:
+    """The blur of one image `(1, 3, H, W)` in [-1, 1]: of several readings the one that explains it best.
+
+    Explanations are judged by `reblur_residual` in the calmed window with most edges; the reading without the search
+    stays unless another is `BETTER`. Refinement, from the reading with the search's findings and from all its
+    hypotheses, and once more from the best of these, follows where the decoder trusts the search, or a hypothesis
+    explains clearly more than any reading. Elsewhere there is no shake, and soft blur and straight lines are read
+    better than least squares fit them. Where kernels far from the best explain the photograph as well, the reading
+    without the search stays, too, in doubt. `found` are the findings (`search_evidence`) where they are already known.
+    """
+    window = calm((pixels[best_window(luminance(pixels))] + 1) / 2)
+    light = luminance(window)
+    hypotheses, evidence = search_evidence(light) if found is None else found
+    free, searched = pipeline.read_blur(pixels), pipeline.read_blur(pixels, hypotheses[:, 0], evidence)
+    kernels, residuals = [], []
+
+    def best(*more: Tensor) -> int:
+        """Index of the kernel that explains the window best, of all so far and `more`; the first has an advantage."""
+        kernels.extend(more)
+        residuals.extend(reblur_residual(light, one) for one in more)
+        return min(range(len(kernels)), key=lambda index: residuals[index] * (1 if index else BETTER))
+
+    index = best(free.kernels, searched.kernels)
+    doubtful = contradict(*kernels, residuals)
+    if pipeline.config.refinements and (
+        searched.trust > TRUSTED or reblur_residual(light, hypotheses[:, 0]) < CLEARLY * min(residuals)
+    ):
+        refined = refine(pipeline, window, searched, torch.cat([searched.kernels, hypotheses[0]]))
+        index = best(*refined.split(1))
+        index = best(refine(pipeline, window, searched, kernels[index]))
+        doubtful = uncertain(torch.cat(kernels), torch.cat(residuals), index)
+        index = 0 if doubtful else index
+    reading = searched if index else free
+    return BlurReading(
+        features=reading.features,
+        tokens=reading.tokens,
+        kernels=kernels[index],
+        trust=searched.trust,
+        doubtful=doubtful,
+    )
+
+
+def refine(pipeline, window: Tensor, reading: BlurReading, kernels: Tensor) -> Tensor:
+    """Better kernels `(S, k, k)` for a window `(1, 3, h, w)` in [0, 1], each in `config.refinements` rounds.
+
+    Settings as in `kernel_search.Start` (ours, measured).
+    """
+    windows = window.expand(len(kernels), -1, -1, -1)
+    lights, size = luminance(windows), kernels.shape[-1]
+    edges, ridge, floor = (kernels.new_full((len(kernels),), value) for value in (30.0 * size, 4.0, 0.05))
+    for _ in range(pipeline.config.refinements):
+        sharp = (luminance(pipeline.deblur_window(windows * 2 - 1, kernels, reading.features)) + 1) / 2
+        strongest = strong_gradients(sharp, edge_threshold(sharp, edges))
+        kernels = kernel_from_edges(strongest, lights, size, ridge, border=16)
+        kernels = centre(clean(kernels.clamp_min(0), floor))
+    return kernels

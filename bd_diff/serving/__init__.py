@@ -1,0 +1,1 @@
+"""What people run: folders at scale, the page, timing and export."""

@@ -1,0 +1,176 @@
+"""What restoring costs on the machine at hand: seconds, multiplications and peak memory, by system and size."""
+
+import platform
+import statistics
+import sys
+import time
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import asdict, dataclass, field
+from multiprocessing import get_context
+from pathlib import Path
+
+import torch
+from diffusers.utils import logging
+from torch.utils.flop_counter import FlopCounterMode
+
+from bd_diff.restore import NetworkRestorer, Restorer, call_settings, load
+
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+
+
+@dataclass(frozen=True)
+class Case:
+    """A model folder or id, images of `side` x `side` pixels, `batch` at once, and what is to be switched on.
+
+    Half precision is that of autocast: weights and spectra stay float32.
+    """
+
+    model: str
+    side: int
+    batch: int = 1
+    runs: int = 5
+    device: str | None = None
+    dtype: str = "float32"
+    channels_last: bool = False
+    compiled: bool = False
+    settings: dict = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Cost:
+    """Of a case: seconds a batch (`median`, `fastest` and `slowest` run), images a second, GMACs an image, peak MiB.
+
+    GMACs count convolutions and matrix products, not FFTs. Memory is the accelerator's, or that of the whole process
+    where there is none (None where the system does not tell).
+    """
+
+    system: str
+    side: int
+    batch: int
+    median: float
+    fastest: float
+    slowest: float
+    images_per_second: float
+    gmacs: float
+    peak_mib: float | None
+
+
+def bench(case: Case) -> Cost:
+    """Measure in a process of its own, so that the peak is this case's alone. Errors come back as they are."""
+    with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
+        return pool.submit(measure, case).result()
+
+
+def measure(case: Case) -> Cost:
+    """Measure in this process: one run to warm up and count in, then `runs` by the clock."""
+    logging.disable_progress_bar()
+    restorer, dtype = load(case.model, case.device), DTYPES[case.dtype]
+    for part in parts(restorer):
+        part.requires_grad_(False)  # the counter follows gradients where there could be some
+    switch(restorer, case.channels_last, case.compiled)
+    device = module(restorer).device
+    images = smooth_noise(case.batch, case.side).to(device)
+
+    def restore() -> float:
+        settings = call_settings(restorer, 0, case.batch, **case.settings)
+        began = time.perf_counter()
+        with torch.autocast(device.type, dtype, enabled=dtype != torch.float32):
+            restorer(images, **settings)
+        if device.type != "cpu":
+            torch.accelerator.synchronize()
+        return time.perf_counter() - began
+
+    with FlopCounterMode(display=False) as counter:
+        restore()
+    if case.compiled:
+        restore()  # counting may have been compiled in
+    seconds = sorted(restore() for _ in range(case.runs))
+    median = statistics.median(seconds)
+    return Cost(
+        system=restorer.name,
+        side=case.side,
+        batch=case.batch,
+        median=median,
+        fastest=seconds[0],
+        slowest=seconds[-1],
+        images_per_second=case.batch / median,
+        gmacs=counter.get_total_flops() / 2e9 / case.batch,
+        peak_mib=peak_mib(device),
+    )
+
+
+def parts(restorer: Restorer) -> list[torch.nn.Module]:
+    """All networks of a system."""
+    if isinstance(restorer, NetworkRestorer):
+        return [restorer.network]
+    return [part for part in restorer.pipeline.components.values() if isinstance(part, torch.nn.Module)]
+
+
+def module(restorer: Restorer) -> torch.nn.Module:
+    """The network that does most of the work: the UNet of BD-Diff, any other system itself."""
+    return restorer.network if isinstance(restorer, NetworkRestorer) else restorer.pipeline.unet
+
+
+def switch(restorer: Restorer, channels_last: bool, compiled: bool) -> None:
+    """Another memory layout, or `torch.compile`, of the network that does most of the work."""
+    if channels_last:
+        module(restorer).to(memory_format=torch.channels_last)
+    if compiled:
+        module(restorer).compile()
+
+
+def smooth_noise(batch: int, side: int) -> torch.Tensor:
+    """Images `(B, 3, side, side)` with structure of about four pixels, the same for everybody."""
+    coarse = torch.rand(batch, 3, -(-side // 4), -(-side // 4), generator=torch.Generator().manual_seed(0))
+    return torch.nn.functional.interpolate(coarse, scale_factor=4, mode="bilinear")[..., :side, :side]
+
+
+def peak_mib(device: torch.device) -> float | None:
+    """The most memory in MiB that this process has used on the device so far."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device) / 2**20
+    status = Path("/proc/self/status")  # Not getrusage: its peak includes the parent's at the fork.
+    if not status.exists():
+        return None
+    (peak,) = (line.split()[1] for line in status.read_text().splitlines() if line.startswith("VmHWM:"))
+    return int(peak) / 1024
+
+
+def machine() -> dict:
+    """What the figures hold for."""
+    cuda = torch.cuda.is_available()
+    return {
+        "device": torch.cuda.get_device_name() if cuda else processor(),
+        "threads": torch.get_num_threads(),
+        "torch": torch.__version__,
+        "python": sys.version.split()[0],
+    }
+
+
+def processor() -> str:
+    """The processor's name, as well as the system tells it."""
+    info = Path("/proc/cpuinfo")
+    lines = info.read_text().splitlines() if info.exists() else []
+    names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.processor() or platform.machine()
+
+
+def table(costs: list[Cost]) -> str:
+    """Markdown, a row a case."""
+    rows = [
+        "| system | pixels | seconds (fastest to slowest) | images/s | GMACs | peak MiB |",
+        "|---|---|---|---|---|---|",
+    ]
+    for cost in costs:
+        times = f"{cost.batch} x " if cost.batch > 1 else ""
+        peak = "unknown" if cost.peak_mib is None else f"{cost.peak_mib:.0f}"
+        rows.append(
+            f"| {cost.system} | {times}{cost.side}x{cost.side} | {cost.median:.3g} ({cost.fastest:.3g} to "
+            f"{cost.slowest:.3g}) | {cost.images_per_second:.3g} | {cost.gmacs:.3g} | {peak} |"
+        )
+    return "\n".join(rows)
+
+
+def report(costs: list[Cost]) -> dict:
+    """The same for scripts."""
+    return {"machine": machine(), "costs": [asdict(cost) for cost in costs]}

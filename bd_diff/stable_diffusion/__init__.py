@@ -1,0 +1,1 @@
+"""Stable Diffusion as the base: found, checked, and trained on by adapters."""

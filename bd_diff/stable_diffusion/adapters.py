@@ -1,0 +1,133 @@
+"""LoRA on a base's UNet, and all that training adds to a base as one small folder that loads onto it."""
+
+import copy
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+from diffusers import AutoencoderKL, DDIMScheduler, DiffusionPipeline
+from peft import LoraConfig
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from bd_diff.models.model_folder import ADAPTER, ADVICE, read_json, replacing_folder
+from bd_diff.models.refined_vae import RefinedVAE
+from bd_diff.stable_diffusion.base_model import components_from_base, load_base
+
+WEIGHTS = "adapter.safetensors"
+# LoRA is for the rest of the UNet: cross-attention reads new tokens and the input new channels, so both train in full.
+LORA_LAYERS = r".*(attn1\.(to_q|to_k|to_v|to_out\.0)|ff\.net\.(0\.proj|2)|proj_in|proj_out|conv1|conv2|conv_shortcut)"
+
+
+def add_lora(unet: nn.Module, rank: int) -> None:
+    """Put LoRA of a rank on self-attention, feed-forward, residual blocks and projections; at first it does nothing."""
+    unet.add_adapter(LoraConfig(r=rank, lora_alpha=rank, init_lora_weights="gaussian", target_modules=LORA_LAYERS))
+
+
+def has_lora(unet: nn.Module) -> bool:
+    return bool(getattr(unet, "peft_config", None))
+
+
+def trained_with_lora(name: str) -> bool:
+    """Whether training changes a tensor of the UNet, by its name, when the UNet carries LoRA."""
+    return name.startswith("conv_in.") or ".attn2." in name or ".lora_" in name
+
+
+def merge_lora(pipeline: DiffusionPipeline) -> DiffusionPipeline:
+    """The pipeline with LoRA added into the weights of a copy of its UNet, so that it saves as any other."""
+    unet = copy.deepcopy(pipeline.unet)
+    unet.fuse_lora()
+    unet.unload_lora()
+    return type(pipeline)(**pipeline.components | {"unet": unet}, **settings_of(pipeline))
+
+
+def settings_of(pipeline: DiffusionPipeline) -> dict[str, Any]:
+    """Constructor arguments of a pipeline that are no components."""
+    return {
+        name: value
+        for name, value in pipeline.config.items()
+        if not name.startswith("_") and name not in pipeline.components
+    }
+
+
+def own_tensors(pipeline: DiffusionPipeline) -> dict[str, Tensor]:
+    """`component.name -> tensor` of everything that is not in the base and not borrowed from another model."""
+    own = {}
+    for component, network in pipeline.components.items():
+        if not isinstance(network, nn.Module) or type(network) is AutoencoderKL:
+            continue
+        borrowed = [f"{part}." for part in getattr(network, "borrowed", ())]
+        for name, tensor in network.state_dict().items():
+            if trained_with_lora(name) if component == "unet" else not any(map(name.startswith, borrowed)):
+                own[f"{component}.{name}"] = tensor
+    return own
+
+
+def save_adapter(pipeline: DiffusionPipeline, folder: str | Path) -> None:
+    """Write what a pipeline with LoRA adds to its base, and the base's id and hash. Raises ValueError without them."""
+    base = pipeline.config.base
+    if not base or not base.get("sha256") or not has_lora(pipeline.unet):
+        raise ValueError("this pipeline has no LoRA or does not know its base, so it is no adapter; save it whole")
+    sections = {}
+    for name, part in pipeline.components.items():
+        if part is None:
+            sections[name] = None
+        elif name not in ("unet", "vae", "scheduler"):
+            sections[name] = {key: value for key, value in part.config.items() if not key.startswith("_")}
+            sections[name]["class"] = type(part).__name__
+    sections["pipeline"] = settings_of(pipeline)
+    described = {
+        "base": base,
+        "lora_rank": next(iter(pipeline.unet.peft_config.values())).r,
+        "networks": sections,
+        "scheduler": dict(pipeline.scheduler.config),
+    }
+    state = {name: tensor.detach().cpu().contiguous() for name, tensor in own_tensors(pipeline).items()}
+    with replacing_folder(folder) as temporary:
+        save_file(state, temporary / WEIGHTS, {"format": "pt"})
+        (temporary / ADAPTER).write_text(json.dumps(described, indent=1) + "\n")
+
+
+def load_adapter(
+    pipeline_class: type[DiffusionPipeline],
+    folder: str | Path,
+    base: str | None = None,
+    base_config: str | None = None,
+    dtype: torch.dtype | None = None,
+) -> DiffusionPipeline:
+    """The pipeline that `save_adapter` wrote, as one of `pipeline_class`, on its base, with LoRA in place.
+
+    base: where the base is, if not where it was; base_config: see `load_base`. Raises ValueError where
+    the base is not found or is another one, and naming a file or tensor that is missing, damaged or too much.
+    """
+    folder = Path(folder)
+    described = read_json(folder / ADAPTER)
+    try:
+        state = load_file(folder / WEIGHTS)
+    except (OSError, SafetensorError) as error:
+        raise ValueError(f"{folder / WEIGHTS} is missing or damaged ({error}); {ADVICE}") from None
+    places = [base] if base else [described["base"]["id"]]
+    found = load_base(places, base_config or described["base"].get("config"))
+    wanted = described["base"]["sha256"]
+    if found.sha256 != wanted:
+        raise ValueError(
+            f"{folder} was trained on another base than {places[0]} (sha256 {wanted[:12]}, found {found.sha256[:12]}); "
+            f"pass base= with the place of {described['base']['id']}"
+        )
+    pipeline = pipeline_class(**components_from_base(found, described["networks"]))
+    add_lora(pipeline.unet, described["lora_rank"])
+    if any(name.startswith("vae.") for name in state):
+        pipeline.vae = RefinedVAE.around(pipeline.vae)
+    own = own_tensors(pipeline)
+    for name in sorted(own.keys() ^ state.keys()):
+        how = "lacks" if name in own else "holds, too much,"
+        raise ValueError(f"{folder / WEIGHTS} {how} the tensor {name}; {ADVICE}")
+    with torch.no_grad():
+        for name, tensor in own.items():
+            if tensor.shape != state[name].shape:
+                raise ValueError(f"{folder / WEIGHTS}: {name} is of shape {tuple(state[name].shape)}; {ADVICE}")
+            tensor.copy_(state[name])
+    pipeline.scheduler = DDIMScheduler.from_config(described["scheduler"])
+    return pipeline if dtype is None else pipeline.to(dtype)

@@ -1,0 +1,1 @@
+"""Training: configuration, samples, the joint objective, the loop and its checkpoints."""

@@ -1,0 +1,80 @@
+"""What of a pipeline trains, and with how little memory: LoRA, checkpointing, attention, 8-bit optimizer."""
+
+import torch
+from diffusers.models.attention_processor import AttnProcessor2_0
+from torch import nn
+from torch.optim import Optimizer
+
+from bd_diff.models.components import construct
+from bd_diff.stable_diffusion.adapters import has_lora, trained_with_lora
+
+GIB = 2**30
+
+
+def choose_trained(networks: nn.ModuleDict, names: tuple[str, ...] = ()) -> None:
+    """Let the networks called `names` train, by default all but the VAE; of a UNet with LoRA only what LoRA leaves to
+    train, and never what a network borrowed. Raises ValueError for a name that does not exist.
+    """
+    if unknown := set(names) - set(networks):
+        raise ValueError(f"trained: there is no network {min(unknown)}; known are {', '.join(networks)}")
+    for name, network in networks.items():
+        network.requires_grad_(name in names if names else name != "vae")
+        for part in getattr(network, "borrowed", ()):
+            getattr(network, part).requires_grad_(False)
+    if has_lora(networks["unet"]) and (not names or "unet" in names):
+        for name, parameter in networks["unet"].named_parameters():
+            parameter.requires_grad_(trained_with_lora(name))
+
+
+def use_checkpointing(networks: nn.ModuleDict) -> None:
+    """Trade time for memory in every network that can. Raises ValueError where the UNet cannot."""
+    if not getattr(networks["unet"], "_supports_gradient_checkpointing", False):
+        raise ValueError(f"gradient_checkpointing: {type(networks['unet']).__name__} cannot; leave it false")
+    for network in networks.values():
+        if getattr(network, "_supports_gradient_checkpointing", False):
+            network.enable_gradient_checkpointing()
+
+
+def use_attention(unet: nn.Module, backend: str) -> None:
+    """Attention by PyTorch ("sdpa") or by xformers. Raises ValueError where that does not work here."""
+    if backend == "sdpa":
+        for module in unet.modules():
+            if hasattr(module, "set_processor"):
+                module.set_processor(AttnProcessor2_0())
+        return
+    if backend != "xformers":
+        raise ValueError(f"attention_backend is {backend!r}; it must be sdpa or xformers")
+    try:
+        unet.enable_xformers_memory_efficient_attention()
+    except Exception as error:  # not installed, no GPU, or a GPU it does not know: each has its own class there
+        reason = " ".join(str(error).split())[:200]
+        raise ValueError(f"attention_backend: xformers does not work here ({reason}); use sdpa") from error
+
+
+def make_optimizer(parameters: list[nn.Parameter], settings: dict) -> Optimizer:
+    """`settings` are keyword arguments of AdamW, or with `class: AdamW8bit` of that of bitsandbytes."""
+    settings = dict(settings)
+    kind = settings.pop("class", "AdamW")
+    if kind == "AdamW":
+        return construct(torch.optim.AdamW, {"params": parameters} | settings, "optimizer")
+    if kind != "AdamW8bit":
+        raise ValueError(f"optimizer.class is {kind!r}; it must be AdamW or AdamW8bit")
+    try:
+        from bitsandbytes.optim import AdamW8bit
+    except ImportError:
+        raise ValueError(
+            "AdamW8bit needs bitsandbytes; pip install 'bd-diff[adam8bit]' or set optimizer.class=AdamW"
+        ) from None
+    return construct(AdamW8bit, {"params": parameters} | settings, "optimizer")
+
+
+def memory_estimate(networks: nn.ModuleDict, settings: dict, averaged: bool) -> str:
+    """One sentence: what weights, gradients, optimizer and average take, without activations."""
+    counts = [
+        sum(p.numel() for p in networks.parameters() if p.requires_grad in kinds) for kinds in ({True, False}, {True})
+    ]
+    moments = 2 if settings.get("class") == "AdamW8bit" else 8
+    parts = {"weights": 4 * counts[0], "gradients": 4 * counts[1], "optimizer": moments * counts[1]}
+    parts |= {"average": 4 * counts[1]} if averaged else {}
+    named = ", ".join(f"{name} {size / GIB:.2f}" for name, size in parts.items())
+    return f"memory: {sum(parts.values()) / GIB:.2f} GiB ({named}), and activations"

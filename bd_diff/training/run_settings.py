@@ -1,0 +1,45 @@
+"""What goes on by itself where it was begun (adaptations, experiments, sweeps, banks) does so with its own settings."""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from bd_diff.data.images import replacing
+from bd_diff.training.config import to_dict
+
+WITHOUT_EFFECT = ("folder", "resume", "dry_run", "save_minutes", "log_every", "trackers", "workers", "cpu")
+
+
+def settings_of(config: Any, left_out: tuple[str, ...] = ()) -> dict[str, Any]:
+    """The entries of a configuration by their dotted names, but for those that make no difference to the result, of a
+    `run` or by name.
+    """
+    gone = {*left_out, *(f"run.{name}" for name in WITHOUT_EFFECT)}
+    return {name: value for name, value in flat(to_dict(config)).items() if name not in gone}
+
+
+def flat(values: Mapping[str, Any], before: str = "") -> dict[str, Any]:
+    """Nested mappings as one, by dotted names."""
+    found = {}
+    for name, value in values.items():
+        found |= flat(value, f"{before}{name}.") if isinstance(value, dict) else {before + name: value}
+    return found
+
+
+def keep_settings(folder: Path, settings: Mapping[str, Any]) -> None:
+    """Keep the settings of what is begun in `folder`, in its `settings.json`.
+
+    Raises ValueError, naming the entry, where something was begun there with others: what is there would be taken for
+    the result of these. Where nothing came of them, they are replaced.
+    """
+    path, given = folder / "settings.json", json.loads(json.dumps(settings))
+    if not path.exists() or list(folder.iterdir()) == [path]:
+        with replacing(path) as part:
+            part.write_text(json.dumps(given, indent=1) + "\n")
+        return
+    kept = json.loads(path.read_text())
+    for name in {**kept, **given}:
+        before, now = kept.get(name), given.get(name)
+        if before != now:
+            raise ValueError(f"{folder} was begun with {name} {before}, now it is {now}; give another folder")

@@ -1,0 +1,46 @@
+"""What a training shows while it runs: gains by blur family on photographs it never sees, and a sheet of pictures."""
+
+from pathlib import Path
+
+import torch
+from torchvision.utils import save_image
+
+from bd_diff.data.crops import read_photographs
+from bd_diff.evaluation.evaluate import family_pairs
+from bd_diff.evaluation.metrics import psnr, ssim
+
+
+class Validation:
+    """`validation(step) -> figures`; writes `validation/<step>.png` (a family a row: blurry, result, sharp)."""
+
+    def __init__(self, pipeline, folder: str, names: str, count: int, out: Path, batch: int = 8):
+        photographs = read_photographs(folder, only=names)[:count]
+        self.pipeline, self.pairs, self.out, self.batch = pipeline, family_pairs(photographs), out / "validation", batch
+
+    @torch.no_grad()
+    def __call__(self, step: int) -> dict[str, float]:
+        networks = [part for part in self.pipeline.components.values() if isinstance(part, torch.nn.Module)]
+        for network in networks:
+            network.eval()
+        self.pipeline.set_progress_bar_config(disable=True)
+        figures, rows = {}, []
+        for family in dict.fromkeys(pair.family for pair in self.pairs):
+            pairs = [pair for pair in self.pairs if pair.family == family]
+            results = []
+            for pair in pairs:
+                generator = torch.Generator().manual_seed(0)
+                results.append(
+                    self.pipeline(pair.blurry, fast=True, generator=generator, output_type="pt").images.cpu()
+                )
+            sharp, blurry = (torch.stack([getattr(pair, name) for pair in pairs]) for name in ("sharp", "blurry"))
+            result = torch.cat(results)
+            gain = psnr(result, sharp) - psnr(blurry, sharp) if family != "sharp" else psnr(result, sharp)
+            figures |= {f"{family}/psnr_gain": gain.mean().item(), f"{family}/worst": gain.min().item()}
+            figures[f"{family}/ssim"] = ssim(result, sharp).mean().item()
+            rows.append(torch.cat([blurry[0], result[0], sharp[0]], -1))
+        self.out.mkdir(parents=True, exist_ok=True)
+        save_image(torch.stack(rows), self.out / f"{step:07d}.png", nrow=1)
+        for network in networks:
+            network.train()
+        print(", ".join(f"{name} {value:.3f}" for name, value in figures.items()), flush=True)
+        return figures

@@ -1,0 +1,73 @@
+"""The gap of a blur domain: small at home, larger the farther away, and said in words."""
+
+import json
+
+import pytest
+import torch
+
+from bd_diff.adaptation import domain_gap
+from bd_diff.blur.camera import RandomCamera
+from bd_diff.blur.kernels import gaussian, line, shape_of
+from bd_diff.commands.options import load_pipeline
+from bd_diff.data.images import save_image, to_image
+from bd_diff.data.procedural import procedural_image
+
+
+@pytest.fixture(scope="module")
+def pipeline():
+    return load_pipeline(None).pipeline
+
+
+@pytest.fixture(scope="module")
+def sharp():
+    return [procedural_image(224, torch.Generator().manual_seed(seed), "leaves") for seed in range(6)]
+
+
+@pytest.fixture(scope="module")
+def reference(pipeline, sharp):
+    return domain_gap.as_reference(domain_gap.reference_readings(pipeline, sharp))
+
+
+def test_domains_of_growing_distance_are_ranked(pipeline, sharp, reference):
+    def gap(families, camera=domain_gap.CAMERA):
+        readings = domain_gap.reference_readings(pipeline, sharp, 32, families, camera, seed=7)
+        return domain_gap.total_gap(domain_gap.gaps(readings, reference))
+
+    mix, shake = domain_gap.TRAINED_ON, {"shake": 1.0}
+    home, near, far = gap(mix), gap(shake), gap(shake, RandomCamera(24 / 255))
+    assert home < near < far and home < domain_gap.NEAR and far > domain_gap.FAR
+
+
+def test_a_kernel_is_described_by_its_size_and_direction():
+    size, across, slant = shape_of(gaussian(torch.tensor([2.0]))[0])
+    assert size == pytest.approx(2 * 2**0.5, rel=0.01) and abs(across) < 1e-4 and abs(slant) < 1e-4
+    level, rising = line(torch.tensor([15.0, 15.0]), torch.tensor([0.0, -torch.pi / 4]))
+    assert shape_of(level)[1] > 0.9 and abs(shape_of(level)[2]) < 1e-3
+    assert shape_of(rising)[2] > 0.9  # rows count downwards
+
+
+def test_words_follow_the_figures(pipeline, sharp, reference):
+    home = domain_gap.reference_readings(pipeline, sharp, 32, seed=7)
+    assert "like what the model was trained on; adapting will change little" in domain_gap.verdict(home, reference)
+    nothing = domain_gap.read_photographs_blur(pipeline, sharp)
+    assert "hardly any blur" in domain_gap.verdict(nothing, reference)
+    few = {name: values[:3] for name, values in home.items()}
+    assert "3 photographs are few" in domain_gap.verdict(few, reference)
+
+
+def test_the_command_makes_a_reference_and_judges_by_it(tiny_pipeline_folder, tmp_path, monkeypatch, capsys):
+    import shutil
+
+    from bd_diff.commands.domain import domain
+
+    model = shutil.copytree(tiny_pipeline_folder, tmp_path / "model")
+    for index in range(3):
+        image = procedural_image(96, torch.Generator().manual_seed(index))
+        save_image(to_image(image), tmp_path / f"photographs/{index}.png")
+    folder = tmp_path / "photographs"
+    with pytest.raises(ValueError, match="has no blur_statistics.safetensors; make it with"):
+        domain([folder], str(model), None, 8, None)
+    domain([folder], str(model), folder, 8, tmp_path / "figures.json")
+    (figures,) = json.loads((tmp_path / "figures.json").read_text()).values()
+    assert figures["photographs"] == 3 and set(figures["gaps"]) == set(domain_gap.STATISTICS)
+    assert figures["verdict"] in capsys.readouterr().out

@@ -1,0 +1,35 @@
+"""What the UNet invents stays within reach of its guesses."""
+
+import torch
+
+from bd_diff.models.conditioning import keep_in_reach
+
+
+def case():
+    generator = torch.Generator().manual_seed(0)
+    guesses = torch.rand(1, 4, 3, 96, 96, generator=generator) - 0.5
+    return guesses[:, 1] * 0.9, guesses
+
+
+def test_pixels_within_reach_stay_as_they_are():
+    pixels, guesses = case()
+    assert torch.equal(keep_in_reach(pixels, guesses), pixels)
+
+
+def test_a_pixel_somewhat_beyond_is_clamped_alone():
+    pixels, guesses = case()
+    pixels[0, 0, 40, 40] = 0.75  # the guesses end at 0.5, the margin at 0.6
+    kept = keep_in_reach(pixels, guesses)
+    assert 0.5 < kept[0, 0, 40, 40] <= 0.6
+    kept[0, 0, 40, 40] = pixels[0, 0, 40, 40]
+    assert torch.equal(kept, pixels)
+
+
+def test_an_explosion_fades_into_the_first_guess_and_what_is_far_from_it_stays():
+    pixels, guesses = case()
+    pixels[0, :, 40, 40] = 100.0
+    kept = keep_in_reach(pixels, guesses)
+    assert torch.allclose(kept[..., 24:57, 24:57], guesses[:, 0, :, 24:57, 24:57])
+    assert torch.equal(kept[..., 74:, :], pixels[..., 74:, :])
+    between = (kept - pixels)[..., 40, 57:72].abs().mean((0, 1))
+    assert between[0] > between[7] > between[-1] > 0

@@ -1,0 +1,125 @@
+"""Kernel and picture improve each other after the search, where there is a shake."""
+
+from types import SimpleNamespace
+
+import pytest
+import torch
+
+from bd_diff.blur.kernels import blur, line, shake
+from bd_diff.data.pixels import luminance
+from bd_diff.data.procedural import procedural_image
+from bd_diff.pipeline import BDDiffPipeline
+from bd_diff.reading import blur_reading
+from bd_diff.reading.blur_reading import refine
+from bd_diff.reading.denoise import calm
+from bd_diff.reading.kernel_search import KEPT, reblur_residual, search_evidence
+
+
+@pytest.fixture(scope="module")
+def shaken():
+    """A sharp scene in [-1, 1], the same shaken by 14 pixels, and the kernel."""
+    sharp = procedural_image(288, torch.Generator().manual_seed(3))[None] * 2 - 1
+    kernel = shake(torch.tensor([14.0]), torch.Generator().manual_seed(4))
+    return sharp[..., 16:-16, 16:-16], blur(sharp, kernel, mode="valid"), kernel
+
+
+@pytest.fixture(scope="module")
+def found(shaken):
+    """What the search finds in the shaken scene."""
+    return search_evidence(luminance(calm((shaken[1] + 1) / 2)))
+
+
+@pytest.fixture
+def refining(tiny_pipeline):
+    """The untrained pipeline, which searches and refines once."""
+    return BDDiffPipeline(**tiny_pipeline.components, refinements=1)
+
+
+def trusting(pipeline, monkeypatch, trust):
+    monkeypatch.setattr(pipeline.blur_decoder, "trusts", lambda tokens: torch.full((len(tokens),), trust))
+
+
+def test_a_sharp_picture_gives_the_kernel(shaken):
+    sharp, blurry, kernel = shaken
+    settings = SimpleNamespace(refinements=1)
+    ideal = SimpleNamespace(config=settings, deblur_window=lambda pixels, *_: sharp.expand_as(pixels))
+    starts = torch.cat([line(torch.tensor([9.0]), torch.tensor([0.3])), kernel.flip(1, 2)])
+    found = refine(ideal, (blurry + 1) / 2, SimpleNamespace(features=None), starts)
+    assert found.shape == (2, 33, 33) and torch.allclose(found.sum((1, 2)), torch.ones(2))
+    assert ((found - kernel).abs().sum((1, 2)) < 0.4).all() and ((starts - kernel).abs().sum((1, 2)) > 1).all()
+
+
+def test_the_kernel_kept_explains_the_photograph_best(refining, shaken, found, monkeypatch):
+    _, blurry, _ = shaken
+    light = (luminance(blurry) + 1) / 2
+    seen = []
+    monkeypatch.setattr(blur_reading, "refine", lambda *given: seen.append(refine(*given)) or seen[-1])
+    trusting(refining, monkeypatch, 0.9)
+    reading = refining.encode_image(blurry, found=found)
+    assert [len(kernels) for kernels in seen] == [1 + KEPT, 1]  # from the reading and all hypotheses; once more
+    kept = reblur_residual(light, reading.kernels)
+    assert all(kept <= reblur_residual(light, kernel[None]) for kernel in torch.cat(seen))
+
+
+def test_soft_blur_is_not_refined(refining, tiny_pipeline, shaken, found, monkeypatch):
+    trusting(refining, monkeypatch, 0.2)
+    monkeypatch.setattr(blur_reading, "CLEARLY", 0)
+    monkeypatch.setattr(blur_reading, "refine", lambda *given: pytest.fail("soft blur was refined"))
+    refined, plain = (pipeline.encode_image(shaken[1], found=found) for pipeline in (refining, tiny_pipeline))
+    assert torch.equal(refined.kernels, plain.kernels)
+
+
+def test_a_hypothesis_that_explains_clearly_more_is_refined_without_trust(refining, shaken, found, monkeypatch):
+    trusting(refining, monkeypatch, 0.2)  # an untrained decoder's kernels explain little
+    seen = []
+    monkeypatch.setattr(blur_reading, "refine", lambda *given: seen.append(given) or refine(*given))
+    refining.encode_image(shaken[1], found=found)
+    assert len(seen) == 2
+
+
+@pytest.mark.parametrize("trust", [0.2, 0.9])
+def test_where_uncertain_the_reading_without_the_search_stays_in_doubt(refining, shaken, found, monkeypatch, trust):
+    trusting(refining, monkeypatch, trust)
+    free = refining.encode_image(shaken[1], fast=True)
+    monkeypatch.setattr(blur_reading, "uncertain", lambda *_: torch.tensor([True]))
+    reading = refining.encode_image(shaken[1], found=found)
+    assert torch.equal(reading.kernels, free.kernels) and reading.doubtful
+    monkeypatch.setattr(blur_reading, "uncertain", lambda *_: torch.tensor([False]))
+    agreed = refining.encode_image(shaken[1], found=found)
+    assert not torch.equal(agreed.kernels, free.kernels) and not agreed.doubtful
+
+
+def test_the_reading_without_the_search_stays_unless_another_explains_more(refining, shaken, found, monkeypatch):
+    trusting(refining, monkeypatch, 0.9)
+    free = refining.encode_image(shaken[1], fast=True)
+    monkeypatch.setattr(blur_reading, "BETTER", 0.0)
+    assert torch.equal(refining.encode_image(shaken[1], found=found).kernels, free.kernels)
+
+
+def test_a_batch_equals_its_singles_with_refinement(refining, shaken, monkeypatch):
+    trusting(refining, monkeypatch, 0.9)
+    sharp, blurry, _ = shaken
+    images = torch.cat([blurry, sharp])
+    batch = refining.encode_image(images)
+    for index in range(2):
+        single = refining.encode_image(images[index, None])
+        for name in ("features", "tokens", "kernels", "trust", "doubtful"):
+            together, alone = getattr(batch, name)[index].float(), getattr(single, name)[0].float()
+            assert torch.allclose(together, alone, atol=1e-6), name
+
+
+def test_a_window_is_deblurred_as_the_pipeline_does_it(tiny_pipeline, shaken):
+    blurry = shaken[1][..., :200, :203]  # no multiple of the networks' step
+    reading = tiny_pipeline.read_blur(blurry)
+    shape = tiny_pipeline.latent_shape(tiny_pipeline.grid(200, 203, 0), 1)
+    given = dict(fast=True, num_inference_steps=1, output_type="pt")
+    expected = tiny_pipeline((blurry + 1) / 2, latents=torch.zeros(shape), **given).images
+    random = torch.get_rng_state()
+    result = tiny_pipeline.deblur_window(blurry, reading.kernels, reading.features)
+    assert torch.allclose((result + 1) / 2, expected, atol=1e-5)
+    assert torch.equal(random, torch.get_rng_state())
+
+
+def test_the_number_of_refinements_is_saved(refining, tmp_path):
+    refining.save_pretrained(tmp_path)
+    assert BDDiffPipeline.from_pretrained(tmp_path).config.refinements == 1

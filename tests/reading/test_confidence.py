@@ -1,0 +1,65 @@
+"""Readings of a blur that contradict each other cost the result half of its strength."""
+
+from dataclasses import replace
+
+import torch
+
+from bd_diff.blur.kernels import gaussian, line
+from bd_diff.reading.confidence import NEAR, contradict, distances, uncertain
+
+EVEN = torch.tensor([0.02]), torch.tensor([0.02])
+
+
+def test_a_path_and_its_mirror_image_agree():
+    path = torch.zeros(1, 33, 33)
+    path[0, 10:20, 14], path[0, 20, 14:22] = 1, 2
+    path = path / path.sum()
+    assert not torch.equal(path, path.flip(-1))
+    assert not contradict(path, path.flip(-2, -1), EVEN)
+
+
+def test_a_long_and_a_short_path_contradict_each_other_unless_the_search_explains_the_photograph_much_better():
+    long, short = line(torch.tensor([21.0]), torch.tensor([0.5])), line(torch.tensor([7.0]), torch.tensor([0.5]))
+    assert contradict(long, short, EVEN)
+    assert not contradict(long, short, (torch.tensor([0.02]), torch.tensor([0.005])))
+
+
+def test_every_image_of_a_batch_is_judged_by_itself():
+    two = gaussian(torch.tensor([1.0, 1.0]))
+    other = gaussian(torch.tensor([1.0, 4.0]))
+    residuals = torch.full((2,), 0.02), torch.full((2,), 0.02)
+    assert contradict(two, other, residuals).tolist() == [False, True]
+
+
+def test_a_kernel_is_uncertain_where_another_far_from_it_explains_as_much_unless_it_wins_much():
+    path = line(torch.tensor([13.0]), torch.tensor([0.5]))
+    moved = path.roll((2, -3), (1, 2))  # the same blur
+    near, far = line(torch.tensor([13.0, 13.0]), torch.tensor([0.55, 1.5]))[:, None]
+    to_moved, to_near, to_far = distances(path, torch.cat([moved, near, far]))
+    assert to_moved.abs() < 1e-4 and 0 < to_near < NEAR * 0.2 < to_far < 1
+
+    def judged(second, third, shares):
+        return uncertain(torch.cat([far, path, second, third]), 0.03 * torch.tensor(shares), 1)
+
+    assert not judged(moved, near, [1.0, 0.8, 0.8, 0.8])
+    assert judged(moved, far, [1.0, 0.8, 0.8, 0.8])
+    assert not judged(moved, far, [1.0, 0.8, 0.8, 0.95])  # far, but explains less
+    assert judged(moved, near, [1.0, 0.99, 0.99, 0.99])  # wins little
+
+
+def test_what_is_read_without_the_search_is_uncertain_where_nothing_explains_more():
+    kernels = line(torch.tensor([13.0, 13.0]), torch.tensor([0.5, 1.5]))
+    assert uncertain(kernels, torch.tensor([0.03, 0.031]), 0)
+
+
+def test_an_image_in_doubt_keeps_the_share_that_caution_names(tiny_pipeline, monkeypatch):
+    images, read = torch.rand(2, 3, 64, 64, generator=torch.Generator().manual_seed(0)), tiny_pipeline.encode_image
+
+    def result(doubtful):
+        monkeypatch.setattr(tiny_pipeline, "encode_image", lambda *given: replace(read(*given), doubtful=doubtful))
+        return tiny_pipeline(images, output_type="latent", generator=torch.Generator().manual_seed(0)).images
+
+    sure, torn = result(torch.tensor([False, False])), result(torch.tensor([False, True]))
+    given = tiny_pipeline(images, output_type="latent", strength=0.0).images
+    assert torch.equal(sure[0], torn[0])
+    assert torch.allclose(torn[1], (sure[1] + given[1]) / 2, atol=1e-6) and not torch.allclose(torn[1], sure[1])

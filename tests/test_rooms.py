@@ -1,0 +1,60 @@
+"""The order of the packages: a lower one never imports from a higher one."""
+
+import ast
+from pathlib import Path
+
+import pytest
+
+PACKAGE = Path(__file__).parents[1] / "bd_diff"
+ORDER = [
+    "blur",
+    "data",
+    "models",
+    "reading",
+    "stable_diffusion",
+    "pipeline",
+    "restore",
+    "evaluation",
+    "training",
+    "baselines",
+    "adaptation",
+    "serving",
+    "commands",
+    "cli",
+]
+
+
+def room_of(module: str) -> str:
+    return module.split(".")[1]
+
+
+def imports(path: Path) -> set[str]:
+    """The modules of this package that a file imports, anywhere in it."""
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.ImportFrom) and node.module == "bd_diff":
+            found |= {f"bd_diff.{name.name}" for name in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            found.add(node.module)
+        elif isinstance(node, ast.Import):
+            found |= {name.name for name in node.names}
+    return {module for module in found if module.startswith("bd_diff.")}
+
+
+def modules() -> list[Path]:
+    return [path for path in sorted(PACKAGE.rglob("*.py")) if path.name != "__init__.py" or path.parent != PACKAGE]
+
+
+@pytest.mark.parametrize("path", modules(), ids=lambda path: str(path.relative_to(PACKAGE)))
+def test_a_module_imports_only_from_its_own_room_and_lower_ones(path):
+    own = path.relative_to(PACKAGE).parts[0].removesuffix(".py")
+    for module in imports(path):
+        room = room_of(module)
+        if room in ("BDDiffPipeline", "BDDiffPipelineOutput"):
+            room = "pipeline"
+        assert ORDER.index(room) <= ORDER.index(own), f"{own} is below {room}, but imports {module}"
+
+
+def test_every_package_has_its_place_in_the_order():
+    rooms = {path.name.removesuffix(".py") for path in PACKAGE.iterdir() if path.suffix == ".py" or path.is_dir()}
+    assert rooms - {"__init__", "__main__", "__pycache__"} == set(ORDER)
