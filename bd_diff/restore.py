@@ -24,7 +24,9 @@ NETWORKS = {  # config.json's _class_name: where the class is, and the lowest va
 
 
 class Restorer(ABC):
-    """A system behind one call: blurry photographs in, sharp ones of the same kind out."""
+    """A system behind one call: blurry photographs in, sharp ones of the same kind out. `name` is the system's."""
+
+    name: str
 
     def __call__(self, images, **settings):
         """Restore a photograph, or several.
@@ -109,7 +111,8 @@ class NetworkRestorer(Restorer):
     def run(self, pixels: Tensor) -> Tensor:
         """The network on pixels of a size it takes; large images in the overlapping tiles that it asks for."""
         side, overlap = getattr(self.network, "tiling", (max(pixels.shape[-2:]), 0))
-        grid = Grid(*pixels.shape[-2:], side, overlap)
+        height, width = pixels.shape[-2:]
+        grid = Grid(height, width, side, overlap)
         if len(grid) == 1:
             return self.network(pixels)
         restored = torch.zeros_like(pixels)
@@ -119,9 +122,12 @@ class NetworkRestorer(Restorer):
         return restored
 
 
+System = PipelineRestorer | NetworkRestorer
+
+
 def load(
     folder_or_id: str | Path, device: str | torch.device | None = None, dtype: torch.dtype | None = None
-) -> Restorer:
+) -> System:
     """The system saved in a folder (`save_pretrained` of any of the four), or under an id of the Hugging Face hub.
 
     device: the GPU where there is one, by default. dtype: float32 by default.

@@ -15,14 +15,16 @@ def to_light(images: Tensor, curve: float | str) -> Tensor:
     """Display values in [0, 1] to linear light in [0, 1]; the curve is "srgb" (IEC 61966-2-1) or a gamma exponent."""
     if curve == "srgb":
         return torch.where(images <= 0.04045, images / 12.92, ((images.clamp_min(0.04045) + 0.055) / 1.055) ** 2.4)
-    return images if curve == 1 else images.clamp_min(0) ** curve
+    exponent = float(curve)
+    return images if exponent == 1 else images.clamp_min(0) ** exponent
 
 
 def to_display(light: Tensor, curve: float | str) -> Tensor:
     """The inverse of `to_light`."""
     if curve == "srgb":
         return torch.where(light <= 0.0031308, light * 12.92, 1.055 * light.clamp_min(0.0031308) ** (1 / 2.4) - 0.055)
-    return light if curve == 1 else light.clamp_min(0) ** (1 / curve)
+    exponent = float(curve)
+    return light if exponent == 1 else light.clamp_min(0) ** (1 / exponent)
 
 
 @dataclass(frozen=True)
@@ -101,16 +103,16 @@ class RandomCamera:
         """
         if fields.ndim == 3:
             fields = fields[:, None, None]
-        one_each = {"size": (len(sharp), 1, 1, 1), "device": generator.device}
-        lit = torch.ones(**one_each, dtype=torch.bool)
+        shape, device = (len(sharp), 1, 1, 1), generator.device
+        lit = torch.ones(shape, dtype=torch.bool, device=device)
         if self.curve_share < 1:
-            lit = torch.rand(**one_each, generator=generator) < self.curve_share
+            lit = torch.rand(shape, generator=generator, device=device) < self.curve_share
         lit = lit.to(sharp.device)
         blurry = blur_field(torch.where(lit, to_light(sharp, self.curve), sharp), fields, mode="valid")
         blurry = torch.where(lit, to_display(blurry, self.curve), blurry)
         if self.noise:
-            sigma = self.noise * torch.rand(**one_each, generator=generator) ** self.noise_skew
-            grain = torch.randn(blurry.shape, generator=generator, device=generator.device)
+            sigma = self.noise * torch.rand(shape, generator=generator, device=device) ** self.noise_skew
+            grain = torch.randn(blurry.shape, generator=generator, device=device)
             blurry = blurry + (sigma * grain).to(blurry.device)
         blurry = blurry.clamp(0, 1)
         if self.jpeg:

@@ -23,24 +23,24 @@ def convolve(images: Tensor, kernels: Tensor) -> Tensor:
     differentiable = torch.is_grad_enabled() and (images.requires_grad or kernels.requires_grad)
     if differentiable or images.device.type != "cpu" or not kernels.numel():
         return spectral(images, kernels)
-    size = tuple(side - kernels.shape[-1] + 1 for side in images.shape[-2:])
-    blurred = torch.empty(*images.shape[:2], *size)
+    height, width = (side - kernels.shape[-1] + 1 for side in images.shape[-2:])
+    blurred = torch.empty(*images.shape[:2], height, width)
     taps = 2 * reaches(kernels) + 1  # (B, 2)
     separable = is_rank_one(kernels)
     direct = ~separable & (taps.prod(1) <= MOST_TAPS)
     rest = ~(separable | direct)
     with torch.autocast("cpu", enabled=False):  # mixed precision is for networks, not for what they are taught
         for index in separable.nonzero()[:, 0].tolist():
-            own = taps[index].tolist()
-            seen = middle(images[index].float(), own, size)
-            blurred[index] = along_both_axes(seen, middle(kernels[index].float(), own))
+            extent = taps[index].tolist()
+            seen = middle(images[index].float(), extent, (height, width))
+            blurred[index] = along_both_axes(seen, middle(kernels[index].float(), extent))
         alike = taps.prod(1).argsort()  # similar sizes together: less to sum
         planes, channels = images.float().flatten(0, 1), images.shape[1]  # (B * C, H, W)
         order = (channels * alike[direct[alike]][:, None] + torch.arange(channels)).flatten()
         for some in order.split(PLANES) if len(order) else ():
             largest = taps[some // channels].amax(0).tolist()
             own = middle(kernels.float(), largest)[some // channels]
-            blurred.flatten(0, 1)[some] = by_direct_sum(middle(planes, largest, size)[some], own)
+            blurred.flatten(0, 1)[some] = by_direct_sum(middle(planes, largest, (height, width))[some], own)
     blurred = blurred.to(images.dtype)
     if rest.any():
         blurred[rest] = spectral(images[rest], kernels[rest])

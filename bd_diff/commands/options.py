@@ -59,7 +59,7 @@ def load_pipeline(model: str | None, device=None):
     """The restorer of BD-Diff at `model`, by default of the shipped model; another system is a `ValueError`."""
     from bd_diff.restore import require_pipeline
 
-    return require_pipeline(load_system(model, device), model)
+    return require_pipeline(load_system(model, device), model or str(shipped_model()))
 
 
 def check_output(path: Path, sources: list[Path], overwrite: bool) -> None:

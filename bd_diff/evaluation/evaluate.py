@@ -1,4 +1,4 @@
-"""Any entry on any data under any protocol, one row an image; and the cases of the project's own table."""
+"""Any method on any data under any protocol, one row an image; and the cases of the project's own table."""
 
 import hashlib
 import math
@@ -17,6 +17,7 @@ from bd_diff.blur.operator import extend
 from bd_diff.blur.synthesis import Blur
 from bd_diff.data.folders import Folder, HubData, Sample, read_item
 from bd_diff.data.images import list_images, listed_images, read_image, to_tensor
+from bd_diff.data.pairs import Pair, as_pair
 from bd_diff.evaluation.methods import Method
 from bd_diff.evaluation.metrics import FID, IDENTICAL
 from bd_diff.evaluation.protocols import Protocol, eight_bit
@@ -133,18 +134,18 @@ def paired_cases(data: Folder | HubData) -> Iterator[Case]:
 
 
 def evaluate(
-    entry: Method,
+    method: Method,
     cases: Iterable[Case],
     protocol: Protocol,
     extra: tuple[str, ...] = ("gmsd",),
     skip_bad: bool = False,
     fid: FID | None = None,
-    keep: Callable[[Sample, Tensor], None] | None = None,
+    keep: Callable[[Pair, Tensor], None] | None = None,
 ) -> tuple[list[dict], list[str]]:
     """Score every case: rows in the order of the cases, and what was wrong with those that could not be read.
 
     A row has index, name, group, height, width, seconds, the protocol's psnr and ssim of result and input
-    (`psnr_input`), their difference (`gain`), the `extra` metrics, and a digest of the two images. `keep(sample,
+    (`psnr_input`), their difference (`gain`), the `extra` metrics, and a digest of the two images. `keep(pair,
     result)` sees every result. Started as several processes (torchrun, accelerate), each does its share, and all get
     all rows: nothing is averaged before that, so the numbers are those of one process.
 
@@ -160,40 +161,40 @@ def evaluate(
         if index % state.num_processes != state.process_index:
             continue
         try:
-            sample = read()
+            pair = as_pair(read())
         except ValueError as error:
             if not skip_bad:
                 raise
             bad.append(str(error))
             continue
         started = time.perf_counter()
-        result = entry.restore(sample).cpu()
+        result = method.restore(pair).cpu()
         seconds = time.perf_counter() - started
-        if result.shape != sample.sharp.shape or not result.isfinite().all():
+        if result.shape != pair.sharp.shape or not result.isfinite().all():
             raise ValueError(
-                f"the result of {entry.name} for {name} is of shape {tuple(result.shape)}, smallest value "
-                f"{float(result.min())}; expected finite values of shape {tuple(sample.sharp.shape)}"
+                f"the result of {method.name} for {name} is of shape {tuple(result.shape)}, smallest value "
+                f"{float(result.min())}; expected finite values of shape {tuple(pair.sharp.shape)}"
             )
-        rows.append({"index": index, **score(sample, result, protocol, extra), "seconds": seconds})
+        rows.append({"index": index, **score(pair, result, protocol, extra), "seconds": seconds})
         if fid is not None:
-            fid.update(result[None], sample.sharp[None])
+            fid.update(result[None], pair.sharp[None])
         if keep is not None:
-            keep(sample, result)
+            keep(pair, result)
     rows, bad = (gather_object(found) for found in (rows, bad))
     if not rows:
         raise ValueError(f"there is nothing to evaluate; {bad[0] if bad else 'the data holds no pairs'}")
     return sorted(rows, key=lambda row: row["index"]), bad
 
 
-def score(sample: Sample, result: Tensor, protocol: Protocol, extra: tuple[str, ...]) -> dict:
+def score(pair: Pair, result: Tensor, protocol: Protocol, extra: tuple[str, ...]) -> dict:
     """One row: who it is, and what the protocol says of result and input."""
-    before, after = protocol.score(sample.blurry, sample.sharp), protocol.score(result, sample.sharp, extra)
+    before, after = protocol.score(pair.blurry, pair.sharp), protocol.score(result, pair.sharp, extra)
     content = hashlib.sha256()
-    for image in (sample.blurry, sample.sharp):
+    for image in (pair.blurry, pair.sharp):
         content.update((image * 255).round().byte().numpy().tobytes())
     return {
-        "name": sample.name,
-        "group": sample.group,
+        "name": pair.name,
+        "group": pair.group,
         "height": result.shape[1],
         "width": result.shape[2],
         "psnr_input": before["psnr"],

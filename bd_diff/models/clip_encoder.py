@@ -31,6 +31,9 @@ class ClipImageEncoder(ModelMixin, ConfigMixin):
     """
 
     borrowed = ("vision",)
+    vision: Any  # CLIPVisionModel or OpenCLIP's VisionTransformer
+    mean: Tensor
+    std: Tensor
 
     @register_to_config
     def __init__(

@@ -17,5 +17,5 @@ def fingerprint_of(*states: Mapping[str, Tensor]) -> str:
     for state in states:
         for name, tensor in sorted(state.items()):
             digest.update(f"{name} {tuple(tensor.shape)}".encode())
-            digest.update(tensor.detach().float().cpu().contiguous().numpy())
+            digest.update(tensor.detach().float().cpu().contiguous().numpy().tobytes())
     return digest.hexdigest()

@@ -67,19 +67,19 @@ def search_kernels(luminance: Tensor, starts: tuple[Start, ...] = STARTS, keep: 
         torch.tensor([getattr(start, name) for start in starts], device=luminance.device).repeat(len(luminance))
         for name in ("smoothness", "edges", "ridge", "floor")
     )
-    kernels, threshold, previous = None, None, 1.0
-    for scale, kernel_size in scales(size):
+    steps = scales(size)
+    previous, coarsest = steps[0]
+    kernels = torch.zeros(len(images), coarsest, coarsest, device=images.device)
+    kernels[:, coarsest // 2, coarsest // 2 : coarsest // 2 + 2] = 0.5
+    threshold = images.new_tensor(math.inf)
+    for scale, kernel_size in steps:
         shape = (round(height * scale), round(width * scale))
         blurry = F.interpolate(images, size=shape, mode="bilinear", antialias=True) if scale < 1 else images
-        if kernels is None:
-            kernels = torch.zeros(len(images), kernel_size, kernel_size, device=images.device)
-            kernels[:, kernel_size // 2, kernel_size // 2 : kernel_size // 2 + 2] = 0.5
-        else:
+        if scale > previous:
             kernels = clean(resize_kernels(kernels, kernel_size, scale / previous), floor)
         for _ in range(5):
             latent = l0_deblur(blurry, kernels, smoothness, until=1e3)
-            strongest = edge_threshold(latent, edges * kernel_size)
-            threshold = strongest if threshold is None else torch.minimum(threshold, strongest)
+            threshold = torch.minimum(threshold, edge_threshold(latent, edges * kernel_size))
             kernels = kernel_from_edges(strong_gradients(latent, threshold), blurry, kernel_size, ridge)
             kernels = centre(clean(kernels.clamp_min(0), floor), whole_pixels=True)
             threshold = threshold / 1.1

@@ -17,7 +17,8 @@ def window_grid(height: int, width: int, window: int = WINDOW) -> Grid:
 @torch.no_grad()
 def window_kernels(pipeline, pixels: Tensor, window: int = WINDOW, fast: bool = False) -> Tensor:
     """Kernels `(windows, B, k, k)` of pixels `(B, 3, H, W)` in [-1, 1], each read from its own window."""
-    grid = window_grid(*pixels.shape[-2:], window)
+    height, width = pixels.shape[-2:]
+    grid = window_grid(height, width, window)
     return torch.stack([pipeline.encode_image(part, fast).kernels for part in grid.cut(pixels, range(len(grid)))])
 
 
@@ -28,13 +29,15 @@ def blend(pixels: Tensor, kernels: Tensor, window: int = WINDOW, guess=deblur_gu
     result is faded into its neighbours': where all kernels are the same there is nothing to see.
     """
     height, width = pixels.shape[-2:]
-    grid, blended = window_grid(height, width, window), None
+    grid = window_grid(height, width, window)
+    blended: Tensor | None = None
     for index, own in enumerate(kernels):
         region, inside = grid.around(index, CONTEXT)
         part = guess(pixels[region], own)[inside]
         if blended is None:
             blended = part.new_zeros(*part.shape[:-2], height, width)
         grid.paste(blended, part[None], [index])
+    assert blended is not None  # every image has a window
     return blended
 
 

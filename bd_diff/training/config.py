@@ -10,7 +10,10 @@ from typing import Any, TypeVar
 
 import yaml
 
-Config = TypeVar("Config")
+if typing.TYPE_CHECKING:
+    from _typeshed import DataclassInstance
+
+Config = TypeVar("Config", bound="DataclassInstance")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -105,7 +108,7 @@ def build(cls: type[Config], values: dict[str, Any], where: str) -> Config:
 
 def convert(kind: Any, value: Any, where: str) -> Any:
     """One YAML value as the annotated type, or a ValueError that says what was expected."""
-    if dataclasses.is_dataclass(kind):
+    if isinstance(kind, type) and dataclasses.is_dataclass(kind):
         return build(kind, value, where)
     origin, parts = typing.get_origin(kind), typing.get_args(kind)
     if origin in (types.UnionType, typing.Union):

@@ -1,6 +1,7 @@
 """What of a pipeline trains, and with how little memory: LoRA, checkpointing, attention, 8-bit optimizer."""
 
 import torch
+from diffusers import ModelMixin
 from diffusers.models.attention_processor import AttnProcessor2_0
 from torch import nn
 from torch.optim import Optimizer
@@ -30,12 +31,13 @@ def use_checkpointing(networks: nn.ModuleDict) -> None:
     """Trade time for memory in every network that can. Raises ValueError where the UNet cannot."""
     if not getattr(networks["unet"], "_supports_gradient_checkpointing", False):
         raise ValueError(f"gradient_checkpointing: {type(networks['unet']).__name__} cannot; leave it false")
+    network: ModelMixin
     for network in networks.values():
         if getattr(network, "_supports_gradient_checkpointing", False):
             network.enable_gradient_checkpointing()
 
 
-def use_attention(unet: nn.Module, backend: str) -> None:
+def use_attention(unet: ModelMixin, backend: str) -> None:
     """Attention by PyTorch ("sdpa") or by xformers. Raises ValueError where that does not work here."""
     if backend == "sdpa":
         for module in unet.modules():

@@ -12,9 +12,10 @@ from bd_diff.blur.camera import RandomCamera
 from bd_diff.blur.curriculum import level, severity
 from bd_diff.blur.kernels import SIZE
 from bd_diff.blur.synthesis import draw_kernels
-from bd_diff.data.crops import SharpCrops, draw, random_crop, read_photographs, seeded
-from bd_diff.data.folders import Folder, Sample, read_item
+from bd_diff.data.crops import Photographs, SharpCrops, draw, random_crop, read_photographs, seeded
+from bd_diff.data.folders import Folder, read_item
 from bd_diff.data.layouts import Item
+from bd_diff.data.pairs import Pair, as_pair
 from bd_diff.training.config import RunConfig
 
 BORDER = SIZE - 1  # pixels a side that a crop must have beyond what training sees: every kernel stays inside it
@@ -87,12 +88,12 @@ class PairedCrops(Dataset):
 
     def __getitem__(self, index: int) -> dict[str, Tensor]:
         generator = seeded(self.seed, index)
-        sample = read_large(self.items[draw(len(self.items), generator)], self.size)
-        blurry, sharp = random_crop(torch.cat([sample.blurry, sample.sharp]), self.size, generator).chunk(2)
+        pair = read_large(self.items[draw(len(self.items), generator)], self.size)
+        blurry, sharp = random_crop(torch.cat([pair.blurry, pair.sharp]), self.size, generator).chunk(2)
         return {"blurry": blurry, "sharp": sharp}
 
 
-class SharpSides(Sequence):
+class SharpSides:
     """The sharp images of pairs as uint8 `(3, H, W)`, read when they are needed."""
 
     def __init__(self, items: Sequence[Item], size: int):
@@ -105,12 +106,12 @@ class SharpSides(Sequence):
         return (read_large(self.items[index], self.size).sharp * 255).round().byte()
 
 
-def read_large(item: Item, size: int) -> Sample:
+def read_large(item: Item, size: int) -> Pair:
     """A pair, or a ValueError where a crop of `size` pixels does not fit into it."""
-    sample = read_item(item)
-    if min(sample.sharp.shape[1:]) < size:
-        raise ValueError(f"{sample.name} has less than {size} pixels a side; lower data.crop or leave it out")
-    return sample
+    pair = as_pair(read_item(item))
+    if min(pair.sharp.shape[1:]) < size:
+        raise ValueError(f"{pair.name} has less than {size} pixels a side; lower data.crop or leave it out")
+    return pair
 
 
 def training_samples(data: DataConfig, blur: BlurConfig, run: RunConfig, processes: int = 1) -> Dataset:
@@ -125,6 +126,7 @@ def training_samples(data: DataConfig, blur: BlurConfig, run: RunConfig, process
         if blur.curriculum != "none":
             raise ValueError(f"{data.folder} holds pairs, whose blur follows no curriculum; set data.own_blur=false")
         return PairedCrops(folder.items, data.crop, run.seed)
+    photographs: Photographs
     if folder.kind == "paired":
         photographs = SharpSides(folder.items, size)
     else:

@@ -27,7 +27,7 @@ class JointSamples(Dataset):
         self.sharp, self.crop, self.targets, self.bank, self.estimates = sharp, crop, targets, bank, estimates
 
     def __getitem__(self, index: int) -> dict[str, Tensor | dict[str, Tensor]]:
-        sample = self.sharp[index]
+        sample: dict[str, Tensor | dict[str, Tensor]] = {**self.sharp[index]}
         generator = seeded(self.sharp.seed, index, 2)
         if self.targets:
             photograph = self.targets[draw(len(self.targets), generator)]

@@ -23,7 +23,8 @@ class Validation:
         for network in networks:
             network.eval()
         self.pipeline.set_progress_bar_config(disable=True)
-        figures, rows = {}, []
+        figures: dict[str, float] = {}
+        rows = []
         for family in dict.fromkeys(pair.family for pair in self.pairs):
             pairs = [pair for pair in self.pairs if pair.family == family]
             results = []
