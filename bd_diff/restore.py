@@ -58,7 +58,7 @@ class PipelineRestorer(Restorer):
 
     def __init__(self, pipeline):
         self.pipeline = pipeline
-        pipeline.set_progress_bar_config(disable=True)  # who restores many images shows their progress, not the steps'
+        pipeline.set_progress_bar_config(disable=True)  # progress is shown by images, not by steps
 
     def restore(self, images: Tensor, **settings) -> Tensor:
         """Images `(B, 3, H, W)` in [0, 1], sides from 8, to the same."""
@@ -133,7 +133,7 @@ def load(
     device: the GPU where there is one, by default. dtype: float32 by default.
     A missing or damaged file and NaN in the weights are a `ValueError` naming file and tensor.
     """
-    logging.disable_progress_bar()  # a bar for reading seven small files says nothing
+    logging.disable_progress_bar()  # no progress bar for seven small files
     folder = find_folder(folder_or_id)
     device = device or ("cuda" if torch.cuda.is_available() else "cpu")
     dtype = dtype or torch.float32
@@ -185,8 +185,8 @@ def require_pipeline(restorer: Restorer, model: str) -> PipelineRestorer:
 
 
 def check_images(images: Tensor) -> Tensor:
-    """The images, in [0, 1] to the last bit; `ValueError` unless they are finite `(B, 3, H, W)` and there but for
-    rounding. Large photographs are copied only where they must.
+    """The images, clamped to [0, 1]; they are copied only where clamping changes something. `ValueError` unless they
+    are finite, `(B, 3, H, W)` and in [0, 1] but for rounding.
     """
     if not isinstance(images, Tensor) or images.ndim != 4 or images.shape[1] != 3 or not images.is_floating_point():
         what = f"{images.dtype} {tuple(images.shape)}" if isinstance(images, Tensor) else type(images).__name__

@@ -1,4 +1,4 @@
-"""What AdaRevD trains on, and what is kept from training to validate it and to derive its exits: never the test set."""
+"""AdaRevD's training data, and the held-out part of it for validation and early exits; the test set is not used."""
 
 from collections.abc import Iterator, Sequence
 
@@ -104,7 +104,7 @@ def held_out_pairs(
 
 
 def cases(data: DataConfig, every: int) -> Cases:
-    """What training is validated on: centres of held-out pairs, or `data.validation`'s photographs, blurred."""
+    """The validation cases: centres of held-out pairs, or `data.validation`'s photographs, blurred."""
     items = paired_items(data)
     if items is None:
         return validation_cases(data)

@@ -1,4 +1,4 @@
-"""What the back-ends of AdaRevD's decoder chain cost: bytes kept for backward, time, error of the gradients."""
+"""Costs of the back-ends of AdaRevD's decoder chain: bytes kept for backward, time, error of the gradients."""
 
 import time
 from collections.abc import Mapping, Sequence

@@ -1,4 +1,4 @@
-"""What leaving early saves and costs: multiplications and PSNR of any choice of depths, from one run of every depth."""
+"""Cost and PSNR of early exits: figures for any choice of depths, from one run at every depth."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass

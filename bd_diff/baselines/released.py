@@ -1,4 +1,4 @@
-"""Reading the published checkpoints of other people's code: unwrap, recognise by shape, rename, load strictly."""
+"""Loading checkpoints that other projects published: unwrap, recognise by shape, rename, load strictly."""
 
 import re
 from collections.abc import Iterable, Mapping

@@ -64,7 +64,7 @@ def held_out_pairs(data: DataConfig, most: int = 32) -> list[Pair]:
 
 
 def validation_cases(data: DataConfig) -> Cases:
-    """What a configuration validates on; nothing where it names nothing for that.
+    """The validation cases of a configuration; empty where it names none.
 
     Pairs are cut to their centres and grouped as their folder is; photographs, and the sharp sides of pairs whose own
     blur is not wanted, are blurred: by boxes of `data.levels`, or as in the project's table.

@@ -137,12 +137,12 @@ class Discriminator(ModelMixin, ConfigMixin):
 
 
 class DiscriminatorObjective(nn.Module):
-    """The critic's turn: hinge loss between sharp images and the generator's, given the blurry ones."""
+    """The discriminator's objective: hinge loss between sharp and restored images, given the blurry ones."""
 
     def __init__(self, discriminator: Discriminator, generator: Generator, blur: BlurConfig):
         super().__init__()
         self.discriminator, self.blur = discriminator, blur
-        self.others = (generator,)  # in a tuple: its weights are not this turn's
+        self.others = (generator,)  # in a tuple, so that its weights are not part of this module
 
     def forward(self, batch: dict[str, Tensor], generator: torch.Generator) -> dict[str, Tensor]:
         blurry, sharp = (2 * images - 1 for images in make_pair(batch, self.blur, generator))
@@ -153,7 +153,7 @@ class DiscriminatorObjective(nn.Module):
 
 
 class GeneratorObjective(nn.Module):
-    """The generator's turn: to please the critic, to be near the sharp image in L1, and in VGG16's features.
+    """The generator's objective: adversarial loss, L1 to the sharp image, and perceptual loss (VGG16).
 
     weights: of `adversarial`, `l1` and `perceptual`; one that is 0 or not given is off, and VGG16's weights are needed
     only for `perceptual`. Raises ValueError for another name.
@@ -185,7 +185,7 @@ class GeneratorObjective(nn.Module):
         return {"loss": weighted_sum(self.weights, losses), **losses}
 
     def judge(self, blurry: Tensor, restored: Tensor) -> Tensor:
-        """The critic's scores, with gradients to the images but none to the critic."""
+        """The discriminator's scores, with gradients for the images but none for the discriminator."""
         critic = self.others[0]
         fixed = {name: weight.detach() for name, weight in critic.named_parameters()}
         return functional_call(critic, fixed, (blurry, restored))

@@ -44,7 +44,7 @@ def evaluate(
     fid: Annotated[bool, typer.Option("--fid", help="FID of all results together.")] = False,
     kernel: Annotated[Path | None, typer.Option(help="An image of the kernel for wiener and richardson-lucy.")] = None,
     kernel_from: Annotated[
-        str | None, typer.Option(help="A BD-Diff model that sees the kernel for wiener and richardson-lucy.")
+        str | None, typer.Option(help="A BD-Diff model that estimates the kernel for wiener and richardson-lucy.")
     ] = None,
     steps: Steps = None,
     strength: Strength = None,

@@ -12,7 +12,7 @@ Model = Annotated[
 Steps = Annotated[int | None, typer.Option(min=1, help="Diffusion steps; by default the model's own.")]
 Seed = Annotated[int, typer.Option(help="Same seed, same image.")]
 Fast = Annotated[bool, typer.Option("--fast", help="Learned estimate of the kernel only: faster, less exact.")]
-Strength = Annotated[float | None, typer.Option(min=0, max=1, help="0 gives the photograph back, 1 is all.")]
+Strength = Annotated[float | None, typer.Option(min=0, max=1, help="0 returns the photograph, 1 the full result.")]
 KernelWindows = Annotated[
     int | None, typer.Option(min=0, help="Where blur varies: side of windows that get a kernel each, such as 256.")
 ]

@@ -1,4 +1,4 @@
-"""Pictures for people: a blur kernel enlarged, and sheets of images side by side with a caption over each."""
+"""Pictures of blur kernels and maps, and sheets of captioned images side by side."""
 
 import math
 from collections.abc import Sequence

@@ -1,4 +1,4 @@
-"""Sharp images out of nothing: dead leaves with natural statistics, text and straight edges."""
+"""Procedural sharp images: dead leaves with natural statistics, text and straight edges."""
 
 import math
 import string

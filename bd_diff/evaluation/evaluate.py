@@ -1,4 +1,4 @@
-"""Any method on any data under any protocol, one row an image; and the cases of the project's own table."""
+"""Evaluates any method on any data under any protocol, one row per image; the test cases of the project's table."""
 
 import hashlib
 import math
@@ -24,7 +24,7 @@ from bd_diff.evaluation.protocols import Protocol, eight_bit
 
 TABLE_FAMILIES = {"gaussian": 1.8, "line": 13.0, "shake": 16.0, "sharp": 0.0}  # sigma, length, extent in pixels
 TABLE_NOISE = 1 / 255
-TABLE_CAMERAS = {  # by protocol: what takes the photograph; None averages display values and adds TABLE_NOISE to them
+TABLE_CAMERAS = {  # by protocol; None blurs display values and adds noise of TABLE_NOISE
     "blur-families": None,
     "blur-families-noise": Camera(read=8 / 255),
     "blur-families-jpeg": Camera(read=TABLE_NOISE, jpeg=75),
@@ -49,8 +49,8 @@ def family_pairs(images: Sequence[Tensor], seed: int = 0, size: int = 256) -> li
 
     `images` are `(3, H, W)`, uint8 or floats in [0, 1]. Of each the centre, `size` pixels a side (or the whole side,
     where it is shorter), is blurred: Gaussian of sigma 1.8, linear motion over 13 pixels at a random angle, a random
-    camera shake of 16 pixels; noise of sigma 1/255; 8 bit. The blur sees up to 16 pixels around the crop, so its
-    border is real where the photograph goes on (reflected where it ends). Family `sharp` is the crop itself, untouched.
+    camera shake of 16 pixels; noise of sigma 1/255; 8 bit. Up to 16 pixels around the crop are blurred into it, as in
+    a real photograph (reflected where the photograph ends). Family `sharp` is the crop itself, untouched.
 
     Case (family, image i) depends on the seed, the family and i, not on how many images there are.
     """
@@ -67,7 +67,7 @@ def case_seed(seed: int, family: str, index: int) -> int:
 
 
 def family_pair(family: str, image: Tensor, seed: int, size: int, camera: Camera | None = None) -> FamilyPair:
-    """One case of `family_pairs`, taken by a camera instead, if there is one."""
+    """One case of `family_pairs`; with a camera, that takes the photograph instead."""
     image = (image / 255 if image.dtype == torch.uint8 else image.float()).cpu()
     window = centre_window(image, size, margin=SIZE // 2)
     inside = (..., slice(SIZE // 2, -(SIZE // 2)), slice(SIZE // 2, -(SIZE // 2)))
@@ -101,8 +101,8 @@ def family_cases(
     limit: int | None = None,
     camera: Camera | None = None,
 ) -> Iterator[Case]:
-    """`family_pairs` of the photographs in a folder, or of those named in the text file `names`, read one by one; taken
-    by a camera, if there is one.
+    """The cases of `family_pairs` for the photographs in a folder, or those listed in the text file `names`, read one
+    by one; with a camera, that takes the photographs instead.
 
     `limit`: only the first so many photographs. Raises `ValueError` for a name that is not in the folder.
     """
@@ -142,12 +142,12 @@ def evaluate(
     fid: FID | None = None,
     keep: Callable[[Pair, Tensor], None] | None = None,
 ) -> tuple[list[dict], list[str]]:
-    """Score every case: rows in the order of the cases, and what was wrong with those that could not be read.
+    """Score every case. Returns rows in the order of the cases, and the errors of those that could not be read.
 
     A row has index, name, group, height, width, seconds, the protocol's psnr and ssim of result and input
     (`psnr_input`), their difference (`gain`), the `extra` metrics, and a digest of the two images. `keep(pair,
-    result)` sees every result. Started as several processes (torchrun, accelerate), each does its share, and all get
-    all rows: nothing is averaged before that, so the numbers are those of one process.
+    result)` is called for every result. Of several processes (torchrun, accelerate) each scores its share, and all get
+    all rows, so that means are the same as of one process.
 
     Raises `ValueError` for an image that cannot be read (unless `skip_bad`), and for a result of another size than its
     truth or with NaN.
@@ -187,7 +187,7 @@ def evaluate(
 
 
 def score(pair: Pair, result: Tensor, protocol: Protocol, extra: tuple[str, ...]) -> dict:
-    """One row: who it is, and what the protocol says of result and input."""
+    """One row: name, group and size, and the protocol's scores of result and input."""
     before, after = protocol.score(pair.blurry, pair.sharp), protocol.score(result, pair.sharp, extra)
     content = hashlib.sha256()
     for image in (pair.blurry, pair.sharp):
@@ -206,7 +206,7 @@ def score(pair: Pair, result: Tensor, protocol: Protocol, extra: tuple[str, ...]
 
 
 def summarize(rows: list[dict]) -> dict[str, dict]:
-    """Means by group, the worst image of each by gain, and `all` of several groups, without inputs already sharp."""
+    """Means and worst image by group; of several groups also of `all`, without inputs that were already sharp."""
     groups: dict[str, list[dict]] = {}
     for row in rows:
         groups.setdefault(row["group"], []).append(row)
@@ -216,12 +216,12 @@ def summarize(rows: list[dict]) -> dict[str, dict]:
 
 
 def by_gain(row: dict) -> tuple[float, float]:
-    """What ranks images: their gain or, where that is the same, as of the input itself, the PSNR they began with."""
+    """What images are sorted by: their gain and, where gains are equal, the PSNR of the input."""
     return row["gain"], row["psnr_input"]
 
 
 def summary(rows: list[dict]) -> dict:
-    """Count, exact means of the figures, and the image that gained least (or lost most)."""
+    """Count, exact means of the figures, and the image with the smallest gain."""
     figures = [key for key, value in rows[0].items() if isinstance(value, float)]
     worst = min(rows, key=by_gain)
     return {

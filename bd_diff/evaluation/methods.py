@@ -1,4 +1,4 @@
-"""What can be evaluated: the models of the project, folders of results, and baselines that need no training."""
+"""Methods to evaluate: the models of the project, folders of results, and baselines that need no training."""
 
 import hashlib
 from collections.abc import Callable
@@ -23,7 +23,7 @@ RICHARDSON_LUCY_STEPS = 30
 
 @dataclass(frozen=True)
 class Method:
-    """A row of a table: `restore(pair) -> (3, H, W)` in [0, 1]; `weights` is the SHA-256 of what it was made from."""
+    """A deblurring method: `restore(pair) -> (3, H, W)` in [0, 1]; `weights` is the SHA-256 of its files."""
 
     name: str
     restore: Callable[[Pair], Tensor]
@@ -34,11 +34,11 @@ class Method:
 def open_method(
     name: str, kernel: Path | None = None, seed: int = 0, kernel_from: str | None = None, **settings
 ) -> Method:
-    """The entry called `input`, `wiener` or `richardson-lucy`, a folder of results, or a model (folder or hub id).
+    """The method called `input`, `wiener` or `richardson-lucy`, a folder of results, or a model (folder or hub id).
 
-    The two deconvolutions take the kernel of the file `kernel`, or the one that the BD-Diff model `kernel_from` sees
-    (with `fast=True`, without its search), or the true one where the data knows it. `settings` are those of a model's
-    call. Raises `ValueError` for a kernel or settings that the entry has no use for.
+    The two deconvolutions use the kernel in the file `kernel`, or the one that the BD-Diff model `kernel_from`
+    estimates (with `fast=True`, without its search), or else the data's true kernel. `settings` are those of a model's
+    call. Raises `ValueError` for a kernel or settings that the method does not take.
     """
     deconvolutions = {"wiener": deconvolve_wiener, "richardson-lucy": deconvolve_richardson_lucy}
     settings = {key: value for key, value in settings.items() if value is not None and value is not False}
@@ -76,7 +76,7 @@ def holds_results(folder: Path) -> bool:
 
 
 def open_model(name: str, seed: int, settings: dict) -> Method:
-    """A model behind the one interface of `bd_diff.restore`; every image gets the same starting noise.
+    """A model loaded by `bd_diff.restore`; every image gets the same starting noise.
 
     The setting `colours` is the keyword arguments of `bd_diff.data.colour.fix_colours`, the others are those of a call.
     """

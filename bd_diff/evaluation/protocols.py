@@ -1,7 +1,6 @@
-"""Named ways to compare a result with its truth, so that a number can stand beside those of a paper.
+"""Evaluation protocols: named ways to compare a result with its ground truth, as papers do.
 
-A protocol decides what is compared (8 bit, RGB or Y, aligned or not) and which SSIM is meant; what remains open in the
-papers is said in each description.
+A protocol decides what is compared (8 bit, RGB or Y, aligned or not) and which SSIM is used.
 """
 
 from collections.abc import Callable
@@ -29,7 +28,7 @@ class View:
 
 @dataclass(frozen=True)
 class Protocol:
-    """How results are seen, which SSIM is meant (uniform 7x7, gaussian 11x11, volume), and in words what it is."""
+    """How images are prepared, which SSIM is used (uniform 7x7, gaussian 11x11, volume), and a description."""
 
     description: str
     view: Callable[[Tensor, Tensor], View]
@@ -79,8 +78,8 @@ def aligned(result: Tensor, truth: Tensor) -> View:
     """RealBlur's comparison (Rim et al. 2020): the result scaled in brightness and aligned, where both overlap.
 
     The scale is sum(truth * result) / sum(result^2); the alignment a homography by ECC, 100 iterations, Gaussian 5x5,
-    applied by cubic interpolation; both images are black outside the overlap. Where ECC finds none, the scaled result
-    is compared as it lies, which the column `aligned` of the results tells.
+    applied by cubic interpolation; both images are black outside the overlap. Where ECC fails, the scaled result
+    is compared without alignment, and the column `aligned` of the results is 0.
 
     Raises `ValueError` without OpenCV.
     """

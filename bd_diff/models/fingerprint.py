@@ -1,4 +1,4 @@
-"""A hash that tells networks apart by their tensors, whatever files those came in."""
+"""A hash of networks by their tensors, independent of the files they were stored in."""
 
 import hashlib
 from collections.abc import Mapping
@@ -12,7 +12,7 @@ def fingerprint(*networks: nn.Module) -> str:
 
 
 def fingerprint_of(*states: Mapping[str, Tensor]) -> str:
-    """The same of tensors by name."""
+    """The same for state dicts."""
     digest = hashlib.sha256()
     for state in states:
         for name, tensor in sorted(state.items()):

@@ -1,4 +1,4 @@
-"""Blur that varies over the photograph: a kernel for every window, and one picture of all their deconvolutions."""
+"""Blur that varies over the photograph: a kernel for every window, and their blended deconvolutions."""
 
 import torch
 from torch import Tensor
@@ -23,10 +23,10 @@ def window_kernels(pipeline, pixels: Tensor, window: int = WINDOW, fast: bool = 
 
 
 def blend(pixels: Tensor, kernels: Tensor, window: int = WINDOW, guess=deblur_guesses) -> Tensor:
-    """`guess(pixels, kernels)` `(B, G, 3, H, W)` with the kernels of each window `(windows, B, k, k)` in its place.
+    """`guess(pixels, kernels)` `(B, G, 3, H, W)`, each window computed with its own kernels `(windows, B, k, k)`.
 
-    Every window is worked on with `CONTEXT` pixels around it, so that its border is as good as its middle, and its
-    result is faded into its neighbours': where all kernels are the same there is nothing to see.
+    A window is computed with `CONTEXT` pixels around it, so that its border is as good as its middle, and blended
+    linearly into its neighbours: where all kernels are the same no seams are visible.
     """
     height, width = pixels.shape[-2:]
     grid = window_grid(height, width, window)
@@ -44,5 +44,5 @@ def blend(pixels: Tensor, kernels: Tensor, window: int = WINDOW, guess=deblur_gu
 def varying_guesses(
     pipeline, pixels: Tensor, kernels: Tensor, window: int = WINDOW, fast: bool = False, guess=deblur_guesses
 ) -> Tensor:
-    """`guess` with a kernel read in every window instead of the `kernels` of the whole."""
+    """`guess` with a kernel estimated in every window; the `kernels` of the whole image are not used."""
     return blend(pixels, window_kernels(pipeline, pixels, window, fast), window, guess)

@@ -1,4 +1,4 @@
-"""What restoring costs on the machine at hand: seconds, multiplications and peak memory, by system and size."""
+"""Benchmarks on this machine: seconds, multiplications and peak memory, by system and size."""
 
 import platform
 import statistics

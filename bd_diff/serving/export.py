@@ -32,7 +32,7 @@ class Regression(nn.Module):
 
 
 class KernelEstimator(nn.Module):
-    """BD-Diff's eyes without the search (`fast=True`): images `(B, 3, H, W)` in [0, 1] to kernels `(B, 33, 33)`."""
+    """BD-Diff's learned kernel estimate (`fast=True`): images `(B, 3, H, W)` in [0, 1] to kernels `(B, 33, 33)`."""
 
     def __init__(self, pipeline):
         super().__init__()
@@ -46,10 +46,10 @@ class KernelEstimator(nn.Module):
 
 @torch.no_grad()
 def export(restorer: System, path: Path, side: int = SIDE) -> str:
-    """Write a system's ONNX file, and say what it takes and gives.
+    """Write a system as an ONNX file; returns a description of its input and output.
 
-    A regression network takes any batch and size (sides multiples of its step), but for AdaRevD, whose spectra are
-    taken of one size: single images of `side` x `side` pixels. So is the kernel estimator, which is written of BD-Diff.
+    A regression network takes any batch and size (sides multiples of its step). AdaRevD, whose FFTs need a fixed size,
+    takes single images of `side` x `side` pixels. So does the kernel estimator, the part of BD-Diff that is written.
     Raises `ValueError` for a BD-Diff without a blur decoder, a side that AdaRevD cannot take, and where ONNX is not
     installed.
     """

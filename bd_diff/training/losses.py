@@ -89,7 +89,7 @@ def weighted_sum(weights: Mapping[str, float], losses: Mapping[str, Tensor]) -> 
 class WeightedLosses(nn.Module):
     """The sum of losses by name, `mae`, `mse`, `sobel`, `fourier` and `perceptual`, each with a weight.
 
-    A loss of weight 0 is neither computed nor prepared: the perceptual one then needs no weights of VGG16.
+    A loss of weight 0 is neither built nor computed: without the perceptual one no weights of VGG16 are needed.
     Returns `{"loss": sum, name: unweighted value, ...}`. Raises ValueError for an unknown name or a negative weight.
     """
 

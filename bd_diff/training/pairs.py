@@ -1,4 +1,4 @@
-"""Training pairs (blurry, sharp): a batch's own, or made from its sharp photographs while training."""
+"""Training pairs (blurry, sharp): read from a paired data set, or made by blurring sharp photographs in training."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -18,7 +18,7 @@ from bd_diff.data.layouts import Item
 from bd_diff.data.pairs import Pair, as_pair
 from bd_diff.training.config import RunConfig
 
-BORDER = SIZE - 1  # pixels a side that a crop must have beyond what training sees: every kernel stays inside it
+BORDER = SIZE - 1  # pixels by which a crop exceeds what the network sees, so that kernels stay inside it
 
 
 @dataclass(frozen=True)
@@ -29,7 +29,7 @@ class BlurConfig:
         pairs, 0.1 by default: the best of X-DECODE's ablation.
     noise: standard deviation of the noise, drawn per image from [0, noise], on the scale of [0, 1].
     curriculum: how the severity grows (`bd_diff.blur.curriculum.CURRICULA`); "none" is the whole range throughout.
-    epochs: parts of equal length that the run is divided into, one step of the curriculum's argument each.
+    epochs: how many parts of equal length the run has; the curriculum's argument counts them.
     """
 
     families: dict[str, float] = field(default_factory=lambda: {"delta": 0.1, "box": 0.9})
@@ -66,7 +66,7 @@ class DataConfig:
 
 
 class Severities(Dataset):
-    """Sample i of `samples` with the `severity` in [0, 1] that a curriculum has when i of `total` samples were seen."""
+    """Sample i of `samples`, with the curriculum's `severity` in [0, 1] after i of `total` samples."""
 
     def __init__(self, samples: Dataset, config: BlurConfig, total: int):
         level(config.curriculum, 0)  # a name that does not exist is an error now, not at the first sample
@@ -117,9 +117,9 @@ def read_large(item: Item, size: int) -> Pair:
 def training_samples(data: DataConfig, blur: BlurConfig, run: RunConfig, processes: int = 1) -> Dataset:
     """Pairs, where the folder holds pairs (in any layout); otherwise crops of sharp photographs, to be blurred.
 
-    Those carry the curriculum's severity and reach `BORDER` pixels beyond what training sees. The photographs named for
-    validation are left out. Raises ValueError for a folder in no known layout, with too small photographs, or with
-    pairs where a curriculum is asked for.
+    Crops carry the curriculum's severity and are `BORDER` pixels larger than what the network sees. The photographs
+    named for validation are left out. Raises ValueError for a folder in no known layout, with too small photographs,
+    or with pairs where a curriculum is asked for.
     """
     folder, size = Folder(data.folder, split="train"), data.crop + BORDER
     if folder.kind == "paired" and data.own_blur:
@@ -139,8 +139,8 @@ def training_samples(data: DataConfig, blur: BlurConfig, run: RunConfig, process
 def make_pair(batch: Mapping[str, Tensor], config: BlurConfig, generator: Generator) -> tuple[Tensor, Tensor]:
     """Blurry and sharp images, both `(B, 3, H, W)` in [0, 1].
 
-    A batch with `blurry` is its own pair. From one without, `sharp` is blurred by kernels drawn at the largest of its
-    severities (1 where it has none), and the border of 16 pixels where a kernel would see beyond the image is cut off.
+    A batch with `blurry` is such a pair already. Otherwise `sharp` is blurred by kernels drawn at the largest severity
+    in the batch (1 without any), and the border of 16 pixels, where kernels reach beyond the image, is cut off.
     """
     sharp = batch["sharp"]
     if "blurry" in batch:

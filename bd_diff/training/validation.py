@@ -1,4 +1,4 @@
-"""What a training shows while it runs: gains by blur family on photographs it never sees, and a sheet of pictures."""
+"""Validation during training: gains by blur family on held-out photographs, and a sheet of images."""
 
 from pathlib import Path
 
