@@ -14,9 +14,10 @@ sample: .venv/installed  ## deblur the sample photographs of assets/samples into
 test: .venv/installed-dev  ## run the tests
 	$(ACTIVE)python -m pytest -q
 
-lint: .venv/installed-dev  ## check the style
+lint: .venv/installed-dev  ## check the style and the types
 	$(ACTIVE)ruff check .
 	$(ACTIVE)ruff format --check .
+	$(ACTIVE)mypy
 
 # Stamps: installed again only when the dependencies change.
 .venv/created:
