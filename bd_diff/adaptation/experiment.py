@@ -1,7 +1,7 @@
-"""The claim as an experiment: does training on unpaired photographs of a domain improve deblurring in that domain?
+"""The main experiment: does training on unpaired photographs of a domain improve deblurring in that domain?
 
-A model learns on the source domain; then, for as many steps again, each row learns on what its name says, and is scored
-on held-out pairs of each target domain. What was trained or scored is kept, so that a stopped experiment goes on.
+A model is trained on the source domain. Each row then trains it for as many steps again, on the data that its name
+says, and is scored on held-out pairs of each target domain. Finished parts are kept: a stopped experiment can go on.
 """
 
 import json
@@ -75,7 +75,7 @@ class ExperimentConfig:
 
 
 class PairedObjective(JointObjective):
-    """The ceiling: deblurring learnt on the target's own pairs `blurry` and `sharp` `(B, 3, H, W)` in [0, 1].
+    """The upper bound: deblurring trained on the target's own pairs `blurry` and `sharp` `(B, 3, H, W)` in [0, 1].
 
     No kernel is known where blur varies, so the blur decoder learns through the deconvolutions.
     """

@@ -30,7 +30,7 @@ def shipped_model() -> Path:
 
 
 def asset(name: str, option: str) -> Path:
-    """A folder beside the package in a checkout of the repository, which another one given by `option` replaces."""
+    """A folder of assets/ in a checkout of the repository. Raises `ValueError` naming `option` where there is none."""
     folder = Path(__file__).parents[2] / "assets" / name
     if not folder.is_dir():
         raise ValueError(f"there is no assets/{name} beside this installation; pass {option} FOLDER")
@@ -38,7 +38,7 @@ def asset(name: str, option: str) -> Path:
 
 
 def colour_settings(fix: str | None, strength: float | None) -> dict:
-    """Keyword arguments of `fix_colours` where there is something to fix. Raises `ValueError` for what cannot be."""
+    """Keyword arguments of `fix_colours`, none where no fix is wanted. Raises `ValueError` for an unknown fix."""
     from bd_diff.data.colour import FIXES
 
     if fix is not None and fix not in FIXES:
