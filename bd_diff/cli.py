@@ -1,6 +1,7 @@
 """`bd-diff`: one line per command, and one line on the terminal for every error a user can cause."""
 
 import sys
+from collections.abc import Callable
 
 import typer
 
@@ -22,7 +23,7 @@ from bd_diff.commands.sample import sample
 from bd_diff.commands.synth import synth
 from bd_diff.commands.transfer import transfer
 
-COMMANDS = [
+COMMANDS: list[Callable[..., None]] = [
     deblur,
     transfer,
     kernel,

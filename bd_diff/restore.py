@@ -24,7 +24,9 @@ NETWORKS = {  # config.json's _class_name: where the class is, and the lowest va
 
 
 class Restorer(ABC):
-    """A system behind one call: blurry photographs in, sharp ones of the same kind out."""
+    """A system behind one call: blurry photographs in, sharp ones of the same kind out. `name` is the system's."""
+
+    name: str
 
     def __call__(self, images, **settings):
         """Restore a photograph, or several.
@@ -56,7 +58,7 @@ class PipelineRestorer(Restorer):
 
     def __init__(self, pipeline):
         self.pipeline = pipeline
-        pipeline.set_progress_bar_config(disable=True)  # who restores many images shows their progress, not the steps'
+        pipeline.set_progress_bar_config(disable=True)  # progress is shown by images, not by steps
 
     def restore(self, images: Tensor, **settings) -> Tensor:
         """Images `(B, 3, H, W)` in [0, 1], sides from 8, to the same."""
@@ -109,7 +111,8 @@ class NetworkRestorer(Restorer):
     def run(self, pixels: Tensor) -> Tensor:
         """The network on pixels of a size it takes; large images in the overlapping tiles that it asks for."""
         side, overlap = getattr(self.network, "tiling", (max(pixels.shape[-2:]), 0))
-        grid = Grid(*pixels.shape[-2:], side, overlap)
+        height, width = pixels.shape[-2:]
+        grid = Grid(height, width, side, overlap)
         if len(grid) == 1:
             return self.network(pixels)
         restored = torch.zeros_like(pixels)
@@ -119,15 +122,18 @@ class NetworkRestorer(Restorer):
         return restored
 
 
+System = PipelineRestorer | NetworkRestorer
+
+
 def load(
     folder_or_id: str | Path, device: str | torch.device | None = None, dtype: torch.dtype | None = None
-) -> Restorer:
+) -> System:
     """The system saved in a folder (`save_pretrained` of any of the four), or under an id of the Hugging Face hub.
 
     device: the GPU where there is one, by default. dtype: float32 by default.
     A missing or damaged file and NaN in the weights are a `ValueError` naming file and tensor.
     """
-    logging.disable_progress_bar()  # a bar for reading seven small files says nothing
+    logging.disable_progress_bar()  # no progress bar for seven small files
     folder = find_folder(folder_or_id)
     device = device or ("cuda" if torch.cuda.is_available() else "cpu")
     dtype = dtype or torch.float32
@@ -179,8 +185,8 @@ def require_pipeline(restorer: Restorer, model: str) -> PipelineRestorer:
 
 
 def check_images(images: Tensor) -> Tensor:
-    """The images, in [0, 1] to the last bit; `ValueError` unless they are finite `(B, 3, H, W)` and there but for
-    rounding. Large photographs are copied only where they must.
+    """The images, clamped to [0, 1]; they are copied only where clamping changes something. `ValueError` unless they
+    are finite, `(B, 3, H, W)` and in [0, 1] but for rounding.
     """
     if not isinstance(images, Tensor) or images.ndim != 4 or images.shape[1] != 3 or not images.is_floating_point():
         what = f"{images.dtype} {tuple(images.shape)}" if isinstance(images, Tensor) else type(images).__name__

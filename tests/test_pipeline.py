@@ -7,6 +7,7 @@ import numpy as np
 import PIL.Image
 import pytest
 import torch
+from bd_diff_toys.short_search import short_search
 from diffusers import AutoencoderKL, DDIMScheduler, DPMSolverMultistepScheduler, UNet2DConditionModel
 
 from bd_diff import BDDiffPipeline
@@ -44,6 +45,7 @@ def test_a_batch_equals_its_singles(tiny_pipeline):
         assert (alone[0] - together[index]).abs().max() < 1e-5
 
 
+@short_search()
 def test_a_batch_equals_its_singles_with_the_kernel_search_too(tiny_pipeline):
     images = blur(photograph(200, 210, batch=2), line(torch.tensor([9.0, 5.0]), torch.tensor([0.3, 1.0])))
     images = images.clamp(0, 1)

@@ -1,4 +1,4 @@
-"""Which synthetic blurs the photographs of a folder are like: what to train on for them, where no sharp twin is known.
+"""Estimates the mix of synthetic blurs that resembles a folder's photographs, to train on without sharp twins.
 
 Black-box shift estimation (Lipton, Wang and Smola 2018): a classifier learns the blur families on synthetic
 photographs; the shares in the folder are those that explain its mean answer, its known confusions counted in.
@@ -28,11 +28,11 @@ from bd_diff.training.pipelines import load_pipeline
 
 CURVE = "srgb"  # cameras average light
 VARIATION = 0.8  # how far blur differs over half of the photographs, at most (see `bd_diff.blur.synthesis.Blur`)
-# What half of the photographs go through, too: without it an adapted model takes JPEG's artefacts for detail. The blur
-# is told without it, since that tells better.
+# Quality of JPEG for half of the photographs: without it an adapted model takes JPEG's artefacts for detail. Blur
+# families are told without JPEG, which is more accurate.
 JPEG = 70
 CAMERA = {"curve": CURVE, "variation": VARIATION, "jpeg": JPEG}  # as settings of `bd_diff.training.joint.JointConfig`
-SMALLEST = 96  # pixels a side, below which a photograph tells too little
+SMALLEST = 96  # pixels a side, below which a photograph is left out
 MOST = 64  # photographs that are looked at
 SUM_WEIGHT = 10.0  # how strictly the shares sum to one while they are fitted
 KINDS = [family for family in FAMILIES if family not in ("delta", "box")]  # no blur, and one that no camera makes
@@ -88,7 +88,7 @@ def classify(known: Tensor, columns: Tensor, seen: Tensor) -> Tensor:
 
 @torch.no_grad()
 def blur_features(pipeline, image: Tensor) -> Tensor:
-    """What the model and the gradients' correlations and spectrum tell of blur in a photograph's middle, `(D,)`."""
+    """Features of the blur in a photograph's middle `(D,)`: blur tokens, correlations and spectrum of the gradients."""
     image = middle(image)
     tokens = pipeline.encode_image((image * 2 - 1).to(pipeline.device), fast=True).tokens
     return torch.cat([part.flatten().float().cpu() for part in (tokens, *lag_maps(luminance(image)))]).double()

@@ -171,7 +171,7 @@ def verdict(readings: Readings, reference: Readings) -> str:
     """In words: whether adapting is worth it, and why."""
     found = gaps(readings, reference)
     gap, count = total_gap(found), len(readings["size"])
-    largest = sorted(found, key=found.get, reverse=True)[:2]
+    largest = sorted(found, key=lambda name: found[name], reverse=True)[:2]
     why = " and ".join(f"{name} ({direction(name, readings, reference)})" for name in largest)
     if float(readings["size"].mean()) < HARDLY_BLURRED:
         text = f"Gap {gap:.2f}: the model sees hardly any blur here; there is nothing to adapt to."

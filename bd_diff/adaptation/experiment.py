@@ -1,7 +1,7 @@
-"""The claim as an experiment: does training on unpaired photographs of a domain improve deblurring in that domain?
+"""The main experiment: does training on unpaired photographs of a domain improve deblurring in that domain?
 
-A model learns on the source domain; then, for as many steps again, each row learns on what its name says, and is scored
-on held-out pairs of each target domain. What was trained or scored is kept, so that a stopped experiment goes on.
+A model is trained on the source domain. Each row then trains it for as many steps again, on the data that its name
+says, and is scored on held-out pairs of each target domain. Finished parts are kept: a stopped experiment can go on.
 """
 
 import json
@@ -75,7 +75,7 @@ class ExperimentConfig:
 
 
 class PairedObjective(JointObjective):
-    """The ceiling: deblurring learnt on the target's own pairs `blurry` and `sharp` `(B, 3, H, W)` in [0, 1].
+    """The upper bound: deblurring trained on the target's own pairs `blurry` and `sharp` `(B, 3, H, W)` in [0, 1].
 
     No kernel is known where blur varies, so the blur decoder learns through the deconvolutions.
     """
@@ -128,8 +128,8 @@ def make_domains(config: ExperimentConfig, folder: Path) -> Path:
             if not (out / MANIFEST).exists():
                 write_domain(chosen, out, target, severity=config.severity, seed=len(part))
     excluded = folder / "domains" / "not_for_sharp.txt"
-    with replacing(excluded) as part:
-        part.write_text("".join(f"{path.name}\n" for path in paths if path not in set(training[1::2])))
+    with replacing(excluded) as file:
+        file.write_text("".join(f"{path.name}\n" for path in paths if path not in set(training[1::2])))
     return excluded
 
 
@@ -181,14 +181,14 @@ def joint_config(
     return JointConfig(
         run=run_of(config, out, seed),
         networks={} if source else config.networks,
-        start_from=source and str(source),
+        start_from=str(source) if source else None,
         optimizer=config.optimizer,
         weights={"kernel": 0.5, "deblur": 1.0, "transfer": 0.2, **weights},
-        **{"families": config.families, "noise": config.noise} | synthesis,
+        **{"families": config.families, "noise": config.noise, **synthesis},
         data=DataConfig(
             sharp=config.sharp,
             exclude=str(excluded),
-            target=target and str(target),
+            target=str(target) if target else None,
             window=config.window,
             crop=config.crop,
         ),
@@ -277,11 +277,11 @@ def score_row(config: ExperimentConfig, row: str, target: str, seed: int, model:
         return json.loads(path.read_text())
     fast = config.fast if row not in ("input", "regression") else None
     if row == "wiener":
-        entry = open_method("wiener", seed=seed, kernel_from=str(model), fast=fast)
+        method = open_method("wiener", seed=seed, kernel_from=str(model), fast=fast)
     else:
-        entry = open_method("input" if model is None else str(model), seed=seed, fast=fast)
+        method = open_method("input" if model is None else str(model), seed=seed, fast=fast)
     test = Folder(Path(config.run.folder) / "domains" / target / "test")
-    rows, _ = evaluate(entry, paired_cases(test), find_protocol("rgb"), extra=("gmsd", *perceptual()))
+    rows, _ = evaluate(method, paired_cases(test), find_protocol("rgb"), extra=("gmsd", *perceptual()))
     means = summary(rows)
     trained = model and (model.parent if model.name == "pipeline" else model) / "seconds.txt"
     found = {

@@ -6,8 +6,9 @@
 The encoder is NAFNet's. UFPNet's, with which the paper's best figures were reached, is not implemented.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import cast
 
 import torch
 from diffusers import ConfigMixin, ModelMixin
@@ -81,7 +82,7 @@ class AdaRevD(ModelMixin, ConfigMixin):
         exit_table: Sequence[int] | None = None,
     ):
         super().__init__()
-        number = VARIANTS.get(variant, variant)
+        number = VARIANTS.get(variant, variant) if isinstance(variant, str) else variant
         if not isinstance(number, int) or number < 1:
             raise ValueError(f"there is no variant {variant!r}; choose from {', '.join(VARIANTS)} or a number from 1")
         if backend not in BACKENDS:
@@ -137,8 +138,8 @@ class AdaRevD(ModelMixin, ConfigMixin):
         """The results after 1, ..., N sub-decoders, untiled; what training compares with the sharp images."""
         height, width = images.shape[-2:]
         bottleneck, state = self.encode(pad_to_multiple(images, self.multiple))
-        config = self.config
-        residuals = run_chain(self.decoders, self.heads, bottleneck, state, config.backend, config.anchor_every)
+        decoders, heads = cast("Sequence[SubDecoder]", self.decoders), [*self.heads]
+        residuals = run_chain(decoders, heads, bottleneck, state, self.config.backend, self.config.anchor_every)
         return [images + crop_to(residual, height, width) for residual in residuals]
 
     def classify(self, bottleneck: Tensor, state: Sequence[Tensor]) -> Tensor:
@@ -162,7 +163,8 @@ class AdaRevD(ModelMixin, ConfigMixin):
         if depth is not None and not 0 <= depth <= self.depth:
             raise ValueError(f"depth is {depth}; it must be from 0 to {self.depth}")
         padded = pad_to_multiple(images, self.multiple)
-        grid = Grid(*padded.shape[-2:], self.config.tile, self.config.overlap)
+        height, width = padded.shape[-2:]
+        grid = Grid(height, width, self.config.tile, self.config.overlap)
         results = [self.restore_tiles(image, grid, depth, tiles_at_once) for image in padded]
         residuals, depths = (torch.stack(parts) for parts in zip(*results, strict=True))
         return Restored(images + crop_to(residuals, *images.shape[-2:]), depths)
@@ -231,8 +233,8 @@ RELEASED_THRESHOLDS = {6: THRESHOLDS, 8: (20.0, 25.0, 30.0, 35.0, 40.0, 45.0, 50
 
 
 def convert_released(
-    state_dict: dict,
-    classifier: dict | None = None,
+    state_dict: Mapping,
+    classifier: Mapping | None = None,
     thresholds: Sequence[float] | None = None,
     exit_table: Sequence[int] | None = None,
 ) -> AdaRevD:

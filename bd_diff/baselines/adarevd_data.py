@@ -1,4 +1,4 @@
-"""What AdaRevD trains on, and what is kept from training to validate it and to derive its exits: never the test set."""
+"""AdaRevD's training data, and the held-out part of it for validation and early exits; the test set is not used."""
 
 from collections.abc import Iterator, Sequence
 
@@ -10,6 +10,7 @@ from bd_diff.baselines.validation import Cases, validation_cases
 from bd_diff.data.crops import SharpCrops, dihedral, draw, read_photographs, seeded
 from bd_diff.data.folders import read_item
 from bd_diff.data.layouts import LAYOUTS, Item, recognise
+from bd_diff.data.pairs import as_pair
 from bd_diff.evaluation.evaluate import centre_window
 from bd_diff.training.config import RunConfig
 from bd_diff.training.pairs import BORDER, BlurConfig, DataConfig, Severities, make_pair
@@ -41,12 +42,12 @@ class PairCrops(Dataset):
 
     def __getitem__(self, index: int) -> dict[str, Tensor]:
         generator = seeded(self.seed, index)
-        sample = read_item(self.items[draw(len(self.items), generator)])
-        height, width = sample.sharp.shape[1:]
+        sides = as_pair(read_item(self.items[draw(len(self.items), generator)]))
+        height, width = sides.sharp.shape[1:]
         if min(height, width) < self.size:
-            raise ValueError(f"{sample.name} is {width}x{height}; lower data.crop from {self.size}")
+            raise ValueError(f"{sides.name} is {width}x{height}; lower data.crop from {self.size}")
         top, left = draw(height - self.size + 1, generator), draw(width - self.size + 1, generator)
-        pair = torch.stack([sample.blurry, sample.sharp])[..., top : top + self.size, left : left + self.size]
+        pair = torch.stack([sides.blurry, sides.sharp])[..., top : top + self.size, left : left + self.size]
         blurry, sharp = dihedral(pair, draw(8, generator)).contiguous()
         return {"blurry": blurry, "sharp": sharp}
 
@@ -70,16 +71,20 @@ def scenes(items: Sequence[Item]) -> list[str]:
 def crops(data: DataConfig, every: int, seed: int, held_out: bool = False) -> Dataset:
     """Crops for training or, with `held_out`, of what is kept from it: pairs, or sharp ones `BORDER` larger to blur."""
     items = paired_items(data)
-    size = data.crop if items else data.crop + BORDER
     if items:
-        found, groups = items, scenes(items)
-    else:
-        found = read_photographs(data.folder, exclude=data.validation, skip_smaller_than=size)
-        groups = range(len(found))
-    chosen = held_out_split(found, groups, every)[held_out]
+        chosen = part_of(items, scenes(items), every, held_out)
+        return PairCrops(chosen, data.crop, seed)
+    size = data.crop + BORDER
+    photographs = read_photographs(data.folder, exclude=data.validation, skip_smaller_than=size)
+    return SharpCrops(part_of(photographs, range(len(photographs)), every, held_out), size, seed)
+
+
+def part_of(items: Sequence, groups: Sequence, every: int, held_out: bool) -> list:
+    """One of the two parts of `held_out_split`, which must not be empty."""
+    chosen = held_out_split(items, groups, every)[held_out]
     if not chosen:
         raise ValueError("held_out is 0, so nothing is kept from training; give it, and train the stages again")
-    return PairCrops(chosen, size, seed) if items else SharpCrops(chosen, size, seed)
+    return chosen
 
 
 def training_crops(data: DataConfig, every: int, blur: BlurConfig, run: RunConfig, processes: int = 1) -> Dataset:
@@ -99,7 +104,7 @@ def held_out_pairs(
 
 
 def cases(data: DataConfig, every: int) -> Cases:
-    """What training is validated on: centres of held-out pairs, or `data.validation`'s photographs, blurred."""
+    """The validation cases: centres of held-out pairs, or `data.validation`'s photographs, blurred."""
     items = paired_items(data)
     if items is None:
         return validation_cases(data)

@@ -1,4 +1,4 @@
-"""What AdaRevD's stages minimise, and the measurement from which its exits are derived."""
+"""The objectives of AdaRevD's training stages, and the measurement that its early exits are derived from."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass

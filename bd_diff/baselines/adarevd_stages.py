@@ -1,14 +1,18 @@
 """The networks of AdaRevD's training stages: each starts from what the stage before left."""
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, TypeVar
+
+from torch import nn
 
 from bd_diff.baselines import adarevd, nafnet
 from bd_diff.baselines.adarevd import AdaRevD
 from bd_diff.baselines.nafnet import NAFNet
 from bd_diff.baselines.released import read_checkpoint
 from bd_diff.models.components import construct
-from bd_diff.restore import load
+from bd_diff.restore import NetworkRestorer, load
+
+Network = TypeVar("Network", NAFNet, AdaRevD)
 
 STAGES = ("nafnet", "decoders", "classifier", "exits")
 
@@ -27,11 +31,13 @@ def build(
         raise ValueError(f"stage {stage}: start must {'not ' * (stage == 'nafnet')}be given")
     if stage == "nafnet":
         return construct(NAFNet, settings, "network")
-    before = read(start, NAFNet if stage == "decoders" else AdaRevD)
+    assert start is not None  # of these stages
     if stage == "decoders":
+        trained = read(start, NAFNet)
         network = construct(AdaRevD, settings, "network")
-        network.load_encoder(before)
+        network.load_encoder(trained)
         return network
+    before = read(start, AdaRevD)
     if settings:
         raise ValueError(f"stage {stage}: the network is that of {start}; leave `network` out")
     if crop > before.config.tile:
@@ -43,12 +49,15 @@ def build(
     return before
 
 
-def read(path: str, kind: type) -> NAFNet | AdaRevD:
+def read(path: str, kind: type[Network]) -> Network:
     """The network in a model folder or in a released `.pth` file, which must be of this kind."""
+    network: nn.Module
     if path.endswith(".pth"):
-        network = {NAFNet: nafnet, AdaRevD: adarevd}[kind].convert_released(read_checkpoint(path))
+        convert = nafnet.convert_released if kind is NAFNet else adarevd.convert_released
+        network = convert(read_checkpoint(path))
     else:
-        network = load(path, device="cpu").network
+        restorer = load(path, device="cpu")
+        network = restorer.network if isinstance(restorer, NetworkRestorer) else restorer.pipeline
     if not isinstance(network, kind):
         raise ValueError(f"{path} holds a {type(network).__name__}; this stage starts from {kind.__name__}")
     return network

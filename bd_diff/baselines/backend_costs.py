@@ -1,7 +1,8 @@
-"""What the back-ends of AdaRevD's decoder chain cost: bytes kept for backward, time, error of the gradients."""
+"""Costs of the back-ends of AdaRevD's decoder chain: bytes kept for backward, time, error of the gradients."""
 
 import time
 from collections.abc import Mapping, Sequence
+from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -31,7 +32,8 @@ class Chain(nn.Module):
 
     def forward(self, backend: str, anchor_every: int = 4) -> list[Tensor]:
         bottleneck, *state = self.inputs
-        return run_chain(self.decoders, self.heads, bottleneck, state, backend, anchor_every)
+        decoders = cast("Sequence[SubDecoder]", self.decoders)
+        return run_chain(decoders, [*self.heads], bottleneck, state, backend, anchor_every)
 
     def state_bytes(self) -> int:
         """Bytes of one state, the bottleneck not counted."""
@@ -50,10 +52,11 @@ def worst_error(found: Mapping[str, Tensor | None], wanted: Mapping[str, Tensor 
     """Largest relative error `|found - wanted| / |wanted|` of any tensor; an absent gradient counts as zeros."""
     errors = [0.0]
     for name, gradient in wanted.items():
+        own = found[name]
         if gradient is None or not gradient.any():
-            errors.append(0.0 if found[name] is None or not found[name].any() else float("inf"))
+            errors.append(0.0 if own is None or not own.any() else float("inf"))
         else:
-            missed = gradient if found[name] is None else found[name] - gradient
+            missed = gradient if own is None else own - gradient
             errors.append((missed.norm() / gradient.norm()).item())
     return max(errors)
 

@@ -1,4 +1,4 @@
-"""What leaving early saves and costs: multiplications and PSNR of any choice of depths, from one run of every depth."""
+"""Cost and PSNR of early exits: figures for any choice of depths, from one run at every depth."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -23,7 +23,7 @@ class Costs:
         self.mode = FakeTensorMode()
         with self.mode:
             self.network = AdaRevD.from_config(network.config).eval()
-        self.known = {}
+        self.known: dict[tuple[int, int], dict[str, int]] = {}
 
     def count(self, part: str, height: int, width: int) -> int:
         """MACs of the `encoder`, one sub-decoder (`step`), one `head` or the `classifier` at this size in pixels."""
@@ -94,9 +94,10 @@ def decibels(images: Tensor, target: Tensor) -> Tensor:
 def every_tile(network: AdaRevD, blurry: Tensor, sharp: Tensor) -> Case:
     """Run all tiles of one image `(3, H, W)` to every depth, as `AdaRevD.restore` would to one."""
     padded, target = (pad_to_multiple(image[None], network.multiple)[0] for image in (blurry, sharp))
-    grid = Grid(*padded.shape[-2:], network.config.tile, network.config.overlap)
+    height, width = padded.shape[-2:]
+    grid = Grid(height, width, network.config.tile, network.config.overlap)
     bottleneck, state = network.encode(padded[None])
-    residuals, classes = [], []
+    by_tile, classes = [], []
     for tile in range(len(grid)):
         x, *parts = (grid.cut(features[0], [tile]) for features in (bottleneck, *state))
         classes.append(int(network.classify(x, parts).argmax()))
@@ -104,8 +105,8 @@ def every_tile(network: AdaRevD, blurry: Tensor, sharp: Tensor) -> Case:
         for decoder, head in zip(network.decoders, network.heads, strict=True):
             parts = decoder(x, parts)
             found.append(head(parts[-1])[0])
-        residuals.append(torch.stack(found))
-    residuals = torch.stack(residuals)
+        by_tile.append(torch.stack(found))
+    residuals = torch.stack(by_tile)
     tiles, targets = (grid.cut(image, range(len(grid)))[:, None] for image in (padded, target))
     psnr = decibels((tiles + residuals).clamp(0, 1), targets)
     return Case(blurry, sharp, grid, residuals, torch.tensor(classes), psnr)

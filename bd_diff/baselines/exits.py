@@ -1,4 +1,4 @@
-"""Leaving early: how blurry a tile is, how many sub-decoders that is worth, and running each tile for as many."""
+"""Early exits: how degraded a tile is, how many sub-decoders it needs, and running each tile to its own depth."""
 
 from collections.abc import Sequence
 
@@ -44,7 +44,7 @@ class Classifier(nn.Module):
 
 
 def run_to_depths(decoders, heads, bottleneck: Tensor, state: Sequence[Tensor], depths: Tensor) -> Tensor:
-    """Residuals `(B, 3, H, W)`: item b leaves through head `depths[b]`, after as many sub-decoders; 0 is zeros."""
+    """Residuals `(B, 3, H, W)`: item b runs `depths[b]` sub-decoders and the head after them; 0 gives zeros."""
     finest = state[-1]
     residuals = finest.new_zeros(finest.shape[0], 3, *finest.shape[-2:])
     active = depths.new_tensor(range(len(depths)))

@@ -1,6 +1,6 @@
 """NAFNet (Chen et al., "Simple Baselines for Image Restoration", ECCV 2022), the encoder AdaRevD stands on."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import torch
 import torch.nn.functional as F
@@ -171,7 +171,7 @@ ENCODER_NAMES = {  # released name -> ours; the rest of the key stays
 }
 
 
-def convert_released(state_dict: dict) -> NAFNet:
+def convert_released(state_dict: Mapping) -> NAFNet:
     """The network of a released NAFNet checkpoint (`{"params": {...}}`, as NAFNet-GoPro-width64.pth), loaded strictly.
 
     Width and block counts are read from the keys and shapes. Read the file with `torch.load(path, weights_only=True)`.

@@ -1,4 +1,4 @@
-"""Reading the published checkpoints of other people's code: unwrap, recognise by shape, rename, load strictly."""
+"""Loading checkpoints that other projects published: unwrap, recognise by shape, rename, load strictly."""
 
 import re
 from collections.abc import Iterable, Mapping
@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 
-def read_checkpoint(path: str | Path) -> dict:
+def read_checkpoint(path: str | Path) -> Mapping:
     """The dictionary in a `.pth` file, read without running any code from it."""
     try:
         found = torch.load(path, map_location="cpu", weights_only=True)

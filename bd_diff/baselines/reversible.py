@@ -59,7 +59,7 @@ def checkpointed(decoder: SubDecoder, bottleneck: Tensor, state: Sequence[Tensor
 def run_reversible(decoders, heads, bottleneck, state, anchor_every) -> list[Tensor]:
     if anchor_every < 1:
         raise ValueError(f"anchor_every is {anchor_every}; it must be at least 1")
-    outputs = []
+    outputs: list[Tensor] = []
     for first in range(0, len(decoders), anchor_every):
         segment = [*zip(decoders[first : first + anchor_every], heads[first : first + anchor_every], strict=True)]
         results = Segment.apply(segment, len(state), bottleneck, *state, *parameters_of(segment))
@@ -104,7 +104,7 @@ class Segment(torch.autograd.Function):
         state, parameters = saved[: ctx.levels], saved[ctx.levels :]
         state_grads, output_grads = [*cotangents[: ctx.levels]], cotangents[ctx.levels :]
         bottleneck_grad = torch.zeros_like(bottleneck)
-        gradients = {}  # parameter -> gradient
+        gradients: dict[nn.Parameter, Tensor] = {}
         with torch.autocast(**ctx.autocast):
             for (decoder, head), output_grad in zip(reversed(ctx.segment), reversed(output_grads), strict=True):
                 _, (finest_grad,) = pull_back(head, state[-1:], output_grad, gradients)

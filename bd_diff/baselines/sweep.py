@@ -1,4 +1,4 @@
-"""Many small trainings in one command that can be stopped and run again, and the table of what they gave."""
+"""Sweeps: many small trainings by one resumable command, and the table of their results."""
 
 import csv
 import os

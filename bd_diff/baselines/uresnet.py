@@ -63,8 +63,8 @@ class UResNet(ModelMixin, ConfigMixin):
         self.conv2d_transpose = nn.ConvTranspose2d(8 * width, 8 * width, 3, stride=2, padding=1, output_padding=1)
         self.conv2d_transpose_1 = nn.ConvTranspose2d(8 * width, 4 * width, 3, stride=2, padding=1, output_padding=1)
         self.conv2d_9 = nn.Conv2d(4 * width, 3, 3, padding=1)
-        nn.init.zeros_(self.conv2d_9.weight)
-        nn.init.zeros_(self.conv2d_9.bias)
+        for parameter in self.conv2d_9.parameters():
+            nn.init.zeros_(parameter)
 
     def forward(self, images: Tensor) -> Tensor:
         centred = (images - MEAN) / DEVIATION

@@ -15,7 +15,8 @@ from torch import Tensor
 
 from bd_diff.blur.kernels import SIZE, blur, box
 from bd_diff.data.crops import read_photographs
-from bd_diff.data.folders import Folder, Sample
+from bd_diff.data.folders import Folder
+from bd_diff.data.pairs import Pair, as_pair
 from bd_diff.evaluation.evaluate import centre_window, eight_bit, family_pairs
 from bd_diff.evaluation.metrics import psnr, ssim
 from bd_diff.training.pairs import DataConfig
@@ -41,7 +42,7 @@ def family_cases(photographs: Sequence[Tensor], size: int) -> Cases:
 
 def grouped(pairs: Iterable[tuple[str, Tensor, Tensor]]) -> Cases:
     """Pairs `(name, blurry (3, H, W), sharp (3, H, W))`, those of one name stacked."""
-    cases = {}
+    cases: dict[str, tuple[list[Tensor], list[Tensor]]] = {}
     for name, blurry, sharp in pairs:
         cases.setdefault(name, ([], []))
         cases[name][0].append(blurry)
@@ -49,20 +50,21 @@ def grouped(pairs: Iterable[tuple[str, Tensor, Tensor]]) -> Cases:
     return {name: (torch.stack(blurry), torch.stack(sharp)) for name, (blurry, sharp) in cases.items()}
 
 
-def held_out_pairs(data: DataConfig, most: int = 32) -> list[Sample]:
+def held_out_pairs(data: DataConfig, most: int = 32) -> list[Pair]:
     """Up to `most` pairs, spread over the split that is validated on. Small ones are left out."""
+    assert data.validation is not None  # the caller has looked
     folder = Folder(data.validation, split=data.validation_split)
     if folder.kind != "paired":
         raise ValueError(f"{data.validation} holds no pairs of blurry and sharp images, so it cannot be validated on")
-    samples = (folder[index] for index in range(0, len(folder), -(-len(folder) // most)))
-    large = [sample for sample in samples if min(sample.sharp.shape[1:]) >= data.validation_size]
+    pairs = (as_pair(folder[index]) for index in range(0, len(folder), -(-len(folder) // most)))
+    large = [pair for pair in pairs if min(pair.sharp.shape[1:]) >= data.validation_size]
     if not large:
         raise ValueError(f"no pair in {data.validation} has {data.validation_size} pixels a side")
     return large
 
 
 def validation_cases(data: DataConfig) -> Cases:
-    """What a configuration validates on; nothing where it names nothing for that.
+    """The validation cases of a configuration; empty where it names none.
 
     Pairs are cut to their centres and grouped as their folder is; photographs, and the sharp sides of pairs whose own
     blur is not wanted, are blurred: by boxes of `data.levels`, or as in the project's table.
@@ -178,7 +180,7 @@ class Plateau:
 
     def __init__(self, factor: float = 0.1, patience: float = 25, floor: float = 0.1):
         self.factor, self.patience, self.floor = factor, patience, floor
-        self.share, self.best, self.waited = 1.0, -float("inf"), 0
+        self.share, self.best, self.waited = 1.0, -float("inf"), 0.0
 
     def __call__(self, step: int) -> float:
         """The share; every process takes that of the first, which alone validates."""

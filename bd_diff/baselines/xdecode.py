@@ -7,6 +7,7 @@ it is not used; the unused ones take no gradient.
 from collections.abc import Callable, Mapping
 from itertools import pairwise
 from pathlib import Path
+from typing import TypeVar
 
 import torch
 import torch.nn.functional as F
@@ -16,14 +17,16 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from bd_diff.baselines.released import check_keys, load_strictly, read_checkpoint, unwrap
-from bd_diff.training.losses import Perceptual, hinge_discriminator, hinge_generator
+from bd_diff.training.losses import Perceptual, hinge_discriminator, hinge_generator, weighted_sum
 from bd_diff.training.pairs import BlurConfig, make_pair
+
+Network = TypeVar("Network", bound=nn.Module)
 
 PUBLISHED_WEIGHTS = {"adversarial": 1.0, "l1": 30.0, "perceptual": 1.0}  # of the generator's losses
 KERNEL = 4  # every convolution of both networks is 4x4 with padding 1
 
 
-def stage(name: str, convolution: nn.Module, normalized: bool) -> nn.ModuleDict:
+def stage(name: str, convolution: nn.Conv2d | nn.ConvTranspose2d, normalized: bool) -> nn.ModuleDict:
     """A convolution, called `name`, and the batch norm after it (`bn`)."""
     bn = nn.BatchNorm2d(convolution.out_channels).requires_grad_(normalized)
     return nn.ModuleDict({name: convolution, "bn": bn})
@@ -33,12 +36,13 @@ def initialize(module: nn.Module) -> None:
     """N(0, 0.02) for convolutions and, around 1, for batch norms; biases 0: pix2pix's start."""
     if isinstance(module, (nn.Conv2d, nn.ConvTranspose2d)):
         nn.init.normal_(module.weight, 0.0, 0.02)
-        nn.init.zeros_(module.bias)
+        if module.bias is not None:
+            nn.init.zeros_(module.bias)
     elif isinstance(module, nn.BatchNorm2d):
         nn.init.normal_(module.weight, 1.0, 0.02)
 
 
-def from_released(path: str | Path, build: Callable[[int], nn.Module]) -> nn.Module:
+def from_released(path: str | Path, build: Callable[[int], Network]) -> Network:
     """`build(width of the first stage)`, filled with a released `.pkl` state dict.
 
     Raises ValueError naming a key that is missing, unknown or of another shape.
@@ -133,12 +137,12 @@ class Discriminator(ModelMixin, ConfigMixin):
 
 
 class DiscriminatorObjective(nn.Module):
-    """The critic's turn: hinge loss between sharp images and the generator's, given the blurry ones."""
+    """The discriminator's objective: hinge loss between sharp and restored images, given the blurry ones."""
 
     def __init__(self, discriminator: Discriminator, generator: Generator, blur: BlurConfig):
         super().__init__()
         self.discriminator, self.blur = discriminator, blur
-        self.others = (generator,)  # in a tuple: its weights are not this turn's
+        self.others = (generator,)  # in a tuple, so that its weights are not part of this module
 
     def forward(self, batch: dict[str, Tensor], generator: torch.Generator) -> dict[str, Tensor]:
         blurry, sharp = (2 * images - 1 for images in make_pair(batch, self.blur, generator))
@@ -149,7 +153,7 @@ class DiscriminatorObjective(nn.Module):
 
 
 class GeneratorObjective(nn.Module):
-    """The generator's turn: to please the critic, to be near the sharp image in L1, and in VGG16's features.
+    """The generator's objective: adversarial loss, L1 to the sharp image, and perceptual loss (VGG16).
 
     weights: of `adversarial`, `l1` and `perceptual`; one that is 0 or not given is off, and VGG16's weights are needed
     only for `perceptual`. Raises ValueError for another name.
@@ -178,10 +182,10 @@ class GeneratorObjective(nn.Module):
         losses = {"adversarial": hinge_generator(self.judge(blurry, restored)), "l1": F.l1_loss(restored, sharp)}
         if "perceptual" in self.weights:
             losses["perceptual"] = self.perceptual((restored + 1) / 2, (sharp + 1) / 2)
-        return {"loss": sum(weight * losses[name] for name, weight in self.weights.items()), **losses}
+        return {"loss": weighted_sum(self.weights, losses), **losses}
 
     def judge(self, blurry: Tensor, restored: Tensor) -> Tensor:
-        """The critic's scores, with gradients to the images but none to the critic."""
+        """The discriminator's scores, with gradients for the images but none for the discriminator."""
         critic = self.others[0]
         fixed = {name: weight.detach() for name, weight in critic.named_parameters()}
         return functional_call(critic, fixed, (blurry, restored))

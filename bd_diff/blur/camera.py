@@ -1,4 +1,4 @@
-"""The camera around a blur: light is averaged, the sensor clips and adds noise, the file is compressed."""
+"""A camera model: blur in linear light, clipped highlights, sensor noise and JPEG compression."""
 
 from dataclasses import asdict, dataclass
 
@@ -8,33 +8,35 @@ from torchvision.io import decode_jpeg, encode_jpeg
 
 from bd_diff.blur.synthesis import blur_field
 
-WHITE = 0.98  # (ours) display values from here on are taken as clipped: the light was at least this bright
+WHITE = 0.98  # (ours) display values from which pixels count as clipped
 
 
 def to_light(images: Tensor, curve: float | str) -> Tensor:
     """Display values in [0, 1] to linear light in [0, 1]; the curve is "srgb" (IEC 61966-2-1) or a gamma exponent."""
     if curve == "srgb":
         return torch.where(images <= 0.04045, images / 12.92, ((images.clamp_min(0.04045) + 0.055) / 1.055) ** 2.4)
-    return images if curve == 1 else images.clamp_min(0) ** curve
+    exponent = float(curve)
+    return images if exponent == 1 else images.clamp_min(0) ** exponent
 
 
 def to_display(light: Tensor, curve: float | str) -> Tensor:
     """The inverse of `to_light`."""
     if curve == "srgb":
         return torch.where(light <= 0.0031308, light * 12.92, 1.055 * light.clamp_min(0.0031308) ** (1 / 2.4) - 0.055)
-    return light if curve == 1 else light.clamp_min(0) ** (1 / curve)
+    exponent = float(curve)
+    return light if exponent == 1 else light.clamp_min(0) ** (1 / exponent)
 
 
 @dataclass(frozen=True)
 class Camera:
-    """From a sharp image to the photograph of it.
+    """Turns a sharp image into a photograph of it.
 
-    curve: how display values become light before the exposure averages them: "srgb", or a gamma exponent; 1 averages
-        display values (GoPro's blur_gamma has about 2.2, its blur 1).
-    highlights: how many times brighter than white the clipped parts of the scene really were; 1 is not at all. Light
-        streaks and saturated lamps come from here (as in RSBlur, Rim et al. 2022).
+    curve: how display values become the light that blur averages: "srgb", or a gamma exponent; 1 blurs the display
+        values themselves (GoPro's blur_gamma has about 2.2, its blur 1).
+    highlights: how many times brighter than white clipped pixels really were; 1 is no brighter. Blur then makes light
+        streaks and saturated lamps of them (as in RSBlur, Rim et al. 2022).
     shot, read: Poisson-Gaussian noise of variance `shot * light + read^2` (Foi et al. 2008), on the scale of [0, 1].
-    jpeg: quality of the file, 1 to 100, or 0 for none.
+    jpeg: JPEG quality, 1 to 100; 0 is no compression.
     """
 
     curve: float | str = 1.0
@@ -77,12 +79,12 @@ def add_noise(light: Tensor, shot: float | Tensor, read: float | Tensor, generat
 
 @dataclass(frozen=True)
 class RandomCamera:
-    """The camera of training: another one for every photograph.
+    """The camera that training uses, with noise, curve and JPEG quality drawn for every photograph.
 
-    noise: the largest standard deviation, on the scale of [0, 1]; it is drawn as noise * u^noise_skew, u uniform, so
-        that with a skew above 1 most photographs have little of it.
-    curve: of `Camera`; a share of `curve_share` is blurred in its light, the others in display values.
-    jpeg: a share of `jpeg_share` goes through JPEG of this quality to 95; 0 is none.
+    noise: the largest standard deviation, on the scale of [0, 1]; each photograph's is noise * u^noise_skew, u uniform,
+        so that a skew above 1 gives most photographs little noise.
+    curve: as in `Camera`; the share `curve_share` is blurred in linear light, the rest in display values.
+    jpeg: the share `jpeg_share` is compressed with a quality from this one to 95; 0 is no compression.
     """
 
     noise: float = 2 / 255
@@ -93,24 +95,25 @@ class RandomCamera:
     noise_skew: float = 1.0
 
     def __post_init__(self):
-        Camera(self.curve, read=self.noise, jpeg=self.jpeg)  # one that does not exist is an error now
+        Camera(self.curve, read=self.noise, jpeg=self.jpeg)  # checks the values
 
     def shoot(self, sharp: Tensor, fields: Tensor, generator: Generator) -> Tensor:
-        """Sharp images `(B, 3, H, W)` in [0, 1] through kernels `(B, k, k)` or fields `(B, n, n, k, k)`:
-        `(B, 3, H - k + 1, W - k + 1)` in [0, 1], of real surroundings only.
+        """Photograph sharp images `(B, 3, H, W)` in [0, 1] through kernels `(B, k, k)` or fields `(B, n, n, k, k)`.
+
+        Returns `(B, 3, H - k + 1, W - k + 1)` in [0, 1]: only pixels whose blur lies inside the sharp image.
         """
         if fields.ndim == 3:
             fields = fields[:, None, None]
-        one_each = {"size": (len(sharp), 1, 1, 1), "device": generator.device}
-        lit = torch.ones(**one_each, dtype=torch.bool)
+        shape, device = (len(sharp), 1, 1, 1), generator.device
+        lit = torch.ones(shape, dtype=torch.bool, device=device)
         if self.curve_share < 1:
-            lit = torch.rand(**one_each, generator=generator) < self.curve_share
+            lit = torch.rand(shape, generator=generator, device=device) < self.curve_share
         lit = lit.to(sharp.device)
         blurry = blur_field(torch.where(lit, to_light(sharp, self.curve), sharp), fields, mode="valid")
         blurry = torch.where(lit, to_display(blurry, self.curve), blurry)
         if self.noise:
-            sigma = self.noise * torch.rand(**one_each, generator=generator) ** self.noise_skew
-            grain = torch.randn(blurry.shape, generator=generator, device=generator.device)
+            sigma = self.noise * torch.rand(shape, generator=generator, device=device) ** self.noise_skew
+            grain = torch.randn(blurry.shape, generator=generator, device=device)
             blurry = blurry + (sigma * grain).to(blurry.device)
         blurry = blurry.clamp(0, 1)
         if self.jpeg:
@@ -120,7 +123,7 @@ class RandomCamera:
 
 
 def compress(images: Tensor, quality: int | Tensor) -> Tensor:
-    """Images `(B, 3, H, W)` in [0, 1] after a trip through JPEG; quality is one number or `(B,)`, 0 leaves as is."""
+    """Images `(B, 3, H, W)` in [0, 1] after JPEG compression; quality is one number or `(B,)`, 0 changes nothing."""
     qualities = torch.as_tensor(quality).reshape(-1).expand(len(images)).tolist()
     photographs = torch.empty_like(images)
     for photograph, image, q in zip(photographs, images, qualities, strict=True):

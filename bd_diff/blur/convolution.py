@@ -1,4 +1,4 @@
-"""The convolution behind every blur, the same result by whichever way is fastest for a kernel."""
+"""Convolution of images with blur kernels, by whichever of three methods is fastest for each kernel."""
 
 import torch
 import torch.nn.functional as F
@@ -23,24 +23,24 @@ def convolve(images: Tensor, kernels: Tensor) -> Tensor:
     differentiable = torch.is_grad_enabled() and (images.requires_grad or kernels.requires_grad)
     if differentiable or images.device.type != "cpu" or not kernels.numel():
         return spectral(images, kernels)
-    size = tuple(side - kernels.shape[-1] + 1 for side in images.shape[-2:])
-    blurred = torch.empty(*images.shape[:2], *size)
+    height, width = (side - kernels.shape[-1] + 1 for side in images.shape[-2:])
+    blurred = torch.empty(*images.shape[:2], height, width)
     taps = 2 * reaches(kernels) + 1  # (B, 2)
     separable = is_rank_one(kernels)
     direct = ~separable & (taps.prod(1) <= MOST_TAPS)
     rest = ~(separable | direct)
-    with torch.autocast("cpu", enabled=False):  # mixed precision is for networks, not for what they are taught
+    with torch.autocast("cpu", enabled=False):  # float32 always: mixed precision is for networks
         for index in separable.nonzero()[:, 0].tolist():
-            own = taps[index].tolist()
-            seen = middle(images[index].float(), own, size)
-            blurred[index] = along_both_axes(seen, middle(kernels[index].float(), own))
+            extent = taps[index].tolist()
+            seen = middle(images[index].float(), extent, (height, width))
+            blurred[index] = along_both_axes(seen, middle(kernels[index].float(), extent))
         alike = taps.prod(1).argsort()  # similar sizes together: less to sum
         planes, channels = images.float().flatten(0, 1), images.shape[1]  # (B * C, H, W)
         order = (channels * alike[direct[alike]][:, None] + torch.arange(channels)).flatten()
         for some in order.split(PLANES) if len(order) else ():
             largest = taps[some // channels].amax(0).tolist()
             own = middle(kernels.float(), largest)[some // channels]
-            blurred.flatten(0, 1)[some] = by_direct_sum(middle(planes, largest, size)[some], own)
+            blurred.flatten(0, 1)[some] = by_direct_sum(middle(planes, largest, (height, width))[some], own)
     blurred = blurred.to(images.dtype)
     if rest.any():
         blurred[rest] = spectral(images[rest], kernels[rest])
@@ -71,7 +71,7 @@ def is_rank_one(kernels: Tensor) -> Tensor:
 
 
 def reaches(kernels: Tensor) -> Tensor:
-    """How far from its middle each kernel goes, down and to the right, in whole pixels `(B, 2)`."""
+    """How far each kernel extends from its middle, along height and width, in whole pixels `(B, 2)`."""
     mass = torch.stack([kernels.abs().sum(2), kernels.abs().sum(1)], 1)  # (B, 2, k)
     half = mass.shape[-1] // 2
     folded = mass[..., half:] + mass[..., : half + 1].flip(-1)  # by distance from the middle
@@ -80,7 +80,7 @@ def reaches(kernels: Tensor) -> Tensor:
 
 
 def middle(values: Tensor, taps: list[int], around: tuple[int, int] = (1, 1)) -> Tensor:
-    """The middle of `(..., H, W)`: as much as a kernel of `taps` rows and columns sees from `around` pixels."""
+    """The central part of `(..., H, W)` that a kernel of `taps` rows and columns needs to compute `around` pixels."""
     high, wide = (span + count - 1 for span, count in zip(around, taps, strict=True))
     top, left = (values.shape[-2] - high) // 2, (values.shape[-1] - wide) // 2
     return values[..., top : top + high, left : left + wide]
@@ -89,14 +89,14 @@ def middle(values: Tensor, taps: list[int], around: tuple[int, int] = (1, 1)) ->
 def along_both_axes(image: Tensor, kernel: Tensor) -> Tensor:
     """An image `(C, H, W)` convolved with a kernel of rank one `(h, w)`: with its row, then with its column.
 
-    Only where the whole kernel is seen: `(C, H - h + 1, W - w + 1)`.
+    Without padding: `(C, H - h + 1, W - w + 1)`.
     """
     row, column = kernel.sum(0), kernel.sum(1) / kernel.sum()
     return along(along(image, row).mT, column).mT
 
 
 def along(lines: Tensor, weights: Tensor) -> Tensor:
-    """Lines `(N, L, n)`, all convolved with `weights (k,)`, where all of these are seen: `(N, L, n - k + 1)`."""
+    """Lines `(N, L, n)` convolved with `weights (k,)` without padding: `(N, L, n - k + 1)`."""
     if len(weights) == 1:
         return lines * weights
     # Lines as channels: oneDNN computes 16 channels at once, and takes an image's columns as they lie in memory.

@@ -1,7 +1,6 @@
-"""Blur domains by name: how a whole collection of photographs is blurred, for training and for testing on another one.
+"""Named blur domains: distributions of blur and camera, to train on one and to test on another.
 
-The names of `source` and the targets share no blur family with the same camera, so that a model trained on the one has
-not seen the other.
+No target domain shares both a blur family and the camera with `source`, so a model trained on `source` has not seen it.
 """
 
 import math
@@ -17,7 +16,7 @@ from bd_diff.blur.synthesis import Blur, draw_blur
 
 @dataclass(frozen=True)
 class Domain:
-    """What a photograph of this domain went through: families with their shares, and ranges of everything else.
+    """A distribution of blur and camera: shares of the blur families, and ranges of the other parameters.
 
     variation: how far blur differs over an image, up to this (see `Blur`). curve: of the camera. highlights, shot,
     read, jpeg: ranges (from, to) from which each image's camera is drawn; noise and highlights evenly in the logarithm.
@@ -99,5 +98,5 @@ def find_domain(name: str) -> Domain:
 
 
 def photograph(image: Tensor, blur: Blur, camera: Camera, generator: Generator) -> Tensor:
-    """One sharp image `(3, H, W)` in [0, 1] as this camera takes it through this blur; same shape."""
+    """One sharp image `(3, H, W)` in [0, 1], blurred and photographed by the camera; same shape."""
     return camera.shoot(image[None], blur.field()[None].to(image.device), generator)[0]

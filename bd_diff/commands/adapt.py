@@ -18,7 +18,7 @@ def adapt(
     steps: Annotated[int, typer.Option(min=1, help="At most so many; it ends earlier where nothing is gained.")] = 400,
     seed: Annotated[int, typer.Option(help="Same seed, same model.")] = 2,
 ) -> None:
-    """Adapt a model to unpaired photographs. Stopped, it goes on where it was when run again."""
+    """Adapt a model to unpaired photographs. Run again after a stop, it continues."""
     for folder in filter(None, (target, sharp)):
         if not folder.is_dir():
             raise ValueError(f"{folder} is not a folder")

@@ -1,4 +1,4 @@
-"""`bd-diff bench`: what restoring costs here."""
+"""`bd-diff bench`: time and memory of restoration on this machine."""
 
 import json
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""`bd-diff demo`: a page to try it on."""
+"""`bd-diff demo`: a local web page to try the model."""
 
 import os
 from pathlib import Path

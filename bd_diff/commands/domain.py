@@ -2,7 +2,7 @@
 
 import json
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -46,7 +46,7 @@ def domain(
         domain_gap.write_reference(domain_gap.reference_readings(pipeline, photographs, progress=bar), home)
         print(f"reference statistics are in {home / domain_gap.REFERENCE}")
     known = domain_gap.read_reference(home)
-    figures = {}
+    figures: dict[str, dict[str, Any]] = {}
     for folder in folders or []:
         paths = list_images(folder)[:limit]
         images = (to_tensor(read_image(path)) for path in tqdm(paths, unit="photograph", desc=folder.name))
@@ -59,13 +59,13 @@ def domain(
             "means": {name: float(values.mean()) for name, values in readings.items() if name != "tokens"},
             "verdict": domain_gap.verdict(readings, known),
         }
-    for folder, row in sorted(figures.items(), key=lambda item: item[1]["gap"]):
-        print(f"\n{folder}, {row['photographs']} photographs\n{'':<12}{'gap':>6}{'here':>9}{'training':>10}")
-        for name, value in row["gaps"].items():
-            means = (
-                f"{row['means'][name]:>9.2f}{float(known[name].mean()):>10.2f}" if name in row["means"] else " " * 19
-            )
-            print(f"{name:<12}{value:>6.2f}{means}  {domain_gap.STATISTICS[name]}")
+    for name, row in sorted(figures.items(), key=lambda item: item[1]["gap"]):
+        print(f"\n{name}, {row['photographs']} photographs\n{'':<12}{'gap':>6}{'here':>9}{'training':>10}")
+        for statistic, value in row["gaps"].items():
+            means = " " * 19
+            if statistic in row["means"]:
+                means = f"{row['means'][statistic]:>9.2f}{float(known[statistic].mean()):>10.2f}"
+            print(f"{statistic:<12}{value:>6.2f}{means}  {domain_gap.STATISTICS[statistic]}")
         print(row["verdict"])
     if out is not None:
         with replacing(out) as part:

@@ -1,5 +1,6 @@
 """`bd-diff eval` and `bd-diff compare`: figures under a named protocol, and figures side by side."""
 
+from collections.abc import Callable, Iterator
 from functools import partial
 from itertools import islice
 from pathlib import Path
@@ -43,7 +44,7 @@ def evaluate(
     fid: Annotated[bool, typer.Option("--fid", help="FID of all results together.")] = False,
     kernel: Annotated[Path | None, typer.Option(help="An image of the kernel for wiener and richardson-lucy.")] = None,
     kernel_from: Annotated[
-        str | None, typer.Option(help="A BD-Diff model that sees the kernel for wiener and richardson-lucy.")
+        str | None, typer.Option(help="A BD-Diff model that estimates the kernel for wiener and richardson-lucy.")
     ] = None,
     steps: Steps = None,
     strength: Strength = None,
@@ -79,11 +80,20 @@ def evaluate(
     rules, extra = find_protocol(protocol), tuple(dict.fromkeys(("gmsd", *(metric or []))))
     check_metrics(extra)
     state = all_processes()
-    settings = {"num_inference_steps": steps, "strength": strength, "fast": fast, "kernel_windows": kernel_windows}
-    settings["colours"] = colour_settings(colour_fix, colour_strength) or None
-    chosen = open_method(entry, kernel, seed, kernel_from, **settings)
+    method = open_method(
+        entry,
+        kernel,
+        seed,
+        kernel_from,
+        num_inference_steps=steps,
+        strength=strength,
+        fast=fast,
+        kernel_windows=kernel_windows,
+        colours=colour_settings(colour_fix, colour_strength) or None,
+    )
+    start: Callable[[], Iterator[evaluation.Case]]
     if protocol in evaluation.TABLE_CAMERAS:
-        source = Data(Path(data).name, "photographs", "all", names and names.name, limit)
+        source = Data(Path(data).name, "photographs", "all", names.name if names else None, limit)
         camera = evaluation.TABLE_CAMERAS[protocol]
         start = partial(evaluation.family_cases, data, names, seed, limit=limit, camera=camera)
     else:
@@ -94,22 +104,23 @@ def evaluate(
         start = lambda: islice(evaluation.paired_cases(opened), limit)  # noqa: E731
     total = None if source.layout == "hub" else sum(1 for _ in start())  # counting a hub data set would download it
 
-    def keep(sample, result) -> None:
-        save_image(to_image(result), out / "images" / f"{sample.name}.png")
+    def keep(pair, result) -> None:
+        assert out is not None  # --save-images needs it
+        save_image(to_image(result), out / "images" / f"{pair.name}.png")
 
     distance = FID() if fid else None
     with tqdm(start(), unit="image", total=total, disable=None if state.is_main_process else True) as cases:
-        rows, bad = evaluation.evaluate(chosen, cases, rules, extra, skip_bad, distance, keep if save_images else None)
+        rows, bad = evaluation.evaluate(method, cases, rules, extra, skip_bad, distance, keep if save_images else None)
     figures = {"fid": distance.compute()} if distance else {}
     if not state.is_main_process:
         return
-    card = make_card(chosen, protocol, source, rows, bad, seed, **figures)
+    card = make_card(method, protocol, source, rows, bad, seed, **figures)
     lines = [f"skipped: {reason}" for reason in bad] + [result_table(card)]
     lines += [f"{name.upper()} {value:.3f}" for name, value in figures.items()]
     try:
         if out is not None:
             write_card(card, rows, out)
-            write_report(card, rows, chosen, lambda index: next(islice(start(), index, None))[1](), out)
+            write_report(card, rows, method, lambda index: next(islice(start(), index, None))[1](), out)
             lines.append(f"card.json, images.csv, report.html and report.png are in {out}")
     finally:  # figures are written where nobody reads the output, and printed where they cannot be written
         print("\n".join(lines))

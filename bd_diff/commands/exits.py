@@ -13,12 +13,14 @@ def exits(
     """Say for each photograph how many of its tiles left AdaRevD after how many sub-decoders."""
     import torch
 
+    from bd_diff.baselines.adarevd import AdaRevD
     from bd_diff.data.images import read_image, to_tensor
-    from bd_diff.restore import load
+    from bd_diff.restore import NetworkRestorer, load
 
-    network = load(model).network
-    if not hasattr(network, "restore"):
-        raise ValueError(f"{model} holds a {type(network).__name__}; only AdaRevD leaves early")
+    restorer = load(model)
+    if not isinstance(restorer, NetworkRestorer) or not isinstance(restorer.network, AdaRevD):
+        raise ValueError(f"{model} holds a {restorer.name}; only AdaRevD leaves early")
+    network = restorer.network
     for path in images:
         photograph = to_tensor(read_image(path)).to(network.device)
         with torch.no_grad():

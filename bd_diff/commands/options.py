@@ -12,7 +12,7 @@ Model = Annotated[
 Steps = Annotated[int | None, typer.Option(min=1, help="Diffusion steps; by default the model's own.")]
 Seed = Annotated[int, typer.Option(help="Same seed, same image.")]
 Fast = Annotated[bool, typer.Option("--fast", help="Learned estimate of the kernel only: faster, less exact.")]
-Strength = Annotated[float | None, typer.Option(min=0, max=1, help="0 gives the photograph back, 1 is all.")]
+Strength = Annotated[float | None, typer.Option(min=0, max=1, help="0 returns the photograph, 1 the full result.")]
 KernelWindows = Annotated[
     int | None, typer.Option(min=0, help="Where blur varies: side of windows that get a kernel each, such as 256.")
 ]
@@ -30,7 +30,7 @@ def shipped_model() -> Path:
 
 
 def asset(name: str, option: str) -> Path:
-    """A folder beside the package in a checkout of the repository, which another one given by `option` replaces."""
+    """A folder of assets/ in a checkout of the repository. Raises `ValueError` naming `option` where there is none."""
     folder = Path(__file__).parents[2] / "assets" / name
     if not folder.is_dir():
         raise ValueError(f"there is no assets/{name} beside this installation; pass {option} FOLDER")
@@ -38,7 +38,7 @@ def asset(name: str, option: str) -> Path:
 
 
 def colour_settings(fix: str | None, strength: float | None) -> dict:
-    """Keyword arguments of `fix_colours` where there is something to fix. Raises `ValueError` for what cannot be."""
+    """Keyword arguments of `fix_colours`, none where no fix is wanted. Raises `ValueError` for an unknown fix."""
     from bd_diff.data.colour import FIXES
 
     if fix is not None and fix not in FIXES:
@@ -59,7 +59,7 @@ def load_pipeline(model: str | None, device=None):
     """The restorer of BD-Diff at `model`, by default of the shipped model; another system is a `ValueError`."""
     from bd_diff.restore import require_pipeline
 
-    return require_pipeline(load_system(model, device), model)
+    return require_pipeline(load_system(model, device), model or str(shipped_model()))
 
 
 def check_output(path: Path, sources: list[Path], overwrite: bool) -> None:

@@ -1,4 +1,4 @@
-"""`bd-diff probe`: does the model read blur, or does it only pretend?"""
+"""`bd-diff probe`: whether blur tokens hold the blur, and only the blur."""
 
 import json
 from pathlib import Path
@@ -19,7 +19,7 @@ def probe(
     out: Annotated[Path | None, typer.Option(help="A folder for probe.json and probe.png.")] = None,
     seed: Seed = 0,
 ) -> None:
-    """Measure how far structure and blur came apart: linear probes, distances, swaps, right against wrong blur."""
+    """Measure how well structure and blur are disentangled: linear probes, distances, swaps, right and wrong blur."""
     from tqdm import tqdm
 
     from bd_diff.commands.options import load_pipeline

@@ -1,4 +1,4 @@
-"""Colours of a result set back to those of its photograph, where a network has shifted them."""
+"""Colour correction: a result takes the colours of its photograph, where a network has shifted them."""
 
 import torch
 import torch.nn.functional as F

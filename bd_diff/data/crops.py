@@ -4,6 +4,7 @@ Because sample i never depends on what was drawn before it, a training resumed a
 """
 
 from pathlib import Path
+from typing import Protocol
 
 import torch
 from torch import Generator, Tensor
@@ -63,10 +64,18 @@ def dihedral(images: Tensor, which: int) -> Tensor:
     return images.transpose(-1, -2) if which & 4 else images
 
 
+class Photographs(Protocol):
+    """Photographs `(3, H, W)` by number: a list of them, or a reader."""
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, index: int, /) -> Tensor: ...
+
+
 class SharpCrops(Dataset):
     """Sample i: `{"sharp": (3, size, size)}` float32 in [0, 1], from a random photograph."""
 
-    def __init__(self, photographs: list[Tensor], size: int, seed: int = 0):
+    def __init__(self, photographs: Photographs, size: int, seed: int = 0):
         self.photographs, self.size, self.seed = photographs, size, seed
 
     def __getitem__(self, index: int) -> dict[str, Tensor]:

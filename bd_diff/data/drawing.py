@@ -1,12 +1,14 @@
-"""Pictures for people: a blur kernel enlarged, and sheets of images side by side with a caption over each."""
+"""Pictures of blur kernels and maps, and sheets of captioned images side by side."""
 
 import math
+from collections.abc import Sequence
 
 import torch
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
 from bd_diff.blur.kernels import grid, normalize
+from bd_diff.data.deep import DeepImage
 
 
 def draw_kernel(kernel: Tensor, side: int = 396) -> Image.Image:
@@ -31,7 +33,7 @@ def kernel_shape(kernel: Tensor) -> tuple[float, float, float]:
     return along, across, math.degrees(math.atan2(y, x)) % 180
 
 
-def contact_sheet(rows: list[list[tuple[str, Image.Image]]], height: int = 320) -> Image.Image:
+def contact_sheet(rows: Sequence[Sequence[tuple[str, Image.Image | DeepImage]]], height: int = 320) -> Image.Image:
     """One picture of captioned images, a row for each list, every image `height` pixels high."""
     font, line, gap = ImageFont.load_default(16), 26, 8
     scaled = [

@@ -1,4 +1,4 @@
-"""What a photograph's pixels say: their luminance."""
+"""The luminance of images."""
 
 from torch import Tensor
 

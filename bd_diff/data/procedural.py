@@ -1,4 +1,4 @@
-"""Sharp images out of nothing: dead leaves with natural statistics, text and straight edges."""
+"""Procedural sharp images: dead leaves with natural statistics, text and straight edges."""
 
 import math
 import string
@@ -52,7 +52,8 @@ def colour(generator: Generator) -> tuple[int, int, int]:
     """A colour: any brightness, mostly little saturation, as in photographs."""
     brightness, saturation = uniform(generator, (0.03, 0.97), (0.0, 1.0))
     tint = torch.randn(3, generator=generator) * 0.35 * saturation**2
-    return tuple(int(255 * min(max(brightness * math.exp(t), 0), 1)) for t in tint.tolist())
+    red, green, blue = (int(255 * min(max(brightness * math.exp(t), 0), 1)) for t in tint.tolist())
+    return red, green, blue
 
 
 def dead_leaves(canvas: Image.Image, generator: Generator) -> None:

@@ -1,4 +1,4 @@
-"""How the processes of one run find each other, and how they end."""
+"""Distributed processes: how they are set up, and how they end."""
 
 import atexit
 import gc
@@ -7,20 +7,20 @@ from datetime import timedelta
 import torch
 from accelerate import PartialState
 
-PATIENCE = timedelta(days=30)  # that a process waits for the others: shares may differ by hours
+PATIENCE = timedelta(days=30)  # how long a process waits for the others, whose shares may take hours longer
 
 
 def all_processes() -> PartialState:
-    """The processes that share this run's work, started by torchrun or accelerate launch, without a GPU too."""
+    """The processes that share this run's work, started by torchrun or accelerate launch, also without a GPU."""
     leave_at_exit()
     return PartialState(cpu=not torch.cuda.is_available(), timeout=PATIENCE)
 
 
 def leave_at_exit() -> None:
-    """Leave the group of processes when this one ends, while the interpreter is still whole.
+    """Leave the process group when this process ends, before the interpreter shuts down.
 
-    A thread of gloo frees what the last exchange held, which takes the interpreter; a thread that finds the interpreter
-    being taken down aborts the process, after all its work. Leaving the group waits for these threads.
+    A thread of gloo needs the interpreter to free the buffers of the last exchange. Where it finds the interpreter
+    shutting down it aborts the process, although all work is done. Leaving the group waits for such threads.
     """
     atexit.unregister(leave)  # once is enough
     atexit.register(leave)

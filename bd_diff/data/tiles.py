@@ -1,4 +1,4 @@
-"""Overlapping tiles of an image and its feature maps, and the weights that put them together again."""
+"""Overlapping tiles of an image and its feature maps, and the weights that blend them."""
 
 from collections.abc import Sequence
 from itertools import product

@@ -1,4 +1,4 @@
-"""Are structure and blur apart? Linear probes, structure distance, swaps inside one blur, and what the map is worth."""
+"""Whether structure and blur are disentangled: linear probes, structure distance, blur swaps, re-blur map quality."""
 
 from collections.abc import Callable, Sequence
 
@@ -29,7 +29,7 @@ def windows_of(photographs: Sequence[Tensor]) -> list[Tensor]:
 
 
 def noisy(images: Tensor, generator: Generator) -> Tensor:
-    """Noise of 1/255, 8 bit."""
+    """The images with noise of sigma 1/255, at 8 bit."""
     return eight_bit((images + torch.randn(images.shape, generator=generator) / 255).clamp(0, 1))
 
 
@@ -37,11 +37,11 @@ def noisy(images: Tensor, generator: Generator) -> Tensor:
 def token_probes(
     pipeline, photographs: Sequence[Tensor], samples: int = 240, seed: int = 0, progress: Progress = lambda items: items
 ) -> dict[str, float]:
-    """Linear probes from blur tokens; two thirds of the samples are fitted, the others judged.
+    """Linear probes from blur tokens, fitted on two thirds of the samples and tested on the others.
 
-    To the blur, where they should succeed: R2 of the kernel's size and of its direction (of lines), accuracy of the
-    family. To the content, where they should fail: R2 of the photograph's brightness, contrast and colour (photographs
-    that the fit has not seen), and which photograph it is (seen under other blurs), beside chance.
+    They should predict the blur: R2 of the kernel's size and of its direction (lines only), accuracy of the family.
+    They should not predict the content: R2 of brightness, contrast and colour (of photographs outside the fit), and
+    accuracy of naming the photograph (fitted under other blurs). Chance stands beside each accuracy.
     """
     windows = windows_of(photographs)
     rows = []
@@ -79,9 +79,8 @@ def token_probes(
 
 @torch.no_grad()
 def structure_distance(pipeline, photographs: Sequence[Tensor], seed: int = 0) -> dict[str, float]:
-    """Distance of structure tokens of x and blurred x, and of two photographs, as shares of the tokens' length.
-
-    Structure should not know of blur: the first should be small against the second.
+    """Distance of a photograph's structure tokens to those of its blurred copy, and to those of another photograph,
+    relative to their norm. Structure tokens should ignore blur: the first should be much smaller than the second.
     """
     windows, own, other = windows_of(photographs), [], []
 
@@ -101,9 +100,9 @@ def structure_distance(pipeline, photographs: Sequence[Tensor], seed: int = 0) -
 
 @torch.no_grad()
 def swap_inside_a_blur(pipeline, photographs: Sequence[Tensor], seed: int = 0, fast: bool = False) -> dict[str, float]:
-    """PSNR in dB between transfers onto one photograph from two references: of one blur, and of two blurs.
+    """PSNR in dB between two blur transfers onto one photograph: from references of the same blur, and of two blurs.
 
-    Which photograph carried a blur must not matter: the first should be high, and far above the second.
+    The reference's content must not matter, only its blur: the first should be high, and far above the second.
     """
     windows, same, different = windows_of(photographs), [], []
     if len(windows) < 3:
@@ -131,7 +130,7 @@ def map_correlation(
 ) -> dict[str, float]:
     """Mean rank correlation, over pixels, of the re-blur map with the true error; by family of blur.
 
-    `edges` is that of the result's own gradients, which every error follows: what the map has to be compared with.
+    `edges` is the correlation of the result's own gradients with the error, the baseline that the map should exceed.
     """
     rows: dict[str, list[float]] = {name: [] for name in (*PROBED, "edges")}
     parameters = {"gaussian": 1.8, "line": 13.0, "shake": 16.0}

@@ -1,4 +1,4 @@
-"""Any entry on any data under any protocol, one row an image; and the cases of the project's own table."""
+"""Evaluates any method on any data under any protocol, one row per image; the test cases of the project's table."""
 
 import hashlib
 import math
@@ -17,13 +17,14 @@ from bd_diff.blur.operator import extend
 from bd_diff.blur.synthesis import Blur
 from bd_diff.data.folders import Folder, HubData, Sample, read_item
 from bd_diff.data.images import list_images, listed_images, read_image, to_tensor
+from bd_diff.data.pairs import Pair, as_pair
 from bd_diff.evaluation.methods import Method
 from bd_diff.evaluation.metrics import FID, IDENTICAL
 from bd_diff.evaluation.protocols import Protocol, eight_bit
 
 TABLE_FAMILIES = {"gaussian": 1.8, "line": 13.0, "shake": 16.0, "sharp": 0.0}  # sigma, length, extent in pixels
 TABLE_NOISE = 1 / 255
-TABLE_CAMERAS = {  # by protocol: what takes the photograph; None averages display values and adds TABLE_NOISE to them
+TABLE_CAMERAS = {  # by protocol; None blurs display values and adds noise of TABLE_NOISE
     "blur-families": None,
     "blur-families-noise": Camera(read=8 / 255),
     "blur-families-jpeg": Camera(read=TABLE_NOISE, jpeg=75),
@@ -48,8 +49,8 @@ def family_pairs(images: Sequence[Tensor], seed: int = 0, size: int = 256) -> li
 
     `images` are `(3, H, W)`, uint8 or floats in [0, 1]. Of each the centre, `size` pixels a side (or the whole side,
     where it is shorter), is blurred: Gaussian of sigma 1.8, linear motion over 13 pixels at a random angle, a random
-    camera shake of 16 pixels; noise of sigma 1/255; 8 bit. The blur sees up to 16 pixels around the crop, so its
-    border is real where the photograph goes on (reflected where it ends). Family `sharp` is the crop itself, untouched.
+    camera shake of 16 pixels; noise of sigma 1/255; 8 bit. Up to 16 pixels around the crop are blurred into it, as in
+    a real photograph (reflected where the photograph ends). Family `sharp` is the crop itself, untouched.
 
     Case (family, image i) depends on the seed, the family and i, not on how many images there are.
     """
@@ -66,7 +67,7 @@ def case_seed(seed: int, family: str, index: int) -> int:
 
 
 def family_pair(family: str, image: Tensor, seed: int, size: int, camera: Camera | None = None) -> FamilyPair:
-    """One case of `family_pairs`, taken by a camera instead, if there is one."""
+    """One case of `family_pairs`; with a camera, that takes the photograph instead."""
     image = (image / 255 if image.dtype == torch.uint8 else image.float()).cpu()
     window = centre_window(image, size, margin=SIZE // 2)
     inside = (..., slice(SIZE // 2, -(SIZE // 2)), slice(SIZE // 2, -(SIZE // 2)))
@@ -100,8 +101,8 @@ def family_cases(
     limit: int | None = None,
     camera: Camera | None = None,
 ) -> Iterator[Case]:
-    """`family_pairs` of the photographs in a folder, or of those named in the text file `names`, read one by one; taken
-    by a camera, if there is one.
+    """The cases of `family_pairs` for the photographs in a folder, or those listed in the text file `names`, read one
+    by one; with a camera, that takes the photographs instead.
 
     `limit`: only the first so many photographs. Raises `ValueError` for a name that is not in the folder.
     """
@@ -133,20 +134,20 @@ def paired_cases(data: Folder | HubData) -> Iterator[Case]:
 
 
 def evaluate(
-    entry: Method,
+    method: Method,
     cases: Iterable[Case],
     protocol: Protocol,
     extra: tuple[str, ...] = ("gmsd",),
     skip_bad: bool = False,
     fid: FID | None = None,
-    keep: Callable[[Sample, Tensor], None] | None = None,
+    keep: Callable[[Pair, Tensor], None] | None = None,
 ) -> tuple[list[dict], list[str]]:
-    """Score every case: rows in the order of the cases, and what was wrong with those that could not be read.
+    """Score every case. Returns rows in the order of the cases, and the errors of those that could not be read.
 
     A row has index, name, group, height, width, seconds, the protocol's psnr and ssim of result and input
-    (`psnr_input`), their difference (`gain`), the `extra` metrics, and a digest of the two images. `keep(sample,
-    result)` sees every result. Started as several processes (torchrun, accelerate), each does its share, and all get
-    all rows: nothing is averaged before that, so the numbers are those of one process.
+    (`psnr_input`), their difference (`gain`), the `extra` metrics, and a digest of the two images. `keep(pair,
+    result)` is called for every result. Of several processes (torchrun, accelerate) each scores its share, and all get
+    all rows, so that means are the same as of one process.
 
     Raises `ValueError` for an image that cannot be read (unless `skip_bad`), and for a result of another size than its
     truth or with NaN.
@@ -160,40 +161,40 @@ def evaluate(
         if index % state.num_processes != state.process_index:
             continue
         try:
-            sample = read()
+            pair = as_pair(read())
         except ValueError as error:
             if not skip_bad:
                 raise
             bad.append(str(error))
             continue
         started = time.perf_counter()
-        result = entry.restore(sample).cpu()
+        result = method.restore(pair).cpu()
         seconds = time.perf_counter() - started
-        if result.shape != sample.sharp.shape or not result.isfinite().all():
+        if result.shape != pair.sharp.shape or not result.isfinite().all():
             raise ValueError(
-                f"the result of {entry.name} for {name} is of shape {tuple(result.shape)}, smallest value "
-                f"{float(result.min())}; expected finite values of shape {tuple(sample.sharp.shape)}"
+                f"the result of {method.name} for {name} is of shape {tuple(result.shape)}, smallest value "
+                f"{float(result.min())}; expected finite values of shape {tuple(pair.sharp.shape)}"
             )
-        rows.append({"index": index, **score(sample, result, protocol, extra), "seconds": seconds})
+        rows.append({"index": index, **score(pair, result, protocol, extra), "seconds": seconds})
         if fid is not None:
-            fid.update(result[None], sample.sharp[None])
+            fid.update(result[None], pair.sharp[None])
         if keep is not None:
-            keep(sample, result)
+            keep(pair, result)
     rows, bad = (gather_object(found) for found in (rows, bad))
     if not rows:
         raise ValueError(f"there is nothing to evaluate; {bad[0] if bad else 'the data holds no pairs'}")
     return sorted(rows, key=lambda row: row["index"]), bad
 
 
-def score(sample: Sample, result: Tensor, protocol: Protocol, extra: tuple[str, ...]) -> dict:
-    """One row: who it is, and what the protocol says of result and input."""
-    before, after = protocol.score(sample.blurry, sample.sharp), protocol.score(result, sample.sharp, extra)
+def score(pair: Pair, result: Tensor, protocol: Protocol, extra: tuple[str, ...]) -> dict:
+    """One row: name, group and size, and the protocol's scores of result and input."""
+    before, after = protocol.score(pair.blurry, pair.sharp), protocol.score(result, pair.sharp, extra)
     content = hashlib.sha256()
-    for image in (sample.blurry, sample.sharp):
+    for image in (pair.blurry, pair.sharp):
         content.update((image * 255).round().byte().numpy().tobytes())
     return {
-        "name": sample.name,
-        "group": sample.group,
+        "name": pair.name,
+        "group": pair.group,
         "height": result.shape[1],
         "width": result.shape[2],
         "psnr_input": before["psnr"],
@@ -205,7 +206,7 @@ def score(sample: Sample, result: Tensor, protocol: Protocol, extra: tuple[str, 
 
 
 def summarize(rows: list[dict]) -> dict[str, dict]:
-    """Means by group, the worst image of each by gain, and `all` of several groups, without inputs already sharp."""
+    """Means and worst image by group; of several groups also of `all`, without inputs that were already sharp."""
     groups: dict[str, list[dict]] = {}
     for row in rows:
         groups.setdefault(row["group"], []).append(row)
@@ -215,12 +216,12 @@ def summarize(rows: list[dict]) -> dict[str, dict]:
 
 
 def by_gain(row: dict) -> tuple[float, float]:
-    """What ranks images: their gain or, where that is the same, as of the input itself, the PSNR they began with."""
+    """What images are sorted by: their gain and, where gains are equal, the PSNR of the input."""
     return row["gain"], row["psnr_input"]
 
 
 def summary(rows: list[dict]) -> dict:
-    """Count, exact means of the figures, and the image that gained least (or lost most)."""
+    """Count, exact means of the figures, and the image with the smallest gain."""
     figures = [key for key, value in rows[0].items() if isinstance(value, float)]
     worst = min(rows, key=by_gain)
     return {

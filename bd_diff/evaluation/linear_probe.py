@@ -1,9 +1,9 @@
-"""What can be read off tokens by a linear map: ridge regression and classification, judged on samples left out."""
+"""Linear probes: ridge regression and classification from tokens, tested on held-out samples."""
 
 import torch
 from torch import Tensor
 
-RIDGES = (1e1, 1e2, 1e3, 1e4)  # the best on half the training samples is taken
+RIDGES = (1e1, 1e2, 1e3, 1e4)  # chosen by the error on half of the training samples
 
 
 def fit_ridge(inputs: Tensor, targets: Tensor, ridge: float) -> Tensor:
@@ -33,6 +33,6 @@ def r_squared(inputs: Tensor, targets: Tensor, new: Tensor, truth: Tensor) -> fl
 
 
 def accuracy(inputs: Tensor, classes: Tensor, new: Tensor, truth: Tensor) -> float:
-    """Share of `truth` `(m,)` named rightly, by regression on one column a class."""
+    """Share of `truth` `(m,)` classified correctly, by regression onto one-hot columns."""
     columns = torch.nn.functional.one_hot(classes).double()
     return float((predict(inputs, columns, new).argmax(1) == truth).double().mean())

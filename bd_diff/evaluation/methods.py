@@ -1,4 +1,4 @@
-"""What can be evaluated: the models of the project, folders of results, and baselines that need no training."""
+"""Methods to evaluate: the models of the project, folders of results, and baselines that need no training."""
 
 import hashlib
 from collections.abc import Callable
@@ -11,8 +11,8 @@ from torch import Tensor
 from bd_diff.blur.kernels import blur, normalize
 from bd_diff.blur.operator import extend, wiener
 from bd_diff.data.colour import fix_colours
-from bd_diff.data.folders import Sample
 from bd_diff.data.images import EXTENSIONS, read_image, to_tensor
+from bd_diff.data.pairs import Pair
 from bd_diff.data.pixels import luminance
 from bd_diff.models.model_folder import find_folder
 from bd_diff.restore import call_settings, load, require_pipeline
@@ -23,10 +23,10 @@ RICHARDSON_LUCY_STEPS = 30
 
 @dataclass(frozen=True)
 class Method:
-    """A row of a table: `restore(sample) -> (3, H, W)` in [0, 1]; `weights` is the SHA-256 of what it was made from."""
+    """A deblurring method: `restore(pair) -> (3, H, W)` in [0, 1]; `weights` is the SHA-256 of its files."""
 
     name: str
-    restore: Callable[[Sample], Tensor]
+    restore: Callable[[Pair], Tensor]
     weights: str | None = None
     settings: dict = field(default_factory=dict)
 
@@ -34,11 +34,11 @@ class Method:
 def open_method(
     name: str, kernel: Path | None = None, seed: int = 0, kernel_from: str | None = None, **settings
 ) -> Method:
-    """The entry called `input`, `wiener` or `richardson-lucy`, a folder of results, or a model (folder or hub id).
+    """The method called `input`, `wiener` or `richardson-lucy`, a folder of results, or a model (folder or hub id).
 
-    The two deconvolutions take the kernel of the file `kernel`, or the one that the BD-Diff model `kernel_from` sees
-    (with `fast=True`, without its search), or the true one where the data knows it. `settings` are those of a model's
-    call. Raises `ValueError` for a kernel or settings that the entry has no use for.
+    The two deconvolutions use the kernel in the file `kernel`, or the one that the BD-Diff model `kernel_from`
+    estimates (with `fast=True`, without its search), or else the data's true kernel. `settings` are those of a model's
+    call. Raises `ValueError` for a kernel or settings that the method does not take.
     """
     deconvolutions = {"wiener": deconvolve_wiener, "richardson-lucy": deconvolve_richardson_lucy}
     settings = {key: value for key, value in settings.items() if value is not None and value is not False}
@@ -48,25 +48,25 @@ def open_method(
     if (kernel or kernel_from) and name not in deconvolutions:
         raise ValueError(f"{name} takes no kernel; wiener and richardson-lucy do")
     if name == "input":
-        return Method(name, lambda sample: sample.blurry)
+        return Method(name, lambda pair: pair.blurry)
     if name in deconvolutions:
         find, weights = kernel_source(kernel, kernel_from, **settings)
-        return Method(name, lambda sample: deconvolutions[name](sample, find(sample)), weights, settings)
+        return Method(name, lambda pair: deconvolutions[name](pair, find(pair)), weights, settings)
     return open_model(name, seed, settings) if is_model else open_results(Path(name))
 
 
 def kernel_source(
     kernel: Path | None, kernel_from: str | None, fast: bool = False
-) -> tuple[Callable[[Sample], Tensor], str | None]:
-    """`sample -> kernel (1, k, k)`, and the SHA-256 of the file or weights it comes from."""
+) -> tuple[Callable[[Pair], Tensor], str | None]:
+    """`pair -> kernel (1, k, k)`, and the SHA-256 of the file or weights it comes from."""
     if kernel:
         given = read_kernel(kernel)[None]
-        return lambda sample: given, digest([kernel])
+        return lambda pair: given, digest([kernel])
     if kernel_from:
         folder = find_folder(kernel_from)
         pipeline = require_pipeline(load(folder), kernel_from).pipeline
         weights = digest(sorted(folder.rglob("*.safetensors")))
-        return lambda sample: pipeline.estimate_kernel(sample.blurry[None], fast).cpu(), weights
+        return lambda pair: pipeline.estimate_kernel(pair.blurry[None], fast).cpu(), weights
     return true_kernel, None
 
 
@@ -76,7 +76,7 @@ def holds_results(folder: Path) -> bool:
 
 
 def open_model(name: str, seed: int, settings: dict) -> Method:
-    """A model behind the one interface of `bd_diff.restore`; every image gets the same starting noise.
+    """A model loaded by `bd_diff.restore`; every image gets the same starting noise.
 
     The setting `colours` is the keyword arguments of `bd_diff.data.colour.fix_colours`, the others are those of a call.
     """
@@ -85,44 +85,42 @@ def open_model(name: str, seed: int, settings: dict) -> Method:
     call = {name: value for name, value in settings.items() if name != "colours"}
     colours = settings.get("colours", {"fix": "none"})
 
-    def restore(sample: Sample) -> Tensor:
-        result = restorer(sample.blurry[None], **call_settings(restorer, seed, **call)).float().cpu()
-        return fix_colours(result, sample.blurry[None], **colours)[0]
+    def restore(pair: Pair) -> Tensor:
+        result = restorer(pair.blurry[None], **call_settings(restorer, seed, **call)).float().cpu()
+        return fix_colours(result, pair.blurry[None], **colours)[0]
 
     return Method(folder.name, restore, digest(sorted(folder.rglob("*.safetensors"))), {"seed": seed, **settings})
 
 
 def open_results(folder: Path) -> Method:
-    """Results that something else wrote, found by a sample's name: `scene/1.png`, `scene_1.png` or `1.png`."""
+    """Results that something else wrote, found by a pair's name: `scene/1.png`, `scene_1.png` or `1.png`."""
 
-    def restore(sample: Sample) -> Tensor:
-        names = (sample.name, sample.name.replace("/", "_"), Path(sample.name).name)
+    def restore(pair: Pair) -> Tensor:
+        names = (pair.name, pair.name.replace("/", "_"), Path(pair.name).name)
         for path in (folder / f"{name}{ending}" for name in names for ending in EXTENSIONS):
             if path.is_file():
                 return to_tensor(read_image(path))
-        raise ValueError(
-            f"{folder} has no result for {sample.name}; it would be called {names[0]}.png or {names[1]}.png"
-        )
+        raise ValueError(f"{folder} has no result for {pair.name}; it would be called {names[0]}.png or {names[1]}.png")
 
     return Method(folder.name, restore)
 
 
-def true_kernel(sample: Sample) -> Tensor:
-    """The kernel `(1, k, k)` that blurred the sample, where that is known."""
-    if sample.kernel is None:
-        raise ValueError(f"the kernel of {sample.name} is not known; give one with --kernel or --kernel-from")
-    return sample.kernel[None]
+def true_kernel(pair: Pair) -> Tensor:
+    """The kernel `(1, k, k)` that blurred the image, where that is known."""
+    if pair.kernel is None:
+        raise ValueError(f"the kernel of {pair.name} is not known; give one with --kernel or --kernel-from")
+    return pair.kernel[None]
 
 
-def deconvolve_wiener(sample: Sample, kernel: Tensor) -> Tensor:
+def deconvolve_wiener(pair: Pair, kernel: Tensor) -> Tensor:
     """Wiener deconvolution by a kernel `(1, k, k)`."""
-    return wiener(sample.blurry[None], kernel, (WIENER_NOISE,))[0, 0].clamp(0, 1)
+    return wiener(pair.blurry[None], kernel, (WIENER_NOISE,))[0, 0].clamp(0, 1)
 
 
-def deconvolve_richardson_lucy(sample: Sample, kernel: Tensor) -> Tensor:
+def deconvolve_richardson_lucy(pair: Pair, kernel: Tensor) -> Tensor:
     """Richardson (1972) and Lucy (1974): 30 multiplicative steps, on an image reflected beyond its borders."""
     reach = kernel.shape[-1] // 2
-    blurry = extend(sample.blurry[None], reach, reach, reach, reach).clamp_min(1e-4)
+    blurry = extend(pair.blurry[None], reach, reach, reach, reach).clamp_min(1e-4)
     estimate = blurry
     for _ in range(RICHARDSON_LUCY_STEPS):
         ratio = blurry / blur(estimate, kernel, "replicate").clamp_min(1e-4)

@@ -157,7 +157,7 @@ def ms_ssim(a: Tensor, b: Tensor) -> Tensor:
 
 @cache
 def perceptual_network(name: str) -> torch.nn.Module:
-    """torchmetrics' LPIPS (AlexNet) or DISTS network, or one sentence on why its weights are not to be had."""
+    """torchmetrics' LPIPS (AlexNet) or DISTS network; `ValueError` where its weights cannot be loaded."""
     try:
         if name == "LPIPS":
             from torchmetrics.image.lpip import LearnedPerceptualImagePatchSimilarity
@@ -197,7 +197,7 @@ def dists(a: Tensor, b: Tensor) -> Tensor:
 
 @cache
 def reference_free_network(name: str) -> torch.nn.Module:
-    """A metric of pyiqa, or one sentence on why it is not to be had."""
+    """A metric of pyiqa; `ValueError` where it cannot be loaded."""
     try:
         import pyiqa
 
@@ -212,7 +212,7 @@ def reference_free_network(name: str) -> torch.nn.Module:
 
 @torch.no_grad()
 def reference_free(name: str, images: Tensor, truths: Tensor) -> Tensor:
-    """NIQE, MUSIQ or CLIP-IQA of `images` by pyiqa; the truths are not looked at."""
+    """NIQE, MUSIQ or CLIP-IQA of `images` by pyiqa; the truths are not used."""
     check_pair(images, truths)
     return reference_free_network(name).to(images.device)(images.float().clamp(0, 1)).reshape(-1).double()
 
@@ -220,7 +220,7 @@ def reference_free(name: str, images: Tensor, truths: Tensor) -> Tensor:
 class FID:
     """Fréchet Inception distance (Heusel et al. 2017) between two sets of images, by torchmetrics; lower is better.
 
-    A number of the whole set, so it is not among `METRICS`: `update` with batches, then `compute`.
+    It is a figure of the whole set and therefore not among `METRICS`: `update` with batches, then `compute`.
     """
 
     def __init__(self, device=None):

@@ -1,4 +1,4 @@
-"""Did structure and blur come apart? Measured by moving blur from one photograph to another."""
+"""Whether structure and blur are disentangled, measured by blur transfer from one photograph to another."""
 
 from collections.abc import Sequence
 

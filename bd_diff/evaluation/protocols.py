@@ -1,12 +1,12 @@
-"""Named ways to compare a result with its truth, so that a number can stand beside those of a paper.
+"""Evaluation protocols: named ways to compare a result with its ground truth, as papers do.
 
-A protocol decides what is compared (8 bit, RGB or Y, aligned or not) and which SSIM is meant; what remains open in the
-papers is said in each description.
+A protocol decides what is compared (8 bit, RGB or Y, aligned or not) and which SSIM is used.
 """
 
 from collections.abc import Callable
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -28,7 +28,7 @@ class View:
 
 @dataclass(frozen=True)
 class Protocol:
-    """How results are seen, which SSIM is meant (uniform 7x7, gaussian 11x11, volume), and in words what it is."""
+    """How images are prepared, which SSIM is used (uniform 7x7, gaussian 11x11, volume), and a description."""
 
     description: str
     view: Callable[[Tensor, Tensor], View]
@@ -62,13 +62,15 @@ def rgb(result: Tensor, truth: Tensor) -> View:
 
 def y_of_ycbcr(result: Tensor, truth: Tensor) -> View:
     """MATLAB's Y of both, from 16 to 235, rounded to 8 bit; the peak stays 255."""
-    return View(*(eight_bit(metrics.y_channel(eight_bit(images))) for images in (result, truth)))
+    result, truth = (eight_bit(metrics.y_channel(eight_bit(images))) for images in (result, truth))
+    return View(result, truth)
 
 
 def extreme(result: Tensor, truth: Tensor) -> View:
     """Both at 256x256 (bilinear, antialiased), and the range of the truth as the peak, as X-DECODE's code does."""
-    small = (F.interpolate(i, (256, 256), mode="bilinear", antialias=True).clamp(0, 1) for i in (result, truth))
-    result, truth = small
+    result, truth = (
+        F.interpolate(images, (256, 256), mode="bilinear", antialias=True).clamp(0, 1) for images in (result, truth)
+    )
     return View(result, truth, data_range=max(float(truth.max() - truth.min()), 1 / 255))
 
 
@@ -76,8 +78,8 @@ def aligned(result: Tensor, truth: Tensor) -> View:
     """RealBlur's comparison (Rim et al. 2020): the result scaled in brightness and aligned, where both overlap.
 
     The scale is sum(truth * result) / sum(result^2); the alignment a homography by ECC, 100 iterations, Gaussian 5x5,
-    applied by cubic interpolation; both images are black outside the overlap. Where ECC finds none, the scaled result
-    is compared as it lies, which the column `aligned` of the results tells.
+    applied by cubic interpolation; both images are black outside the overlap. Where ECC fails, the scaled result
+    is compared without alignment, and the column `aligned` of the results is 0.
 
     Raises `ValueError` without OpenCV.
     """
@@ -85,19 +87,20 @@ def aligned(result: Tensor, truth: Tensor) -> View:
         import cv2
     except ImportError:
         raise ValueError("the protocol realblur-ecc needs OpenCV: pip install 'bd-diff[eval]'") from None
-    result, truth = (eight_bit(images)[0].permute(1, 2, 0).float().numpy() for images in (result, truth))
-    result = (truth * result).sum() / max((result * result).sum(), 1e-12) * result
-    grey = [cv2.cvtColor(images, cv2.COLOR_RGB2GRAY) for images in (truth, result)]
+    moved, fixed = (eight_bit(images)[0].permute(1, 2, 0).float().numpy() for images in (result, truth))
+    moved = (fixed * moved).sum() / max((moved * moved).sum(), 1e-12) * moved
+    template, grey = (cv2.cvtColor(image, cv2.COLOR_RGB2GRAY) for image in (fixed, moved))
     stop = (cv2.TERM_CRITERIA_EPS | cv2.TERM_CRITERIA_COUNT, 100, 0)
-    warp, size, found = torch.eye(3).numpy(), truth.shape[1::-1], True
+    warp, size, found = torch.eye(3).numpy(), fixed.shape[1::-1], True
+    everywhere = np.full(grey.shape, 255, np.uint8)
     try:
-        _, warp = cv2.findTransformECC(*grey, warp, cv2.MOTION_HOMOGRAPHY, stop, inputMask=None, gaussFiltSize=5)
+        _, warp = cv2.findTransformECC(template, grey, warp, cv2.MOTION_HOMOGRAPHY, stop, everywhere, 5)
     except cv2.error:
         found = False
     inverse = cv2.WARP_INVERSE_MAP
-    result = cv2.warpPerspective(result, warp, size, flags=cv2.INTER_CUBIC + inverse, borderMode=cv2.BORDER_REFLECT)
-    mask = cv2.warpPerspective(torch.ones(truth.shape[:2]).numpy(), warp, size, flags=cv2.INTER_NEAREST + inverse)
-    result, truth = (torch.from_numpy(images * mask[..., None]).permute(2, 0, 1)[None] for images in (result, truth))
+    moved = cv2.warpPerspective(moved, warp, size, flags=cv2.INTER_CUBIC + inverse, borderMode=cv2.BORDER_REFLECT)
+    mask = cv2.warpPerspective(torch.ones(fixed.shape[:2]).numpy(), warp, size, flags=cv2.INTER_NEAREST + inverse)
+    result, truth = (torch.from_numpy(image * mask[..., None]).permute(2, 0, 1)[None] for image in (moved, fixed))
     return View(result, truth, torch.from_numpy(mask)[None, None], aligned=found)
 
 

@@ -1,4 +1,4 @@
-"""The report of an evaluation that people look at: one HTML file with everything inside, and one PNG."""
+"""The report of an evaluation: one self-contained HTML file, and one PNG."""
 
 import base64
 import html
@@ -11,6 +11,7 @@ from PIL import Image
 from bd_diff.data.drawing import contact_sheet
 from bd_diff.data.folders import Sample
 from bd_diff.data.images import replacing, save_image, to_image
+from bd_diff.data.pairs import as_pair
 from bd_diff.evaluation.evaluate import by_gain
 from bd_diff.evaluation.methods import Method
 from bd_diff.evaluation.metrics import IDENTICAL, METRICS
@@ -33,9 +34,9 @@ dt { font-weight: 600 } dd { margin: 0 0 .4rem; word-break: break-all }
 """
 
 
-def write_report(card: dict, rows: list[dict], entry: Method, read: Callable[[int], Sample], folder: Path) -> None:
-    """Write `report.html` and `report.png`. `read(index)` gives a case again; the shown ones are restored again."""
-    picks = [pick(title, row, entry, read) for title, row in chosen(rows)]
+def write_report(card: dict, rows: list[dict], method: Method, read: Callable[[int], Sample], folder: Path) -> None:
+    """Write `report.html` and `report.png`. `read(index)` reads a case; those shown are restored again."""
+    picks = [pick(title, row, method, read) for title, row in chosen(rows)]
     save_image(contact_sheet(picks, height=256), folder / "report.png")
     with replacing(folder / "report.html") as part:
         part.write_text(page(card, rows, picks), encoding="utf-8")
@@ -46,7 +47,7 @@ def chosen(rows: list[dict]) -> list[tuple[str, dict]]:
     shown = []
     for name, members in grouped(rows).items():
         members = sorted(members, key=by_gain)
-        # Of one or two images none is shown twice: a later word takes the place of an earlier one.
+        # Of one or two images none is shown twice: a later label replaces an earlier one.
         seen = {len(members) // 2: "median", len(members) - 1: "best", 0: "worst"}
         shown += [(f"{name}, {seen[place]}", members[place]) for place in sorted(seen)]
     return shown
@@ -60,14 +61,14 @@ def grouped(rows: list[dict]) -> dict[str, list[dict]]:
     return groups if len(groups) <= LARGEST_GROUPS else {"all": rows}
 
 
-def pick(title: str, row: dict, entry: Method, read: Callable[[int], Sample]) -> Pick:
+def pick(title: str, row: dict, method: Method, read: Callable[[int], Sample]) -> Pick:
     """Before, after and truth of one row, with captions."""
-    sample = read(row["index"])
-    result = entry.restore(sample).cpu()
-    captions = (f"{title}: {row['psnr_input']:.2f} dB", f"{entry.name}: {row['psnr']:.2f} dB", row["name"])
+    pair = as_pair(read(row["index"]))
+    result = method.restore(pair).cpu()
+    captions = (f"{title}: {row['psnr_input']:.2f} dB", f"{method.name}: {row['psnr']:.2f} dB", row["name"])
     return [
         (caption, middle(to_image(image)))
-        for caption, image in zip(captions, (sample.blurry, result, sample.sharp), strict=True)
+        for caption, image in zip(captions, (pair.blurry, result, pair.sharp), strict=True)
     ]
 
 
@@ -121,11 +122,11 @@ def table(card: dict) -> str:
 
 
 def curves(rows: list[dict], width: int = 960, height: int = 280) -> str:
-    """Gains in order, a curve a group, as SVG; images whose input was the truth already are left out."""
+    """Gains in order, a curve a group, as SVG; images whose input was already sharp are left out."""
     changed = [row for row in rows if row["psnr_input"] < IDENTICAL]
     groups = {name: [row["gain"] for row in members] for name, members in grouped(changed).items()}
     if not groups:
-        return "<p class=note>Every input was the truth already.</p>"
+        return "<p class=note>Every input was already sharp.</p>"
     low = min(0.0, *(min(gains) for gains in groups.values()))
     high = max(0.0, *(max(gains) for gains in groups.values()))
     span = max(high - low, 1e-6)

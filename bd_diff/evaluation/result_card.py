@@ -1,4 +1,4 @@
-"""The result card: everything a figure needs to be believed and made again, and tables of several cards."""
+"""Result cards: the figures of an evaluation and what it takes to reproduce them; tables of several cards."""
 
 import csv
 import hashlib
@@ -24,7 +24,7 @@ PACKAGES = ("torch", "diffusers", "transformers", "torchmetrics")
 
 @dataclass(frozen=True)
 class Data:
-    """What was evaluated on: the folder or data set as it was named, its layout and split, and a list or limit."""
+    """The data of an evaluation: the folder or data set as it was named, its layout and split, and a list or limit."""
 
     source: str
     layout: str
@@ -33,11 +33,13 @@ class Data:
     limit: int | None = None
 
 
-def make_card(entry: Method, protocol: str, data: Data, rows: list[dict], bad: list[str], seed: int, **figures) -> dict:
+def make_card(
+    method: Method, protocol: str, data: Data, rows: list[dict], bad: list[str], seed: int, **figures
+) -> dict:
     """The card of an evaluation; `figures` are numbers of the whole set, such as FID."""
     fingerprint = hashlib.sha256("".join(row["digest"] for row in rows).encode()).hexdigest()
     return {
-        "entry": {"name": entry.name, "weights_sha256": entry.weights, "settings": entry.settings},
+        "entry": {"name": method.name, "weights_sha256": method.weights, "settings": method.settings},
         "protocol": protocol,
         "data": {**vars(data), "images": len(rows), "skipped": bad, "fingerprint": fingerprint},
         "seed": seed,
@@ -102,10 +104,9 @@ def result_table(card: dict) -> str:
 
 
 def compare(cards: list[dict], anyway: bool = False) -> str:
-    """Several cards side by side as a Markdown table: an entry a row, for each group gain, PSNR, SSIM and GMSD.
+    """Several cards side by side as a Markdown table: a method a row, for each group gain, PSNR, SSIM and GMSD.
 
-    Raises `ValueError` for cards of different protocols or images, whose figures say nothing side by side, unless
-    `anyway`.
+    Raises `ValueError` for cards of different protocols or images, whose figures are not comparable, unless `anyway`.
     """
     for what, of in (("protocols", lambda c: c["protocol"]), ("images", lambda c: c["data"]["fingerprint"])):
         if len({of(card) for card in cards}) > 1 and not anyway:
@@ -114,7 +115,7 @@ def compare(cards: list[dict], anyway: bool = False) -> str:
     groups = list(dict.fromkeys(group for card in cards for group in card["results"]))
     metrics = [name for name in METRICS if any(name in r for card in cards for r in card["results"].values())]
     titles = [f"{group}: {name}" for group in groups for name in ("gain", *metrics)]
-    lines = ["| entry | " + " | ".join(titles) + " | s/image |", "|---" * (len(titles) + 2) + "|"]
+    lines = ["| method | " + " | ".join(titles) + " | s/image |", "|---" * (len(titles) + 2) + "|"]
     for card in cards:
         cells = []
         for group in groups:
@@ -126,12 +127,12 @@ def compare(cards: list[dict], anyway: bool = False) -> str:
 
 
 def gain(result: dict) -> str:
-    """Mean gain in dB; nothing where the input was the truth already."""
+    """Mean gain in dB; empty where the input was already sharp."""
     return f"{result['gain']:+.2f}" if result and result["psnr_input"] < IDENTICAL else ""
 
 
 def gain_or_psnr(result: dict, worst: dict) -> str:
-    """How the worst image did: its gain, or its PSNR where the input was the truth already."""
+    """The gain of the worst image, or its PSNR where the input was already sharp."""
     return f"{worst['gain']:+.2f}" if gain(result) else f"{worst['psnr']:.2f} dB"
 
 

@@ -21,7 +21,7 @@ NO_TEXT = {"context_length": 4, "vocab_size": 8, "width": 8, "heads": 1, "layers
 class ClipImageEncoder(ModelMixin, ConfigMixin):
     """An `ImageEncoder` whose structure features come from CLIP; the blur ones are `ImageEncoder`'s own.
 
-    CLIP sees a picture at 224 pixels a side: it knows what is there and cannot see a blur of five pixels.
+    CLIP sees an image at 224 pixels a side: it recognises the content and cannot see a blur of five pixels.
 
     Args:
         tower: its size, as `transformers.CLIPVisionConfig` or as `vision_cfg` of OpenCLIP's configurations.
@@ -31,6 +31,9 @@ class ClipImageEncoder(ModelMixin, ConfigMixin):
     """
 
     borrowed = ("vision",)
+    vision: Any  # CLIPVisionModel or OpenCLIP's VisionTransformer
+    mean: Tensor
+    std: Tensor
 
     @register_to_config
     def __init__(

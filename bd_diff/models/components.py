@@ -57,7 +57,8 @@ def build_components(sections: dict[str, Any], **ready) -> dict[str, Any]:
 
 def construct(cls: type, values: dict[str, Any], where: str) -> Any:
     """`cls(**values)`: the constructor is the schema; a name it does not have is an error that names the nearest."""
-    known = [name for name in inspect.signature(cls.__init__).parameters if name != "self"]
+    constructor = cls.__init__  # type: ignore[misc]  # of a class, though the types cannot say so
+    known = [name for name in inspect.signature(constructor).parameters if name != "self"]
     for name in values:
         if name not in known:
             near = difflib.get_close_matches(str(name), known, 1)

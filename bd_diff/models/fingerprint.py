@@ -1,4 +1,4 @@
-"""A hash that tells networks apart by their tensors, whatever files those came in."""
+"""A hash of networks by their tensors, independent of the files they were stored in."""
 
 import hashlib
 from collections.abc import Mapping
@@ -12,10 +12,10 @@ def fingerprint(*networks: nn.Module) -> str:
 
 
 def fingerprint_of(*states: Mapping[str, Tensor]) -> str:
-    """The same of tensors by name."""
+    """The same for state dicts."""
     digest = hashlib.sha256()
     for state in states:
         for name, tensor in sorted(state.items()):
             digest.update(f"{name} {tuple(tensor.shape)}".encode())
-            digest.update(tensor.detach().float().cpu().contiguous().numpy())
+            digest.update(tensor.detach().float().cpu().contiguous().numpy().tobytes())
     return digest.hexdigest()

@@ -1,4 +1,4 @@
-"""Whether readings of one photograph's blur contradict each other (ours)."""
+"""Whether kernel estimates of one photograph can be trusted, by how well they agree (ours)."""
 
 import torch
 from torch import Tensor
@@ -12,14 +12,14 @@ SPREAD, NEAR = 0.02, 0.11  # see `uncertain`
 
 
 def contradict(free: Tensor, searched: Tensor, residuals: tuple[Tensor, Tensor]) -> Tensor:
-    """Where neither of two kernels `(B, k, k)` can be trusted, as booleans `(B,)`.
+    """Whether two estimates of a kernel, `(B, k, k)`, differ too much to trust either, as booleans `(B,)`.
 
-    free, searched: read from the spectrum alone, and with the findings of the kernel search. The spectrum cannot tell a
-        path from its mirror image, so the kernels may differ, but they must agree in how much they blur: in magnitude.
-    residuals: how badly each explains the photograph (`reblur_residual`); what the search wins here, it may differ by.
+    free, searched: estimated from the spectrum alone, and with the kernel search. The spectrum cannot tell a path from
+        its mirror image, so the kernels may differ, but the magnitudes of their transfer functions must agree.
+    residuals: the `reblur_residual` of each; the more the search lowers it, the more the magnitudes may differ.
 
-    The bounds (ours) belong to the shipped model: beyond them its results were often worse than the photograph, on
-    synthetic blur of photographs that it was trained on.
+    The bounds (ours) are for the shipped model: beyond them its results were often worse than the input, on synthetic
+    blur of photographs that it was trained on.
     """
     weight = natural_power(SIZE, device=free.device)
     magnitudes = [transfer_function(kernels.float(), SIZE, SIZE).abs() for kernels in (free, searched)]
@@ -29,17 +29,17 @@ def contradict(free: Tensor, searched: Tensor, residuals: tuple[Tensor, Tensor])
 
 
 def uncertain(kernels: Tensor, residuals: Tensor, kept: int) -> Tensor:
-    """Whether the kernel that is kept is too far from others that explain the photograph about as well, `(1,)`.
+    """Whether the chosen kernel is too far from others that explain the photograph about as well, `(1,)`.
 
-    kernels: all that were read, `(S, k, k)`, first the one without the search. residuals: how badly each explains the
-        photograph (`reblur_residual`), `(S,)`. kept: which of them is kept.
+    kernels: all estimates `(S, k, k)`, the one without the search first. residuals: the `reblur_residual` of each,
+        `(S,)`. kept: the index of the chosen one.
 
-    Any of them may be the truth, with odds that fall by a factor of e for every `SPREAD` of the first residual. The
-    kept one's expected distance to the truth may be `NEAR` of the share of the first residual that it leaves out: what
-    wins little, as in photographs that hardly show their blur, must be met more closely.
+    Each estimate may be the true kernel, with odds that fall by a factor of e for every `SPREAD` of the first residual.
+    The chosen kernel's expected distance to the true one must be below `NEAR` times the share of the first residual
+    that it removes: where it removes little, because the photograph hardly shows its blur, it must be more certain.
 
-    The bounds are ours, measured on 80 shakes of validation photographs: within them 66 of 67 gained more than 3 dB
-    by the kernel, beyond them one of 13.
+    The bounds (ours) were measured on 80 shakes of validation photographs: within them, deblurring by the kernel gained
+    more than 3 dB in 66 of 67 cases, beyond them in one of 13.
     """
     shares = residuals / residuals[0]
     odds = torch.softmax(-shares / SPREAD, 0)
@@ -48,8 +48,8 @@ def uncertain(kernels: Tensor, residuals: Tensor, kept: int) -> Tensor:
 
 
 def distances(kernel: Tensor, others: Tensor) -> Tensor:
-    """How different the blur of `others` `(S, k, k)` is from that of `kernel` `(1, k, k)`, wherever they are centred:
-    one less the correlation of natural photographs blurred by both, `(S,)`.
+    """Distance `(S,)` of `kernel` `(1, k, k)` to `others` `(S, k, k)`, whatever their shift: one minus the correlation
+    of natural photographs blurred by both.
     """
     power = natural_power(SIZE, device=kernel.device)
     one, each = (transfer_function(kernels.float(), SIZE, SIZE) for kernels in (kernel, others))

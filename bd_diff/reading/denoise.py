@@ -1,4 +1,4 @@
-"""Noise: how much a photograph has, and a photograph with less of it for those who look for its blur."""
+"""Noise level estimation, and light denoising before a kernel is estimated."""
 
 import torch
 from torch import Tensor
@@ -14,7 +14,7 @@ SMOOTHING = 0.7  # pixels
 def noise_level(light: Tensor) -> Tensor:
     """Standard deviation of white noise in luminance `(B, 1, H, W)`: `(B,)`, by Immerkær (1996), with a median.
 
-    The mask is blind to edges that run straight; the median of it to most others.
+    The mask does not respond to straight edges; the median is robust to most others.
     """
     mask = torch.tensor([[1.0, -2, 1], [-2, 4, -2], [1, -2, 1]], device=light.device)
     response = conv2d(light.float(), mask[None, None])
@@ -24,11 +24,11 @@ def noise_level(light: Tensor) -> Tensor:
 def calm(images: Tensor) -> Tensor:
     """Images `(B, 3, H, W)` in [0, 1], smoothed a little where they are noisy.
 
-    Noise has gradients as strong as a blurred photograph's and hides its kernel from all who compare gradients. A
-    Gaussian of less than a pixel takes most of them, and makes the kernels that are found hardly wider. What looks like
-    noise is noise if it is white, and about half as strong at half the resolution: sharp texture, which does not fade,
-    stays as it is. The constants are ours, measured: noise below `NOISY` does less harm than smoothing, and fades to
-    less than `WHITE` even on top of edges; texture does not.
+    Noise has gradients as strong as a blurred photograph's, and kernels are estimated from gradients. A Gaussian of
+    less than a pixel removes most noise and hardly widens the estimated kernel. White noise is about half as strong at
+    half the resolution, sharp texture is not: so the two are told apart, and texture stays. The constants (ours,
+    measured): below `NOISY` noise does less harm than smoothing; at half the resolution noise falls below `WHITE` of
+    its level even on top of edges, texture does not.
     """
     light = luminance(images)
     level = noise_level(light)

@@ -24,7 +24,7 @@ SMALLEST_WINDOW = 192  # pixels (ours, measured)
 
 @dataclass(frozen=True)
 class Start:
-    """One way to begin the search; several beginnings give several hypotheses (values: ours, measured)."""
+    """Parameters of one search; several searches give several hypotheses (values: ours, measured)."""
 
     smoothness: float  # weight of the L0 prior at the coarsest scale
     edges: float  # strong edges kept per orientation, in multiples of the kernel's width
@@ -32,7 +32,7 @@ class Start:
     floor: float  # kernel values below this share of the largest are zeroed
 
 
-# Which one finds the kernel of a difficult photograph is chance: many of them have more of it.
+# Which one finds the kernel of a difficult photograph cannot be predicted, so many are tried.
 STARTS = (
     Start(0.008, 8, 8, 0.07),
     Start(0.004, 2, 8, 0.1),
@@ -54,9 +54,9 @@ KEPT = 5  # of them at full resolution
 def search_kernels(luminance: Tensor, starts: tuple[Start, ...] = STARTS, keep: int = KEPT, size: int = 33) -> Tensor:
     """Kernel hypotheses `(B, keep, size, size)` for blurry luminance `(B, 1, H, W)` in [0, 1].
 
-    Which of several plausible kernels a search ends at is decided at coarse scales, where it costs little: all `starts`
-    are followed to half the resolution, and only those that explain the photograph best, `keep` or all where there
-    are fewer, to the full one. Each kernel is non-negative, sums to one and is centred on its centroid. Raises
+    A search settles on one of several plausible kernels at coarse scales, where it costs little: all `starts` run up to
+    half the resolution, and only the `keep` that explain the photograph best (or all where there are fewer) continue
+    to the full resolution. Each kernel is non-negative, sums to one and is centred on its centroid. Raises
     ValueError for windows too small to search.
     """
     height, width = luminance.shape[-2:]
@@ -67,19 +67,19 @@ def search_kernels(luminance: Tensor, starts: tuple[Start, ...] = STARTS, keep: 
         torch.tensor([getattr(start, name) for start in starts], device=luminance.device).repeat(len(luminance))
         for name in ("smoothness", "edges", "ridge", "floor")
     )
-    kernels, threshold, previous = None, None, 1.0
-    for scale, kernel_size in scales(size):
+    steps = scales(size)
+    previous, coarsest = steps[0]
+    kernels = torch.zeros(len(images), coarsest, coarsest, device=images.device)
+    kernels[:, coarsest // 2, coarsest // 2 : coarsest // 2 + 2] = 0.5
+    threshold = images.new_tensor(math.inf)
+    for scale, kernel_size in steps:
         shape = (round(height * scale), round(width * scale))
         blurry = F.interpolate(images, size=shape, mode="bilinear", antialias=True) if scale < 1 else images
-        if kernels is None:
-            kernels = torch.zeros(len(images), kernel_size, kernel_size, device=images.device)
-            kernels[:, kernel_size // 2, kernel_size // 2 : kernel_size // 2 + 2] = 0.5
-        else:
+        if scale > previous:
             kernels = clean(resize_kernels(kernels, kernel_size, scale / previous), floor)
         for _ in range(5):
             latent = l0_deblur(blurry, kernels, smoothness, until=1e3)
-            strongest = edge_threshold(latent, edges * kernel_size)
-            threshold = strongest if threshold is None else torch.minimum(threshold, strongest)
+            threshold = torch.minimum(threshold, edge_threshold(latent, edges * kernel_size))
             kernels = kernel_from_edges(strong_gradients(latent, threshold), blurry, kernel_size, ridge)
             kernels = centre(clean(kernels.clamp_min(0), floor), whole_pixels=True)
             threshold = threshold / 1.1
@@ -131,10 +131,11 @@ def reblur_residual(luminance: Tensor, kernels: Tensor) -> Tensor:
     """How badly each kernel explains the photograph, `(B,)`: the mean absolute gradient of (kernel * estimate -
     photograph), a little less where the estimate is sparse.
 
-    The sharp estimate is a weak L0 deblurring with that kernel: a stronger one leaves so much texture unexplained that
-    the blur hardly counts, without any the estimate hides every kernel. Squares would let the few strongest edges
-    decide. Wrong kernels leave echoes of edges, which make the estimate's gradients less sparse: their normalised
-    sparsity (Krishnan et al. 2011) decides among explanations that are about as good. The constants are ours, measured.
+    The sharp estimate is a weak L0 deblurring with that kernel: a stronger prior leaves so much texture unexplained
+    that the kernel hardly matters, and without a prior every kernel explains the photograph. Squares would let the few
+    strongest edges decide. Wrong kernels leave echoes of edges, which make the estimate's gradients less sparse: their
+    normalised sparsity (Krishnan et al. 2011) decides among explanations that are about as good. The constants are
+    ours, measured.
     """
     reach = kernels.shape[-1] // 2
     inside = (..., slice(reach, -reach - 1), slice(reach, -reach - 1))
@@ -149,7 +150,7 @@ def reblur_residual(luminance: Tensor, kernels: Tensor) -> Tensor:
 def edge_evidence(luminance: Tensor, kernels: Tensor) -> Tensor:
     """Free least-squares kernels `(B, 2, k, k)` from few and from many edges of the L0 deblurring with `kernels`.
 
-    Where a hypothesis is wrong these differ from it: that difference is what the blur decoder corrects it by.
+    Where a hypothesis is wrong they differ from it, and the blur decoder corrects it by that difference.
     """
     latent = l0_deblur(luminance, kernels, torch.full((len(kernels),), 2e-3, device=kernels.device))
     size, maps = kernels.shape[-1], []

@@ -1,4 +1,4 @@
-"""Blur that varies over the photograph: a kernel for every window, and one picture of all their deconvolutions."""
+"""Blur that varies over the photograph: a kernel for every window, and their blended deconvolutions."""
 
 import torch
 from torch import Tensor
@@ -17,29 +17,32 @@ def window_grid(height: int, width: int, window: int = WINDOW) -> Grid:
 @torch.no_grad()
 def window_kernels(pipeline, pixels: Tensor, window: int = WINDOW, fast: bool = False) -> Tensor:
     """Kernels `(windows, B, k, k)` of pixels `(B, 3, H, W)` in [-1, 1], each read from its own window."""
-    grid = window_grid(*pixels.shape[-2:], window)
+    height, width = pixels.shape[-2:]
+    grid = window_grid(height, width, window)
     return torch.stack([pipeline.encode_image(part, fast).kernels for part in grid.cut(pixels, range(len(grid)))])
 
 
 def blend(pixels: Tensor, kernels: Tensor, window: int = WINDOW, guess=deblur_guesses) -> Tensor:
-    """`guess(pixels, kernels)` `(B, G, 3, H, W)` with the kernels of each window `(windows, B, k, k)` in its place.
+    """`guess(pixels, kernels)` `(B, G, 3, H, W)`, each window computed with its own kernels `(windows, B, k, k)`.
 
-    Every window is worked on with `CONTEXT` pixels around it, so that its border is as good as its middle, and its
-    result is faded into its neighbours': where all kernels are the same there is nothing to see.
+    A window is computed with `CONTEXT` pixels around it, so that its border is as good as its middle, and blended
+    linearly into its neighbours: where all kernels are the same no seams are visible.
     """
     height, width = pixels.shape[-2:]
-    grid, blended = window_grid(height, width, window), None
+    grid = window_grid(height, width, window)
+    blended: Tensor | None = None
     for index, own in enumerate(kernels):
         region, inside = grid.around(index, CONTEXT)
         part = guess(pixels[region], own)[inside]
         if blended is None:
             blended = part.new_zeros(*part.shape[:-2], height, width)
         grid.paste(blended, part[None], [index])
+    assert blended is not None  # every image has a window
     return blended
 
 
 def varying_guesses(
     pipeline, pixels: Tensor, kernels: Tensor, window: int = WINDOW, fast: bool = False, guess=deblur_guesses
 ) -> Tensor:
-    """`guess` with a kernel read in every window instead of the `kernels` of the whole."""
+    """`guess` with a kernel estimated in every window; the `kernels` of the whole image are not used."""
     return blend(pixels, window_kernels(pipeline, pixels, window, fast), window, guess)

@@ -1,4 +1,4 @@
-"""Where a result may be invented: blurring it with the blur that was seen must give the photograph back."""
+"""A map of where a result may be wrong: blurred again with the estimated kernel, it must equal the photograph."""
 
 import torch
 import torch.nn.functional as F
@@ -16,7 +16,7 @@ def reblur_map(blurry: Tensor, result: Tensor, kernels: Tensor) -> Tensor:
     """How far `kernel * result` is from the photograph, `(B, 1, H, W)`, in [0, 1]; 0 is full agreement.
 
     `blurry` and `result` `(B, 3, H, W)` in [0, 1], `kernels` `(B, k, k)`. Root mean square over 7x7 pixels of the
-    difference in luminance. It sees what is inconsistent with the blur; an invention that blurs to nothing, it cannot.
+    difference in luminance. It shows detail that contradicts the photograph, not invented detail that blur removes.
     """
     difference = luminance(reblur(result, kernels) - blurry)
     return average(difference.square()).sqrt()

@@ -1,4 +1,4 @@
-"""What restoring costs on the machine at hand: seconds, multiplications and peak memory, by system and size."""
+"""Benchmarks on this machine: seconds, multiplications and peak memory, by system and size."""
 
 import platform
 import statistics
@@ -13,7 +13,7 @@ import torch
 from diffusers.utils import logging
 from torch.utils.flop_counter import FlopCounterMode
 
-from bd_diff.restore import NetworkRestorer, Restorer, call_settings, load
+from bd_diff.restore import NetworkRestorer, System, call_settings, load
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
@@ -68,7 +68,7 @@ def measure(case: Case) -> Cost:
     for part in parts(restorer):
         part.requires_grad_(False)  # the counter follows gradients where there could be some
     switch(restorer, case.channels_last, case.compiled)
-    device = module(restorer).device
+    device = next(module(restorer).parameters()).device
     images = smooth_noise(case.batch, case.side).to(device)
 
     def restore() -> float:
@@ -99,19 +99,19 @@ def measure(case: Case) -> Cost:
     )
 
 
-def parts(restorer: Restorer) -> list[torch.nn.Module]:
+def parts(restorer: System) -> list[torch.nn.Module]:
     """All networks of a system."""
     if isinstance(restorer, NetworkRestorer):
         return [restorer.network]
     return [part for part in restorer.pipeline.components.values() if isinstance(part, torch.nn.Module)]
 
 
-def module(restorer: Restorer) -> torch.nn.Module:
+def module(restorer: System) -> torch.nn.Module:
     """The network that does most of the work: the UNet of BD-Diff, any other system itself."""
     return restorer.network if isinstance(restorer, NetworkRestorer) else restorer.pipeline.unet
 
 
-def switch(restorer: Restorer, channels_last: bool, compiled: bool) -> None:
+def switch(restorer: System, channels_last: bool, compiled: bool) -> None:
     """Another memory layout, or `torch.compile`, of the network that does most of the work."""
     if channels_last:
         module(restorer).to(memory_format=torch.channels_last)

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from bd_diff.baselines.adarevd import AdaRevD
 from bd_diff.data.images import replacing
-from bd_diff.restore import NetworkRestorer, PipelineRestorer, Restorer
+from bd_diff.restore import NetworkRestorer, PipelineRestorer, System
 
 OPSET = 20
 SIDE = 256  # pixels, where a file is for one size
@@ -26,13 +26,13 @@ class Regression(nn.Module):
     def forward(self, images: Tensor) -> Tensor:
         span = 1 - self.lowest
         pixels = images * span + self.lowest
-        deep = isinstance(self.network, AdaRevD)
-        restored = self.network.every_depth(pixels)[-1] if deep else self.network(pixels)
+        network = self.network
+        restored = network.every_depth(pixels)[-1] if isinstance(network, AdaRevD) else network(pixels)
         return ((restored - self.lowest) / span).clamp(0, 1)
 
 
 class KernelEstimator(nn.Module):
-    """BD-Diff's eyes without the search (`fast=True`): images `(B, 3, H, W)` in [0, 1] to kernels `(B, 33, 33)`."""
+    """BD-Diff's learned kernel estimate (`fast=True`): images `(B, 3, H, W)` in [0, 1] to kernels `(B, 33, 33)`."""
 
     def __init__(self, pipeline):
         super().__init__()
@@ -45,11 +45,11 @@ class KernelEstimator(nn.Module):
 
 
 @torch.no_grad()
-def export(restorer: Restorer, path: Path, side: int = SIDE) -> str:
-    """Write a system's ONNX file, and say what it takes and gives.
+def export(restorer: System, path: Path, side: int = SIDE) -> str:
+    """Write a system as an ONNX file; returns a description of its input and output.
 
-    A regression network takes any batch and size (sides multiples of its step), but for AdaRevD, whose spectra are
-    taken of one size: single images of `side` x `side` pixels. So is the kernel estimator, which is written of BD-Diff.
+    A regression network takes any batch and size (sides multiples of its step). AdaRevD, whose FFTs need a fixed size,
+    takes single images of `side` x `side` pixels. So does the kernel estimator, the part of BD-Diff that is written.
     Raises `ValueError` for a BD-Diff without a blur decoder, a side that AdaRevD cannot take, and where ONNX is not
     installed.
     """
@@ -57,18 +57,16 @@ def export(restorer: Restorer, path: Path, side: int = SIDE) -> str:
         import onnxscript  # noqa: F401
     except ImportError:
         raise ValueError("exporting needs ONNX; install it: pip install 'bd-diff[export]'") from None
+    module: nn.Module
     if isinstance(restorer, PipelineRestorer):
         if restorer.pipeline.blur_decoder is None:
             raise ValueError("this BD-Diff has no blur_decoder, so it has no kernel estimator to export")
-        module, multiple, output, gives = KernelEstimator(restorer.pipeline), 1, "kernels", "kernels (1, 33, 33)"
+        module, multiple, fixed = KernelEstimator(restorer.pipeline), 1, True
+        output, gives = "kernels", "kernels (1, 33, 33)"
     else:
-        module, multiple, output, gives = (
-            Regression(restorer),
-            getattr(restorer.network, "multiple", 1),
-            "restored",
-            "the same",
-        )
-    fixed = not hasattr(restorer, "network") or isinstance(restorer.network, AdaRevD)
+        module, multiple = Regression(restorer), getattr(restorer.network, "multiple", 1)
+        fixed = isinstance(restorer.network, AdaRevD)
+        output, gives = "restored", "the same"
     if fixed and side % multiple:
         raise ValueError(f"side is {side}; {restorer.name} takes multiples of {multiple}")
     # Sides that differ, and two images: what is equal or 1 would be taken for fixed.
@@ -83,6 +81,7 @@ def export(restorer: Restorer, path: Path, side: int = SIDE) -> str:
         dynamo=True,
         verbose=False,
     )
+    assert program is not None  # with dynamo there always is one
     with replacing(path) as part:
         program.save(part, external_data=False)
     takes = f"(1, 3, {side}, {side})" if fixed else f"(B, 3, H, W), H and W multiples of {multiple},"

@@ -1,4 +1,4 @@
-"""YAML and command line -> frozen dataclasses, strictly: a name that does not exist is an error, never ignored."""
+"""Configurations: YAML and command-line overrides as frozen dataclasses; an unknown name is an error."""
 
 import argparse
 import dataclasses
@@ -10,12 +10,15 @@ from typing import Any, TypeVar
 
 import yaml
 
-Config = TypeVar("Config")
+if typing.TYPE_CHECKING:
+    from _typeshed import DataclassInstance
+
+Config = TypeVar("Config", bound="DataclassInstance")
 
 
 @dataclasses.dataclass(frozen=True)
 class RunConfig:
-    """How a training runs, whatever it trains."""
+    """Settings of a training run, the same for every system."""
 
     folder: str  # checkpoints, logs and the finished model go here
     steps: int
@@ -39,14 +42,14 @@ class RunConfig:
 def load_config(cls: type[Config], arguments: list[str]) -> Config:
     """The dataclass `cls` from `--config FILE` and what overrides it.
 
-    `section.name=value` (value in YAML) overrides one entry; `--resume` and `--dry-run` are short for
+    `section.name=value` (value in YAML) overrides one value; `--resume` and `--dry-run` are short for
     `run.resume=true` and `run.dry_run=true`. Raises ValueError naming the file and the key.
     """
     parser = argparse.ArgumentParser(description=cls.__doc__)
     parser.add_argument("--config", required=True, help="a YAML file from configs/")
     parser.add_argument("--resume", action="store_true", help="continue from the newest checkpoint")
     parser.add_argument("--dry-run", action="store_true", help="print sizes and configuration, then stop")
-    parser.add_argument("overrides", nargs="*", metavar="section.name=value", help="entries that replace the file's")
+    parser.add_argument("overrides", nargs="*", metavar="section.name=value", help="values that replace the file's")
     given = parser.parse_intermixed_args(arguments)  # --resume may stand between overrides
     values = read_yaml(given.config)
     flags = [f"run.{name}=true" for name in ("resume", "dry_run") if getattr(given, name)]
@@ -105,7 +108,7 @@ def build(cls: type[Config], values: dict[str, Any], where: str) -> Config:
 
 def convert(kind: Any, value: Any, where: str) -> Any:
     """One YAML value as the annotated type, or a ValueError that says what was expected."""
-    if dataclasses.is_dataclass(kind):
+    if isinstance(kind, type) and dataclasses.is_dataclass(kind):
         return build(kind, value, where)
     origin, parts = typing.get_origin(kind), typing.get_args(kind)
     if origin in (types.UnionType, typing.Union):
@@ -131,7 +134,7 @@ def convert(kind: Any, value: Any, where: str) -> Any:
 
 
 def to_dict(config: Any) -> dict[str, Any]:
-    """Nested plain values, as they could stand in a YAML file."""
+    """The configuration as nested plain values, as in a YAML file."""
     plain = dataclasses.asdict(config)
 
     def lists(value):

@@ -56,6 +56,9 @@ class Perceptual(nn.Module):
     features: ImageNet-normalised images -> features.
     """
 
+    mean: Tensor
+    std: Tensor
+
     def __init__(self, features: nn.Module | None = None):
         super().__init__()
         self.features = (vgg16_features() if features is None else features).eval().requires_grad_(False)
@@ -69,13 +72,24 @@ class Perceptual(nn.Module):
         return F.l1_loss(features(images), features(target))
 
 
-PIXEL_LOSSES = {"mae": F.l1_loss, "mse": F.mse_loss, "sobel": sobel, "fourier": fourier}
+PIXEL_LOSSES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
+    "mae": F.l1_loss,
+    "mse": F.mse_loss,
+    "sobel": sobel,
+    "fourier": fourier,
+}
+
+
+def weighted_sum(weights: Mapping[str, float], losses: Mapping[str, Tensor]) -> Tensor:
+    """The sum of the losses named in `weights`, each times its weight; there must be one at least."""
+    first, *others = (weight * losses[name] for name, weight in weights.items())
+    return sum(others, start=first)
 
 
 class WeightedLosses(nn.Module):
     """The sum of losses by name, `mae`, `mse`, `sobel`, `fourier` and `perceptual`, each with a weight.
 
-    A loss of weight 0 is neither computed nor prepared: the perceptual one then needs no weights of VGG16.
+    A loss of weight 0 is neither built nor computed: without the perceptual one no weights of VGG16 are needed.
     Returns `{"loss": sum, name: unweighted value, ...}`. Raises ValueError for an unknown name or a negative weight.
     """
 
@@ -91,5 +105,8 @@ class WeightedLosses(nn.Module):
             self.perceptual = perceptual()
 
     def forward(self, images: Tensor, target: Tensor) -> dict[str, Tensor]:
-        losses = {name: (PIXEL_LOSSES.get(name) or self.perceptual)(images, target) for name in self.weights}
-        return {"loss": sum(self.weights[name] * loss for name, loss in losses.items()), **losses}
+        losses = {
+            name: PIXEL_LOSSES[name](images, target) if name in PIXEL_LOSSES else self.perceptual(images, target)
+            for name in self.weights
+        }
+        return {"loss": weighted_sum(self.weights, losses), **losses}

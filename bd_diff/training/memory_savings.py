@@ -1,6 +1,7 @@
-"""What of a pipeline trains, and with how little memory: LoRA, checkpointing, attention, 8-bit optimizer."""
+"""Which parameters train, and how training saves memory: LoRA, checkpointing, attention backend, 8-bit optimizer."""
 
 import torch
+from diffusers import ModelMixin
 from diffusers.models.attention_processor import AttnProcessor2_0
 from torch import nn
 from torch.optim import Optimizer
@@ -12,8 +13,8 @@ GIB = 2**30
 
 
 def choose_trained(networks: nn.ModuleDict, names: tuple[str, ...] = ()) -> None:
-    """Let the networks called `names` train, by default all but the VAE; of a UNet with LoRA only what LoRA leaves to
-    train, and never what a network borrowed. Raises ValueError for a name that does not exist.
+    """Make the networks called `names` trainable, by default all but the VAE. Of a UNet with LoRA only the parameters
+    in `trained_with_lora` train; pretrained parts (`borrowed`) never do. Raises ValueError for an unknown name.
     """
     if unknown := set(names) - set(networks):
         raise ValueError(f"trained: there is no network {min(unknown)}; known are {', '.join(networks)}")
@@ -27,16 +28,19 @@ def choose_trained(networks: nn.ModuleDict, names: tuple[str, ...] = ()) -> None
 
 
 def use_checkpointing(networks: nn.ModuleDict) -> None:
-    """Trade time for memory in every network that can. Raises ValueError where the UNet cannot."""
+    """Turn on gradient checkpointing in every network that supports it; ValueError where the UNet does not."""
     if not getattr(networks["unet"], "_supports_gradient_checkpointing", False):
-        raise ValueError(f"gradient_checkpointing: {type(networks['unet']).__name__} cannot; leave it false")
+        raise ValueError(
+            f"gradient_checkpointing: {type(networks['unet']).__name__} does not support it; leave it false"
+        )
+    network: ModelMixin
     for network in networks.values():
         if getattr(network, "_supports_gradient_checkpointing", False):
             network.enable_gradient_checkpointing()
 
 
-def use_attention(unet: nn.Module, backend: str) -> None:
-    """Attention by PyTorch ("sdpa") or by xformers. Raises ValueError where that does not work here."""
+def use_attention(unet: ModelMixin, backend: str) -> None:
+    """Use the attention of PyTorch ("sdpa") or of xformers. Raises ValueError where that does not work here."""
     if backend == "sdpa":
         for module in unet.modules():
             if hasattr(module, "set_processor"):
@@ -52,7 +56,7 @@ def use_attention(unet: nn.Module, backend: str) -> None:
 
 
 def make_optimizer(parameters: list[nn.Parameter], settings: dict) -> Optimizer:
-    """`settings` are keyword arguments of AdamW, or with `class: AdamW8bit` of that of bitsandbytes."""
+    """AdamW, or with `class: AdamW8bit` that of bitsandbytes; the other `settings` are its keyword arguments."""
     settings = dict(settings)
     kind = settings.pop("class", "AdamW")
     if kind == "AdamW":
@@ -69,7 +73,7 @@ def make_optimizer(parameters: list[nn.Parameter], settings: dict) -> Optimizer:
 
 
 def memory_estimate(networks: nn.ModuleDict, settings: dict, averaged: bool) -> str:
-    """One sentence: what weights, gradients, optimizer and average take, without activations."""
+    """One sentence on the memory that weights, gradients, optimizer and weight average take, without activations."""
     counts = [
         sum(p.numel() for p in networks.parameters() if p.requires_grad in kinds) for kinds in ({True, False}, {True})
     ]

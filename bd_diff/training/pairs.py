@@ -1,4 +1,4 @@
-"""Training pairs (blurry, sharp): a batch's own, or made from its sharp photographs while training."""
+"""Training pairs (blurry, sharp): read from a paired data set, or made by blurring sharp photographs in training."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -12,12 +12,13 @@ from bd_diff.blur.camera import RandomCamera
 from bd_diff.blur.curriculum import level, severity
 from bd_diff.blur.kernels import SIZE
 from bd_diff.blur.synthesis import draw_kernels
-from bd_diff.data.crops import SharpCrops, draw, random_crop, read_photographs, seeded
-from bd_diff.data.folders import Folder, Sample, read_item
+from bd_diff.data.crops import Photographs, SharpCrops, draw, random_crop, read_photographs, seeded
+from bd_diff.data.folders import Folder, read_item
 from bd_diff.data.layouts import Item
+from bd_diff.data.pairs import Pair, as_pair
 from bd_diff.training.config import RunConfig
 
-BORDER = SIZE - 1  # pixels a side that a crop must have beyond what training sees: every kernel stays inside it
+BORDER = SIZE - 1  # pixels by which a crop exceeds what the network sees, so that kernels stay inside it
 
 
 @dataclass(frozen=True)
@@ -28,7 +29,7 @@ class BlurConfig:
         pairs, 0.1 by default: the best of X-DECODE's ablation.
     noise: standard deviation of the noise, drawn per image from [0, noise], on the scale of [0, 1].
     curriculum: how the severity grows (`bd_diff.blur.curriculum.CURRICULA`); "none" is the whole range throughout.
-    epochs: parts of equal length that the run is divided into, one step of the curriculum's argument each.
+    epochs: how many parts of equal length the run has; the curriculum's argument counts them.
     """
 
     families: dict[str, float] = field(default_factory=lambda: {"delta": 0.1, "box": 0.9})
@@ -65,7 +66,7 @@ class DataConfig:
 
 
 class Severities(Dataset):
-    """Sample i of `samples` with the `severity` in [0, 1] that a curriculum has when i of `total` samples were seen."""
+    """Sample i of `samples`, with the curriculum's `severity` in [0, 1] after i of `total` samples."""
 
     def __init__(self, samples: Dataset, config: BlurConfig, total: int):
         level(config.curriculum, 0)  # a name that does not exist is an error now, not at the first sample
@@ -87,12 +88,12 @@ class PairedCrops(Dataset):
 
     def __getitem__(self, index: int) -> dict[str, Tensor]:
         generator = seeded(self.seed, index)
-        sample = read_large(self.items[draw(len(self.items), generator)], self.size)
-        blurry, sharp = random_crop(torch.cat([sample.blurry, sample.sharp]), self.size, generator).chunk(2)
+        pair = read_large(self.items[draw(len(self.items), generator)], self.size)
+        blurry, sharp = random_crop(torch.cat([pair.blurry, pair.sharp]), self.size, generator).chunk(2)
         return {"blurry": blurry, "sharp": sharp}
 
 
-class SharpSides(Sequence):
+class SharpSides:
     """The sharp images of pairs as uint8 `(3, H, W)`, read when they are needed."""
 
     def __init__(self, items: Sequence[Item], size: int):
@@ -105,26 +106,27 @@ class SharpSides(Sequence):
         return (read_large(self.items[index], self.size).sharp * 255).round().byte()
 
 
-def read_large(item: Item, size: int) -> Sample:
+def read_large(item: Item, size: int) -> Pair:
     """A pair, or a ValueError where a crop of `size` pixels does not fit into it."""
-    sample = read_item(item)
-    if min(sample.sharp.shape[1:]) < size:
-        raise ValueError(f"{sample.name} has less than {size} pixels a side; lower data.crop or leave it out")
-    return sample
+    pair = as_pair(read_item(item))
+    if min(pair.sharp.shape[1:]) < size:
+        raise ValueError(f"{pair.name} has less than {size} pixels a side; lower data.crop or leave it out")
+    return pair
 
 
 def training_samples(data: DataConfig, blur: BlurConfig, run: RunConfig, processes: int = 1) -> Dataset:
     """Pairs, where the folder holds pairs (in any layout); otherwise crops of sharp photographs, to be blurred.
 
-    Those carry the curriculum's severity and reach `BORDER` pixels beyond what training sees. The photographs named for
-    validation are left out. Raises ValueError for a folder in no known layout, with too small photographs, or with
-    pairs where a curriculum is asked for.
+    Crops carry the curriculum's severity and are `BORDER` pixels larger than what the network sees. The photographs
+    named for validation are left out. Raises ValueError for a folder in no known layout, with too small photographs,
+    or with pairs where a curriculum is asked for.
     """
     folder, size = Folder(data.folder, split="train"), data.crop + BORDER
     if folder.kind == "paired" and data.own_blur:
         if blur.curriculum != "none":
             raise ValueError(f"{data.folder} holds pairs, whose blur follows no curriculum; set data.own_blur=false")
         return PairedCrops(folder.items, data.crop, run.seed)
+    photographs: Photographs
     if folder.kind == "paired":
         photographs = SharpSides(folder.items, size)
     else:
@@ -137,8 +139,8 @@ def training_samples(data: DataConfig, blur: BlurConfig, run: RunConfig, process
 def make_pair(batch: Mapping[str, Tensor], config: BlurConfig, generator: Generator) -> tuple[Tensor, Tensor]:
     """Blurry and sharp images, both `(B, 3, H, W)` in [0, 1].
 
-    A batch with `blurry` is its own pair. From one without, `sharp` is blurred by kernels drawn at the largest of its
-    severities (1 where it has none), and the border of 16 pixels where a kernel would see beyond the image is cut off.
+    A batch with `blurry` is such a pair already. Otherwise `sharp` is blurred by kernels drawn at the largest severity
+    in the batch (1 without any), and the border of 16 pixels, where kernels reach beyond the image, is cut off.
     """
     sharp = batch["sharp"]
     if "blurry" in batch:

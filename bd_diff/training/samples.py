@@ -12,8 +12,8 @@ class JointSamples(Dataset):
 
     `sharp` `(3, window + 32, window + 32)` float32 in [0, 1]; with `targets`, two crops of one blurry photograph as
     `target` `(2, 3, crop, crop)`. With a `bank` (`kernel_bank.read_bank`), every second sample carries an entry of it,
-    turned and mirrored at random, as `bank`. With `estimates`, kernels and what the model took them for, three of four
-    samples carry an entry of those instead, as `known`: their blur need not be read.
+    turned and mirrored at random, as `bank`. With `estimates`, true kernels and the model's estimates of them, three of
+    four samples carry an entry of those instead, as `known`: their kernel need not be estimated.
     """
 
     def __init__(
@@ -27,7 +27,7 @@ class JointSamples(Dataset):
         self.sharp, self.crop, self.targets, self.bank, self.estimates = sharp, crop, targets, bank, estimates
 
     def __getitem__(self, index: int) -> dict[str, Tensor | dict[str, Tensor]]:
-        sample = self.sharp[index]
+        sample: dict[str, Tensor | dict[str, Tensor]] = {**self.sharp[index]}
         generator = seeded(self.sharp.seed, index, 2)
         if self.targets:
             photograph = self.targets[draw(len(self.targets), generator)]

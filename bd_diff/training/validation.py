@@ -1,4 +1,4 @@
-"""What a training shows while it runs: gains by blur family on photographs it never sees, and a sheet of pictures."""
+"""Validation during training: gains by blur family on held-out photographs, and a sheet of images."""
 
 from pathlib import Path
 
@@ -23,7 +23,8 @@ class Validation:
         for network in networks:
             network.eval()
         self.pipeline.set_progress_bar_config(disable=True)
-        figures, rows = {}, []
+        figures: dict[str, float] = {}
+        rows = []
         for family in dict.fromkeys(pair.family for pair in self.pairs):
             pairs = [pair for pair in self.pairs if pair.family == family]
             results = []

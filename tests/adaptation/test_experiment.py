@@ -2,12 +2,14 @@
 
 import json
 import shutil
+from functools import partial
 from pathlib import Path
 
 import pytest
 import torch
 from bd_diff_toys import ROOT
 
+from bd_diff.adaptation import blur_mix
 from bd_diff.adaptation.experiment import ROWS, ExperimentConfig, make_domains, run_experiment
 from bd_diff.data.images import save_image, to_image
 from bd_diff.data.procedural import procedural_image
@@ -16,6 +18,12 @@ from bd_diff.training.pipelines import build_pipeline
 from train import experiment
 
 CONFIGS = ROOT / "configs/experiment"
+
+
+@pytest.fixture(autouse=True)
+def few_rounds(monkeypatch):
+    """Little is enough to tell a blur that nobody judges here."""
+    monkeypatch.setattr(blur_mix, "known_families", partial(blur_mix.known_families, count=4))
 
 
 @pytest.fixture

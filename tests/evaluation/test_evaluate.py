@@ -145,11 +145,11 @@ def test_a_model_folder_is_an_entry_with_the_hash_of_its_weights(pairs, tmp_path
     for parameter in network.parameters():  # it starts as the identity, which would gain nothing
         torch.nn.init.normal_(parameter, std=0.02)
     network.save_pretrained(tmp_path / "model")
-    entry = open_method(str(tmp_path / "model"))
-    rows, _ = evaluate.evaluate(entry, evaluate.paired_cases(Folder(pairs)), find_protocol("rgb"))
+    method = open_method(str(tmp_path / "model"))
+    rows, _ = evaluate.evaluate(method, evaluate.paired_cases(Folder(pairs)), find_protocol("rgb"))
     assert len(rows) == 3 and rows[0]["gain"] != 0
     weights = (tmp_path / "model" / "diffusion_pytorch_model.safetensors").read_bytes()
-    assert entry.weights == hashlib.sha256(weights).hexdigest()
+    assert method.weights == hashlib.sha256(weights).hexdigest()
 
 
 def test_a_kernel_file_serves_where_the_data_knows_none(pairs, tmp_path):
@@ -158,8 +158,8 @@ def test_a_kernel_file_serves_where_the_data_knows_none(pairs, tmp_path):
     Image.new("L", (4, 1), 255).save(tmp_path / "kernel.png")
     kernel = read_kernel(tmp_path / "kernel.png")
     assert kernel.shape == (5, 5) and kernel[2].tolist() == [0.25] * 4 + [0]
-    entry = open_method("wiener", tmp_path / "kernel.png")
-    assert len(evaluate.evaluate(entry, evaluate.paired_cases(Folder(pairs)), find_protocol("rgb"))[0]) == 3
+    method = open_method("wiener", tmp_path / "kernel.png")
+    assert len(evaluate.evaluate(method, evaluate.paired_cases(Folder(pairs)), find_protocol("rgb"))[0]) == 3
     Image.new("L", (5, 5)).save(tmp_path / "black.png")
     with pytest.raises(ValueError, match="black.png is black"):
         read_kernel(tmp_path / "black.png")

@@ -96,7 +96,8 @@ def test_compare_lays_cards_side_by_side(cards, tmp_path):
     result = bd_diff("compare", cards / "input", cards / "wiener/card.json", "--out", tmp_path / "table.md")
     lines = (tmp_path / "table.md").read_text().splitlines()
     assert result.exit_code == 0 and len(lines) == 4
-    assert lines[0].startswith("| entry | gaussian: gain | gaussian: psnr") and lines[2].startswith("| input | +0.00 |")
+    assert lines[0].startswith("| method | gaussian: gain | gaussian: psnr")
+    assert lines[2].startswith("| input | +0.00 |")
     gain = read_card(cards / "wiener")["results"]["gaussian"]["gain"]
     assert lines[3].startswith(f"| wiener | {gain:+.2f} |")
 

@@ -4,6 +4,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from bd_diff_toys.short_search import short_search
 
 from bd_diff.blur.kernels import blur, line, shake
 from bd_diff.data.pixels import luminance
@@ -96,6 +97,7 @@ def test_the_reading_without_the_search_stays_unless_another_explains_more(refin
     assert torch.equal(refining.encode_image(shaken[1], found=found).kernels, free.kernels)
 
 
+@short_search()
 def test_a_batch_equals_its_singles_with_refinement(refining, shaken, monkeypatch):
     trusting(refining, monkeypatch, 0.9)
     sharp, blurry, _ = shaken

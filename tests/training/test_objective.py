@@ -10,6 +10,7 @@ from dataclasses import replace
 import pytest
 import torch
 from bd_diff_toys import ROOT, TINY
+from bd_diff_toys.short_search import short_search
 from safetensors.torch import load_file
 from torch import nn
 
@@ -57,7 +58,8 @@ def photographs():
 def bank(photographs, tmp_path_factory):
     folder = tmp_path_factory.mktemp("bank")
     large = [nn.functional.interpolate(p[None].float(), (230, 230))[0].byte() for p in photographs]
-    build_bank(large, folder, count=8, families=FAMILIES, window=192)
+    with short_search():
+        build_bank(large, folder, count=8, families=FAMILIES, window=192)
     return folder
 
 
@@ -170,9 +172,12 @@ def test_the_bank_is_kept_when_building_goes_on_and_banked_samples_come_first(ph
         read_bank([bank / "nowhere"])
 
 
+def arguments(folder, *overrides):
+    return ["--config", str(ROOT / "configs/bd_diff_tiny/smoke.yaml"), f"run.folder={folder}", *overrides]
+
+
 def command(folder, *overrides):
-    config = ROOT / "configs/bd_diff_tiny/smoke.yaml"
-    return [sys.executable, str(ROOT / "train/joint.py"), "--config", str(config), f"run.folder={folder}", *overrides]
+    return [sys.executable, str(ROOT / "train/joint.py"), *arguments(folder, *overrides)]
 
 
 def test_a_training_killed_at_any_moment_resumes_to_the_same_weights_bit_for_bit(photographs, tmp_path):
@@ -180,7 +185,7 @@ def test_a_training_killed_at_any_moment_resumes_to_the_same_weights_bit_for_bit
     for index, photograph in enumerate(photographs):
         save_image(to_image(photograph / 255), tmp_path / f"target/{index}.png")
     given = [f"data.target={tmp_path / 'target'}", "run.steps=8", "run.save_minutes=0"]
-    subprocess.run(command(tmp_path / "whole", *given), check=True, cwd=ROOT)
+    joint.main(arguments(tmp_path / "whole", *given))
     running = subprocess.Popen(command(tmp_path / "parts", *given), cwd=ROOT)
     while newest_checkpoint(tmp_path / "parts") is None and running.poll() is None:
         time.sleep(0.05)
@@ -189,7 +194,7 @@ def test_a_training_killed_at_any_moment_resumes_to_the_same_weights_bit_for_bit
     again = subprocess.run(command(tmp_path / "parts", *given), capture_output=True, text=True, cwd=ROOT)
     assert again.returncode == 1 and "already holds a training; pass --resume" in again.stderr
     assert "Traceback" not in again.stderr
-    subprocess.run(command(tmp_path / "parts", *given, "--resume"), check=True, cwd=ROOT)
+    joint.main(arguments(tmp_path / "parts", *given, "--resume"))
     paths = sorted(path.relative_to(tmp_path / "whole") for path in tmp_path.glob("whole/pipeline/*/*.safetensors"))
     assert len(paths) == 6
     for path in paths:
@@ -197,9 +202,10 @@ def test_a_training_killed_at_any_moment_resumes_to_the_same_weights_bit_for_bit
         assert all(torch.equal(expected[name], found[name]) for name in expected)
 
 
-def test_the_dry_run_prints_sizes_and_stops(tmp_path):
-    done = subprocess.run(command(tmp_path / "run", "--dry-run"), capture_output=True, text=True, cwd=ROOT, check=True)
-    assert "blur_qformer" in done.stdout and "frozen" in done.stdout and not (tmp_path / "run").exists()
+def test_the_dry_run_prints_sizes_and_stops(tmp_path, capsys):
+    joint.main(arguments(tmp_path / "run", "--dry-run"))
+    printed = capsys.readouterr().out
+    assert "blur_qformer" in printed and "frozen" in printed and not (tmp_path / "run").exists()
 
 
 @pytest.mark.parametrize(
@@ -213,7 +219,7 @@ def test_the_dry_run_prints_sizes_and_stops(tmp_path):
 )
 def test_a_wrong_configuration_is_one_line_that_names_the_key(override, message, tmp_path):
     with pytest.raises((ValueError, OSError), match=re.escape(message)):
-        joint.main(command(tmp_path / "run", override)[2:])
+        joint.main(arguments(tmp_path / "run", override))
 
 
 def test_one_unreadable_photograph_among_many_is_named_before_training_starts(photographs, tmp_path):
@@ -221,7 +227,7 @@ def test_one_unreadable_photograph_among_many_is_named_before_training_starts(ph
     save_image(to_image(photographs[0] / 255), tmp_path / "sharp/good.png")
     (tmp_path / "sharp/bad.png").write_text("not an image")
     with pytest.raises(ValueError, match="bad.png"):
-        joint.main(command(tmp_path / "run", f"data.sharp={tmp_path / 'sharp'}")[2:])
+        joint.main(arguments(tmp_path / "run", f"data.sharp={tmp_path / 'sharp'}"))
     assert not list(tmp_path.glob("run/checkpoint-*"))
 
 
