@@ -20,7 +20,7 @@ from PIL import Image
 from torch import Tensor
 from tqdm import tqdm
 
-from bd_diff.data.images import read_image, save_image, to_image, to_tensor
+from bd_diff.data.images import part_stem, read_image, save_image, to_image, to_tensor
 
 MANIFEST = ".bd-diff.jsonl"
 ERRORS = ValueError, OSError, torch.OutOfMemoryError  # of one photograph; the others go on
@@ -76,11 +76,11 @@ class Manifest:
 
 def remove_parts(jobs: list[Job]) -> None:
     """Remove what runs that were killed left of half written results of these jobs (see `images.replacing`)."""
-    targets = {job.target for job in jobs}
-    for folder in {target.parent for target in targets}:
+    parts = {job.target.with_name(part_stem(job.target.name)) for job in jobs}
+    for folder in {part.parent for part in parts}:
         for part in folder.glob(".*.part"):
             result = re.fullmatch(r"\.(.+)\.\d+\.part", part.name)
-            if result and folder / result[1] in targets:
+            if result and folder / result[1] in parts:
                 part.unlink()
 
 

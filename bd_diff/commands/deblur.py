@@ -160,7 +160,7 @@ def plan_outputs(
     globs hold of earlier results is not planned again. Raises `ValueError` where a result would replace an input or
     another result, and for a `kind` that cannot be written.
     """
-    from bd_diff.data.images import EXTENSIONS, can_write, list_images
+    from bd_diff.data.images import EXTENSIONS, can_write, list_images, warn_of_left_out
 
     names = []  # (source, its path below `out`)
     for text in inputs:
@@ -169,6 +169,7 @@ def plan_outputs(
             names += [(source, source.relative_to(path)) for source in list_images(path, recursive)]
         elif glob.has_magic(text) and not path.exists():
             found = [Path(name) for name in sorted(glob.glob(text, recursive=True))]
+            warn_of_left_out([source for source in found if source.is_file()], text)
             found = [source for source in found if source.is_file() and source.suffix.lower() in EXTENSIONS]
             if not found:
                 raise ValueError(f"{text} matches no images")
