@@ -72,7 +72,7 @@ def deblur(
     from PIL import Image
 
     from bd_diff.colour import fix_colours
-    from bd_diff.data.images import save_image, to_tensor
+    from bd_diff.data.images import save_image
     from bd_diff.folder_run import Job, Manifest, remove_parts, run_jobs
     from bd_diff.processes import all_processes
     from bd_diff.reblur_map import draw_map, reblur_map
@@ -113,9 +113,9 @@ def deblur(
             results = restorer(images, **settings)
         return fix_colours(results, images, **colours) if colours else results
 
-    def save_map(job, photograph, result) -> None:
+    def save_map(job, part, result) -> None:
         kernel = kernels.popleft()
-        drawn = draw_map(reblur_map(to_tensor(photograph)[None], result[None], kernel[None])[0])
+        drawn = draw_map(part.whole_map(reblur_map(part.pixels[None], result[None], kernel[None])[0]))
         save_image(drawn, job.target.with_name(f"{job.target.stem}-reblur.png"))
 
     summary = run_jobs(
