@@ -83,7 +83,7 @@ class Demo:
         return self.show(path, part, result[0], "blurred")
 
     def open(self, path: str | None, what: str, deblur: bool = True) -> Part:
-        """The part that a model gets of the photograph at `path`; errors name the file as the visitor knows it, without its folder."""
+        """What a model gets of the photograph at `path`; errors name the file as the visitor knows it, without folder."""
         if not path:
             raise ValueError(f"give {what} first")
         try:

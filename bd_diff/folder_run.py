@@ -99,7 +99,7 @@ def run_jobs(
 
     restore: `(B, 3, H, W)` in [0, 1] to the same. batch_size: photographs of one size in a row that it gets at once.
     workers: threads that read and write. quality: of JPEG, WebP and AVIF results. beside: called with the job, the
-    photograph's `Part` and the result of that `(3, h, w)`, for what else is to be written. silent: without a progress bar.
+    photograph's `Part` and the result of that `(3, h, w)`, for what else is to be written. silent: no progress bar.
     """
     summary, started = Summary(), time.monotonic()
     with ThreadPoolExecutor(workers) as pool, tqdm(total=len(jobs), unit="image", disable=silent or None) as progress:

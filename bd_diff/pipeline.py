@@ -149,8 +149,8 @@ class BDDiffPipeline(DiffusionPipeline):
                 whole; callbacks are called for every tile.
             kernel_windows: side in pixels of windows that overlap by half and get a kernel each, where blur varies over
                 the photograph (256 is a good one); 0 is one kernel for all of it.
-            output_type: "pil", "np", "pt" or "latent"; "pil" keeps the mode, alpha, ICC profile and EXIF of its input. Of
-                paths and PIL images, borders, captions and what is under transparency stay as they are (`Part`).
+            output_type: "pil", "np", "pt" or "latent"; "pil" keeps the mode, alpha, ICC profile and EXIF of its input.
+                Of paths and PIL images, borders, captions and what is under transparency stay as they are (`Part`).
 
         Raises ValueError when an argument cannot be used, saying which and why.
         """

@@ -15,6 +15,7 @@ from torch import Tensor
 from bd_diff.data.deep import DeepImage
 from bd_diff.data.surroundings import filled, find_sharp, inside_borders, spread
 
+AROUND, ENOUGH = 32, 256  # pixels of filling around what is visible; a side from which blur is read well
 HIDDEN = 0.02  # alpha below which colours mean nothing
 NARROW = 0.7, 0.25  # shares of the range of 16 and of 8 bit that are stretched over all of it
 DARK, MIDDLE = 0.08, 0.2  # a median below this (a linear frame) is brought to that
@@ -85,7 +86,7 @@ class Part:
         pixels = self.range.stretch(colours).permute(1, 2, 0).numpy()
         self.box = (slice(None), slice(None))
         if not visible.all() and visible.any():
-            self.box = tuple(slice(int(at.min()), int(at.max()) + 1) for at in visible.nonzero())
+            self.box = tuple(around(at, side) for at, side in zip(visible.nonzero(), visible.shape, strict=True))
         self._within(inside_borders(filled(pixels[self.box], ~visible[self.box])))
         self.hidden = ~visible[self.box]
         seen = ~self.hidden & (self.range.midtone == 0.5)  # nothing is drawn on a linear frame, but stars look like it
@@ -94,9 +95,8 @@ class Part:
         if sharp.drawn.any():  # a band with a caption is a border without it
             box = inside_borders(spread(filled(pixels[self.box], ~visible[self.box]), ~self.hidden))
             self._within(box)
-            self.hidden, sharp.kept = self.hidden[box], sharp.kept[box]
-        kept = sharp.kept if deblur else np.zeros_like(sharp.kept)
-        self.kept = torch.from_numpy(np.where(self.hidden, 1, kept).astype(np.float32))
+            self.hidden = self.hidden[box]
+        self.kept = torch.from_numpy(self.hidden.astype(np.float32))
         self.unchanged = deblur and sharp.graphic or not visible.any()
         if deblur and sharp.graphic:
             warnings.warn(f"{name}: it is sharp as a drawing, and stays as it is", stacklevel=3)
@@ -131,6 +131,13 @@ class Part:
         if not self.unchanged:
             whole[:, self.box[0], self.box[1]] = values * (1 - self.kept).to(values)
         return whole
+
+
+def around(positions: np.ndarray, side: int) -> slice:
+    """From the first to the last position and `AROUND` pixels more, at least `ENOUGH`, of a side of the picture."""
+    first, last = int(positions.min()), int(positions.max()) + 1
+    more = max(AROUND, -(-(ENOUGH - (last - first)) // 2))
+    return slice(max(first - more, 0), min(last + more, side))
 
 
 def alpha_of(photograph: Image.Image | DeepImage) -> np.ndarray | None:

@@ -64,7 +64,7 @@ def read_tiff(path: Path) -> tuple[np.ndarray, dict]:
     turn = page.tags.valueof(ORIENTATION, 1)
     levels = upright_levels(levels, turn)
     size, turned = levels.shape[1::-1], turn >= 5
-    info = {"tiff": {"compressed": page.compression != NONE}}
+    info = {"tiff": {"compressed": page.compression != NONE, "white_is_zero": int(page.photometric) == 0}}
     if profile and profile_holds:
         info["icc_profile"] = profile
     if XMP in entries:
@@ -227,8 +227,9 @@ def resolution(page: tifffile.TiffPage) -> tuple[float, float] | None:
 
 
 def encode_tiff(levels: np.ndarray, info: dict, path: Path | str = "the TIFF") -> bytes:
-    """A TIFF of levels `(H, W, C)` uint8 or uint16 in one strip, deflated where `info` says that its source was
-    compressed, with profile, EXIF and XMP.
+    """A TIFF of levels `(H, W, C)` uint8 or uint16 in one strip with profile, EXIF and XMP.
+
+    Compressed, and white stored as zero, where `info` says that its source was.
     """
     height, width, channels = levels.shape
     entries, order = from_block(info["exif"]) if info.get("exif") else ({}, "<")
@@ -236,6 +237,9 @@ def encode_tiff(levels: np.ndarray, info: dict, path: Path | str = "the TIFF") -
         warnings.warn(f"{path}: the maker's notes hold only where they stood, and were left out", stacklevel=3)
     turn = {tag: entry for tag, entry in entries.items() if tag == ORIENTATION}  # none where `read_tiff` made it
     entries = photograph_entries(entries, False, (width, height), order) | turn
+    white_is_zero = channels == 1 and info.get("tiff", {}).get("white_is_zero", False)
+    if white_is_zero:
+        levels = np.iinfo(levels.dtype).max - levels
     bits = levels.dtype.itemsize * 8
     content = np.ascontiguousarray(levels, levels.dtype.newbyteorder(order)).tobytes()
     compression = NONE
@@ -246,7 +250,7 @@ def encode_tiff(levels: np.ndarray, info: dict, path: Path | str = "the TIFF") -
         257: ("I", height),
         258: ("H", *[bits] * channels),
         259: ("H", compression),
-        262: ("H", 1 if channels < 3 else 2),  # black is zero; RGB
+        262: ("H", 2 if channels > 2 else 0 if white_is_zero else 1),  # RGB, white or black is zero
         273: ("I", 0),
         277: ("H", channels),
         278: ("I", height),
