@@ -1,6 +1,7 @@
 """`bd-diff`: one line per command, and one line on the terminal for every error a user can cause."""
 
 import sys
+import warnings
 from collections.abc import Callable
 
 import typer
@@ -56,11 +57,18 @@ app.add_typer(data, name="data")
 
 def main() -> None:
     """Run the command line; `ValueError` and `OSError` become `error: ...` on stderr and exit code 1."""
+    warnings.formatwarning = one_line
     try:
         app(prog_name="bd-diff")
     except (ValueError, OSError) as error:
         print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
         sys.exit(1)
+
+
+def one_line(message, category, *_) -> str:
+    """A warning as a person reads it; those of libraries keep the name of their kind."""
+    kind = "warning" if category is UserWarning else category.__name__
+    return f"{kind}: {' '.join(str(message).split())}\n"
 
 
 if __name__ == "__main__":

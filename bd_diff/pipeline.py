@@ -16,7 +16,8 @@ from diffusers.utils.torch_utils import randn_tensor
 from huggingface_hub import snapshot_download
 from torch import Generator, Tensor
 
-from bd_diff.data.inputs import open_images, to_batch, to_images
+from bd_diff.data.inputs import open_images, to_batch, to_images, whole
+from bd_diff.data.part import Part
 from bd_diff.data.tiles import CONTEXT, SMALLEST_TILE, Grid
 from bd_diff.models.blur_decoder import BlurDecoder
 from bd_diff.models.clip_encoder import ClipImageEncoder
@@ -151,15 +152,18 @@ class BDDiffPipeline(DiffusionPipeline):
             kernel_windows: side in pixels of windows that overlap by half and get a kernel each, where blur varies over
                 the photograph (256 is a good one); 0 is one kernel for all of it.
             output_type: "pil", "np", "pt" or "latent"; "pil" keeps the mode, alpha, ICC profile and EXIF of its input.
+                Of paths and PIL images, borders, captions and what is under transparency stay as they are (`Part`).
 
         Raises ValueError when an argument cannot be used, saying which and why.
         """
         # 0. Check the arguments.
-        given = open_images(image)
+        given = open_images(image, deblur=blur_image is None)
         photographs = self.check_inputs(
             given, num_inference_steps, strength, tile, output_type, callback_on_step_end_tensor_inputs
         )
-        references = None if blur_image is None else self.to_photographs(open_images(blur_image), "blur_image")
+        references = (
+            None if blur_image is None else self.to_photographs(open_images(blur_image, deblur=False), "blur_image")
+        )
         if references is not None and len(references) not in (1, len(photographs)):
             raise ValueError(
                 f"blur_image holds {len(references)} images for {len(photographs)} of image; give one or as many"
@@ -219,7 +223,9 @@ class BDDiffPipeline(DiffusionPipeline):
             images = images[..., :height, :width].div_(2).add_(0.5).clamp_(0, 1)
             if output_type == "pil":
                 images = to_images(images, given)
-            elif output_type == "np":
+            elif any(isinstance(one, Part) for one in given):
+                images = torch.stack([one.to(images) for one in whole(images, given)])
+            if output_type == "np":
                 images = images.movedim(1, -1).cpu().numpy()
         self.maybe_free_model_hooks()
         return BDDiffPipelineOutput(images=images, kernels=kernels) if return_dict else (images,)
@@ -303,7 +309,9 @@ class BDDiffPipeline(DiffusionPipeline):
         """The blur the model sees in each image, as kernels `(B, 33, 33)` that sum to one."""
         if self.blur_decoder is None:
             raise ValueError("this pipeline has no blur_decoder, so it sees blur as tokens and never as a kernel")
-        kernels = self.encode_image(self.to_photographs(open_images(image), "image") * 2 - 1, fast).kernels
+        kernels = self.encode_image(
+            self.to_photographs(open_images(image, deblur=False), "image") * 2 - 1, fast
+        ).kernels
         self.maybe_free_model_hooks()
         return kernels
 

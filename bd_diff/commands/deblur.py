@@ -71,7 +71,7 @@ def deblur(
     from PIL import Image
 
     from bd_diff.data.colour import fix_colours
-    from bd_diff.data.images import save_image, to_tensor
+    from bd_diff.data.images import save_image
     from bd_diff.data.processes import all_processes
     from bd_diff.reading.reblur_map import draw_map, reblur_map
     from bd_diff.restore import call_settings
@@ -113,9 +113,9 @@ def deblur(
             results = restorer(images, **settings)
         return fix_colours(results, images, **colours) if colours else results
 
-    def save_map(job, photograph, result) -> None:
+    def save_map(job, part, result) -> None:
         kernel = kernels.popleft()
-        drawn = draw_map(reblur_map(to_tensor(photograph)[None], result[None], kernel[None])[0])
+        drawn = draw_map(part.whole_map(reblur_map(part.pixels[None], result[None], kernel[None])[0]))
         save_image(drawn, job.target.with_name(f"{job.target.stem}-reblur.png"))
 
     summary = run_jobs(
@@ -160,7 +160,7 @@ def plan_outputs(
     globs hold of earlier results is not planned again. Raises `ValueError` where a result would replace an input or
     another result, and for a `kind` that cannot be written.
     """
-    from bd_diff.data.images import EXTENSIONS, can_write, list_images
+    from bd_diff.data.images import EXTENSIONS, can_write, list_images, warn_of_left_out
 
     names = []  # (source, its path below `out`)
     for text in inputs:
@@ -169,6 +169,7 @@ def plan_outputs(
             names += [(source, source.relative_to(path)) for source in list_images(path, recursive)]
         elif glob.has_magic(text) and not path.exists():
             found = [Path(name) for name in sorted(glob.glob(text, recursive=True))]
+            warn_of_left_out([source for source in found if source.is_file()], text)
             found = [source for source in found if source.is_file() and source.suffix.lower() in EXTENSIONS]
             if not found:
                 raise ValueError(f"{text} matches no images")

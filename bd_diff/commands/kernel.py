@@ -19,10 +19,11 @@ def kernel(
     check_output(out, [image], overwrite)
 
     from bd_diff.data.drawing import draw_kernel, kernel_shape
-    from bd_diff.data.images import read_image, save_image, to_tensor
+    from bd_diff.data.images import read_image, save_image
+    from bd_diff.data.inputs import part_of
 
-    photograph = read_image(image)
-    (found,) = load_pipeline(model).pipeline.estimate_kernel(to_tensor(photograph)[None], fast=fast).cpu()
+    part = part_of(read_image(image), str(image), deblur=False)
+    (found,) = load_pipeline(model).pipeline.estimate_kernel(part.pixels[None], fast=fast).cpu()
     save_image(draw_kernel(found), out)
     along, across, angle = kernel_shape(found)
     print(

@@ -31,6 +31,7 @@ def sample(
 
     from bd_diff.data.drawing import contact_sheet
     from bd_diff.data.images import list_images, listed_images, read_image, save_image, to_image, to_tensor
+    from bd_diff.data.inputs import part_of
     from bd_diff.evaluation.metrics import psnr
     from bd_diff.restore import call_settings
 
@@ -43,8 +44,10 @@ def sample(
         photograph = read_image(path)
         blurry = to_tensor(photograph)[None]
         started = time.perf_counter()
-        restored = restorer(blurry, **call_settings(restorer, seed, num_inference_steps=steps, fast=fast))
-        result = to_image(restored[0], like=photograph)
+        part = part_of(photograph, str(path))
+        settings = call_settings(restorer, seed, num_inference_steps=steps, fast=fast)
+        restored = restorer(part.pixels[None], **settings)
+        result = to_image(part.put_back(restored[0]), like=photograph)
         seconds.append(time.perf_counter() - started)
         save_image(result, out / f"{path.stem}.png")
         row = [(f"{path.stem}: before", photograph), ("after", result)]

@@ -20,12 +20,16 @@ def transfer(
     """Blur one photograph the way another is blurred."""
     check_output(out, [structure, blur], overwrite)
 
-    from bd_diff.data.images import read_image, save_image, to_image, to_tensor
+    from bd_diff.data.images import read_image, save_image, to_image
+    from bd_diff.data.inputs import part_of
     from bd_diff.restore import call_settings
 
-    photograph, reference = read_image(structure), read_image(blur)
+    photograph = read_image(structure)
+    part, reference = (
+        part_of(*one, deblur=False) for one in ((photograph, str(structure)), (read_image(blur), str(blur)))
+    )
     restorer = load_pipeline(model)
-    settings = call_settings(restorer, seed, num_inference_steps=steps, blur_image=to_tensor(reference)[None])
-    (result,) = restorer(to_tensor(photograph)[None], **settings)
-    save_image(to_image(result, like=photograph), out)
+    settings = call_settings(restorer, seed, num_inference_steps=steps, blur_image=reference.pixels[None])
+    (result,) = restorer(part.pixels[None], **settings)
+    save_image(to_image(part.put_back(result), like=photograph), out)
     print(f"written to {out}")

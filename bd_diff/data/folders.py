@@ -10,8 +10,8 @@ from torch import Tensor
 from bd_diff.data.images import read_image, to_tensor
 from bd_diff.data.layouts import BLURRY, LAYOUTS, SHARP, Item, recognise
 
-BLURRY_COLUMNS = (*BLURRY, "lq", "image")
-SHARP_COLUMNS = (*SHARP, "hq", "ground_truth")
+BLURRY_COLUMNS = (*BLURRY, "image")
+SHARP_COLUMNS = (*SHARP, "GT", "ground_truth")
 
 
 @dataclass(frozen=True)

@@ -1,14 +1,16 @@
 """Photographs in and out: any file people have -> tensors in [0, 1] -> a file of the same kind.
 
 An upright image carries everything a result needs to become the same kind of file again: its mode (grey, alpha,
-16 bit), its ICC profile and its EXIF. `read_image` gives one, `to_image(..., like=it)` passes all of it on. It is a PIL
-image, or a `DeepImage` where Pillow cannot hold it.
+16 bit), and in `info` its ICC profile, EXIF and what else `KEPT` names. `read_image` gives one, `to_image(...,
+like=it)` passes all of it on. It is a PIL image, or a `DeepImage` where Pillow cannot hold it.
 """
 
+import hashlib
 import io
 import os
 import re
 import warnings
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from functools import cache
@@ -21,35 +23,34 @@ import torch.nn.functional as F
 from PIL import Image, ImageCms, ImageOps, UnidentifiedImageError
 from torch import Tensor
 
-from bd_diff.data.deep import MODES as DEEP_MODES
-from bd_diff.data.deep import DeepImage, is_deep, read_levels, write_deep
+from bd_diff.data.deep import DeepImage, from_levels
+from bd_diff.data.encoding import WRITTEN, encode, holds, jpeg_info
+from bd_diff.data.heif import read_depth
+from bd_diff.data.metadata import ORIENTATION, clean_exif, clean_xmp
+from bd_diff.data.png import read_png
+from bd_diff.data.tiff import is_tiff, read_tiff, upright_levels
 
-HEIC = (".heic", ".heif")  # with the extra `heic`
-EXTENSIONS = (".png", ".jpg", ".jpeg", ".webp", ".tif", ".tiff", ".bmp", ".gif", ".ppm", ".pgm", ".avif")
-EXTENSIONS += HEIC
-FORMATS = ("PNG", "JPEG", "MPO", "WEBP", "TIFF", "BMP", "GIF", "PPM", "AVIF", "HEIF")
-# Orientation, and the TIFF tags that describe pixels, strips, tiles and the thumbnail
-FILE_TAGS = {*range(254, 270), 273, 274, *range(277, 282), 284, 317, *range(320, 326), *range(338, 348)}
-FILE_TAGS |= {*range(512, 522), *range(529, 533), 34675}
-KEPT = ("icc_profile", "exif")
-MODES = ("L", "LA", "RGB", "RGBA", "I;16")
-WRITTEN = {  # format: (modes it holds, how it is written)
-    "PNG": ((*MODES, *DEEP_MODES.values()), {}),
-    "TIFF": ((*MODES, *DEEP_MODES.values()), {}),  # uncompressed: Pillow cannot compress beside nested EXIF
-    "WEBP": (MODES[:4], {"quality": 95}),
-    "AVIF": (MODES[:4], {"quality": 90}),
-    "HEIF": (MODES[:4], {"quality": 90}),
-    "JPEG": (("L", "RGB"), {"quality": 95, "subsampling": 0}),
-    "BMP": (("L", "RGB"), {}),
-    "PPM": (("L", "RGB", "I;16"), {}),
-}
+HEIC = (".heic", ".heif", ".hif")  # with the extra `heic`
+EXTENSIONS = (".png", ".jpg", ".jpeg", ".jpe", ".jfif", ".webp", ".tif", ".tiff", ".bmp", ".dib", ".gif", ".ppm")
+EXTENSIONS += (".pgm", ".pbm", ".pnm", ".avif", ".mpo", *HEIC)
+RAW = (".dng", ".cr2", ".cr3", ".crw", ".nef", ".nrw", ".arw", ".srf", ".sr2", ".raf", ".rw2", ".orf", ".pef", ".srw")
+RAW += (".raw", ".rwl", ".x3f", ".3fr", ".fff", ".iiq", ".kdc", ".dcr", ".erf", ".mef", ".mos", ".mrw")
+VIDEO = (".mp4", ".mov", ".m4v", ".avi", ".mkv", ".webm", ".mts", ".m2ts", ".3gp", ".wmv", ".mpg", ".mpeg", ".insv")
+OTHER = (".jp2", ".jxl", ".psd", ".exr", ".hdr", ".svg", ".fits", ".fit", ".insp", ".tga", ".ico", ".pdf")
+LEFT_OUT = {"camera RAW": RAW, "video": VIDEO, "not read here": OTHER}
+FORMATS = ("PNG", "JPEG", "MPO", "WEBP", "TIFF", "BMP", "DIB", "GIF", "PPM", "AVIF", "HEIF")
+KEPT = ("icc_profile", "exif", "xmp", "dpi", "cicp", "comment", "png", "jpeg", "segments", "webp", "tiff", "heif")
+KEPT += ("depth",)
+LONGEST_NAME = 255  # bytes, on the file systems in use
 
 
 def read_image(path: str | os.PathLike) -> Image.Image | DeepImage:
-    """Read a still photograph, upright, as L, LA, RGB, RGBA or I;16 (16-bit grey), with its ICC profile and EXIF.
+    """Read a still photograph, upright, as L, LA, RGB, RGBA or I;16 (16-bit grey), with its profile and metadata.
 
-    PNG and TIFF of 16 bit per colour become a `DeepImage`. Palette, CMYK and Lab files become RGB (CMYK through its own
-    profile when it has one). Everything that is not one whole still image raises a `ValueError` naming the file.
+    What holds more than 8 bits per colour becomes 16 bit over the whole range, where Pillow has no mode for it a
+    `DeepImage`. Palette, CMYK and Lab files become RGB (CMYK through its own profile when it has one). What is left
+    behind (a second picture, a gain map, maker's notes of a TIFF) is warned of in one line. Everything that is not one
+    whole still image raises a `ValueError` naming the file.
     """
     path = Path(path)
     if path.is_dir():
@@ -58,40 +59,92 @@ def read_image(path: str | os.PathLike) -> Image.Image | DeepImage:
         raise ValueError(f"{path} does not exist")
     if path.stat().st_size == 0:
         raise ValueError(f"{path} is empty (0 bytes)")
+    for what, endings in (("camera RAW", RAW), ("a video", VIDEO)):
+        if path.suffix.lower() in endings:
+            raise ValueError(f"{path} is {what}, which is not read here")
     init_formats()
     if path.suffix.lower() in HEIC and "HEIF" not in Image.OPEN:
         raise ValueError(f"{path} is a HEIC file; pip install 'bd-diff[heic]' to read it")
     try:
+        if is_tiff(path):
+            return from_levels(*read_tiff(path))
         with Image.open(path, formats=[name for name in FORMATS if name in Image.OPEN]) as file:
-            return upright(file)
+            return upright(file, path)
     except UnidentifiedImageError:
         raise ValueError(f"{path} is not an image in a known format ({', '.join(FORMATS)})") from None
     except Image.DecompressionBombError as error:
         raise ValueError(f"{path} is too large to open safely, {error}; --limit-pixels raises the limit") from None
-    except Exception as error:  # Pillow's decoders raise anything on damaged files; each means the same to the user
+    except Exception as error:  # decoders raise anything on damaged files; each means the same to the user
         raise ValueError(f"{path} cannot be read as an image: {error}") from error
 
 
-def upright(image: Image.Image) -> Image.Image | DeepImage:
+def upright(image: Image.Image, path: Path | None = None) -> Image.Image | DeepImage:
     """A copy of any still PIL image as `read_image` gives them: turned by its EXIF, and in one of its modes.
 
-    Raises `ValueError` for an animation and for pixels that are not 8 or 16 bit.
+    path: of its file, from which levels and chunks come that Pillow does not give. Raises `ValueError` for an animation
+    and for pixels that are not 8 or 16 bit.
     """
+    name = path or getattr(image, "filename", "") or "image"
     frames = getattr(image, "n_frames", 1)
-    # Phones store a gain map or a second lens behind the photograph (MPO); the photograph comes first.
-    if frames > 1 and image.format != "MPO":
+    # Phones store a gain map or a second lens with the photograph (MPO, HEIC); the photograph comes first.
+    if frames > 1 and image.format not in ("MPO", "HEIF"):
         raise ValueError(f"it holds {frames} frames or pages; save the one you want as a PNG")
-    deep = DeepImage(read_levels(image)) if is_deep(image) else None  # before loading turns it
-    image.load()
+    xmp = image.info.get("xmp") or b""
+    if b"hdrgm:" in xmp:
+        warnings.warn(f"{name}: its gain map was left out, so its result has no HDR", stacklevel=2)
+    elif frames > 1:
+        warnings.warn(f"{name}: it holds {frames} pictures; only the first one is restored and written", stacklevel=2)
+    if b"MotionPhoto" in xmp or b"MicroVideo" in xmp:
+        warnings.warn(f"{name}: its video was left out", stacklevel=2)
+    if path is None and getattr(image, "tile", None) and isinstance(getattr(image, "filename", None), str):
+        path = Path(image.filename) if image.filename else None  # opened and not yet loaded
+    if path and image.format == "TIFF":
+        return from_levels(*read_tiff(path))
+    levels, extra = None, {}
+    if path and image.format == "PNG":
+        levels, extra = read_png(path)
+    elif path and image.format in ("HEIF", "AVIF"):
+        levels, extra = read_depth(path, image.format)
+    elif path and image.format == "PPM":
+        levels = read_deep_ppm(path)
+    elif image.format in ("JPEG", "MPO") and hasattr(image, "quantization"):
+        extra = jpeg_info(image)
+    elif path and image.format == "WEBP":
+        extra = {"webp": {"lossless": b"VP8L" in path.read_bytes()[:64]}}
     try:
-        turned, exif = ImageOps.exif_transpose(image), _exif(image)
-    except Exception:  # damaged EXIF raises anything, too, but every viewer still shows the picture
-        warnings.warn(f"{getattr(image, 'filename', 'image')}: its EXIF is damaged and was left out", stacklevel=2)
-        turned, exif = image.copy(), b""
-    plain = deep or _plain_mode(turned)
-    kept = {"icc_profile": _icc(turned), "exif": exif}
-    plain.info = {name: value for name, value in kept.items() if value}
+        turn = image.getexif().get(ORIENTATION, 1)
+        turn = turn if turn in range(1, 9) else 1
+        exif = image.info.get("exif") or (image.getexif().tobytes() if image.getexif() else b"")
+        size = image.size[::-1] if turn >= 5 else image.size
+        exif = clean_exif(exif, size, turned=turn >= 5) if exif else b""
+    except Exception:  # damaged EXIF raises anything, but every viewer still shows the picture
+        warnings.warn(f"{name}: its EXIF is damaged and was left out", stacklevel=2)
+        turn, exif = 1, b""
+    dpi = extra.get("dpi") or image.info.get("dpi")
+    kept = {"icc_profile": _icc(image), "exif": exif, "xmp": clean_xmp(xmp, turn >= 5) if xmp else b""} | extra
+    if dpi and min(dpi) > 1:
+        kept["dpi"] = tuple(map(float, dpi[::-1] if turn >= 5 else dpi))
+    if levels is None:
+        image.load()
+        turned = ImageOps.exif_transpose(image) if turn != 1 else image.copy()
+        plain = _plain_mode(turned)
+    else:
+        plain = from_levels(upright_levels(levels, turn if image.format != "HEIF" else 1), {})
+    plain.info = {key: value for key, value in kept.items() if value}
     return plain
+
+
+def read_deep_ppm(path: Path) -> np.ndarray | None:
+    """Levels `(H, W, 1 or 3)` uint16 of a binary PGM or PPM of more than 8 bits, over the whole range; others: None."""
+    data = path.read_bytes()
+    head = re.match(
+        rb"P([56])(?:\s+(?:#[^\n]*\n\s*)*(\d+))(?:\s+(?:#[^\n]*\n\s*)*(\d+))(?:\s+(?:#[^\n]*\n\s*)*(\d+))\s", data
+    )
+    if not head or int(head[4]) < 256:
+        return None
+    channels, width, height, highest = 1 if head[1] == b"5" else 3, *(int(head[index]) for index in (2, 3, 4))
+    levels = np.frombuffer(data, ">u2", width * height * channels, head.end()).reshape(height, width, channels)
+    return np.round(levels * (65535 / highest)).clip(0, 65535).astype(np.uint16)
 
 
 def _plain_mode(image: Image.Image) -> Image.Image:
@@ -110,14 +163,6 @@ def _plain_mode(image: Image.Image) -> Image.Image:
     else:
         plain = image.convert("L" if image.mode in ("L", "1") else "RGB")
     return plain
-
-
-def _exif(file: Image.Image) -> bytes:
-    """What EXIF says of the photograph, without what it says of the file it was stored in."""
-    exif = file.getexif()
-    for tag in FILE_TAGS.intersection(exif):
-        del exif[tag]
-    return exif.tobytes() if exif else b""
 
 
 def _icc(image: Image.Image) -> bytes | None:
@@ -187,24 +232,25 @@ def save_image(image: Image.Image | DeepImage, path: str | os.PathLike, quality:
     path = Path(path)
     if not can_write(path):
         raise ValueError(f"{path} does not end in an image format that can be written ({', '.join(WRITTEN)})")
-    kind = Image.registered_extensions()[path.suffix.lower()]
-    modes, options = WRITTEN[kind]
-    if image.mode not in modes:
+    kind = file_kind(path)
+    if not holds(kind, image):
         what = "16 bits per colour" if "16" in image.mode else "transparency"
         raise ValueError(f"{path}: {kind} cannot hold {what}; write a .png")
-    if quality is not None and "quality" in options:
-        options = options | {"quality": quality}
-    kept = {name: image.info[name] for name in KEPT if name in image.info}
+    encoded = encode(image, kind, quality, str(path))
     with replacing(path) as part:
-        if isinstance(image, DeepImage):
-            return write_deep(image, part, kind)
-        image.save(part, format=kind, **options, **kept)
+        part.write_bytes(encoded)
+
+
+def file_kind(path: str | os.PathLike) -> str | None:
+    """The format that the path's ending stands for."""
+    init_formats()
+    kind = Image.registered_extensions().get(Path(path).suffix.lower())
+    return {"MPO": "JPEG", "DIB": "BMP"}.get(kind, kind)
 
 
 def can_write(path: str | os.PathLike) -> bool:
     """Whether the path ends in the name of a format that `save_image` writes."""
-    init_formats()
-    return Image.registered_extensions().get(Path(path).suffix.lower()) in WRITTEN
+    return file_kind(path) in WRITTEN
 
 
 @cache
@@ -223,7 +269,7 @@ def replacing(path: str | os.PathLike) -> Iterator[Path]:
     Missing folders are made. An `OSError` is raised again in one sentence that names `path`.
     """
     path = Path(path)
-    part = path.with_name(f".{path.name}.{os.getpid()}.part")
+    part = path.with_name(f".{part_stem(path.name)}.{os.getpid()}.part")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         yield part
@@ -235,6 +281,15 @@ def replacing(path: str | os.PathLike) -> Iterator[Path]:
             part.unlink()
 
 
+def part_stem(name: str) -> str:
+    """What the temporary file of a result is called by: its name, or a hash of it where a longer one is not allowed."""
+    return (
+        name
+        if len(os.fsencode(name)) + len(".4194304.part") < LONGEST_NAME
+        else hashlib.sha256(name.encode()).hexdigest()
+    )
+
+
 def list_images(folder: str | os.PathLike, recursive: bool = False) -> list[Path]:
     """Paths of the image files in a folder, in natural order (2 before 10); hidden files are left out.
 
@@ -243,17 +298,26 @@ def list_images(folder: str | os.PathLike, recursive: bool = False) -> list[Path
     folder = Path(folder)
     if not folder.is_dir():
         raise ValueError(f"{folder} is not a folder")
-    found = [
+    there = [
         path
         for path in folder.glob("**/*" if recursive else "*")
-        if path.suffix.lower() in EXTENSIONS
-        and path.is_file()
-        and not any(part.startswith(".") for part in path.relative_to(folder).parts)
+        if path.is_file() and not any(part.startswith(".") for part in path.relative_to(folder).parts)
     ]
+    found = [path for path in there if path.suffix.lower() in EXTENSIONS]
+    warn_of_left_out(there, folder)
     if not found:
         deeper = "" if recursive else ", not counting its subfolders"
         raise ValueError(f"{folder} holds no images ({', '.join(EXTENSIONS)}){deeper}")
     return sorted(found, key=natural_order)
+
+
+def warn_of_left_out(paths: list[Path], where: str | os.PathLike) -> None:
+    """One line about files that are photographs or videos of a kind that is not read here."""
+    endings = Counter(path.suffix.lower() for path in paths)
+    for what, unread in LEFT_OUT.items():
+        if count := sum(endings[ending] for ending in unread):
+            seen = ", ".join(ending for ending in unread if endings[ending])
+            warnings.warn(f"{where}: {count} left out, {what} ({seen})", stacklevel=3)
 
 
 def listed_images(folder: str | os.PathLike, listed: str | os.PathLike) -> list[Path]:

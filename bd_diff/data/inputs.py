@@ -9,25 +9,32 @@ from torch import Tensor
 
 from bd_diff.data.deep import DeepImage
 from bd_diff.data.images import read_image, to_image, to_tensor, upright
+from bd_diff.data.part import Part
 
-Opened = Image.Image | DeepImage | Tensor
+Opened = Part | Tensor
 
 
-def open_images(image) -> list[Opened]:
-    """One image or several as a list: paths and PIL images upright, as `read_image` gives them, arrays `(..., H, W, 3)`
-    and tensors `(..., 3, H, W)` as tensors. Raises `ValueError` for what cannot be read and for anything else.
+def open_images(image, deblur: bool = True) -> list[Opened]:
+    """One image or several as a list: paths and PIL images, upright, as the parts of them that are deblurred, arrays
+    `(..., H, W, 3)` and tensors `(..., 3, H, W)` as tensors. `deblur` as in `Part`. Raises `ValueError` for what
+    cannot be read.
     """
     opened = []
     for one in image if isinstance(image, (list, tuple)) else [image]:
         if isinstance(one, (str, os.PathLike)):
-            opened.append(read_image(one))
+            opened.append(part_of(read_image(one), str(one), deblur))
         elif isinstance(one, Image.Image):
-            opened.append(upright(one))
+            opened.append(part_of(upright(one), getattr(one, "filename", "") or "the image", deblur))
         elif isinstance(one, np.ndarray) and one.ndim >= 3:
             opened.append(torch.from_numpy(np.ascontiguousarray(one)).movedim(-1, -3))
         else:
             opened.append(one)
     return opened
+
+
+def part_of(photograph: Image.Image | DeepImage, name: str = "the photograph", deblur: bool = True) -> Part:
+    """The part of a photograph from `read_image` that a model gets (see `Part`)."""
+    return Part(photograph, to_tensor(photograph), name, deblur)
 
 
 def to_batch(opened: list[Opened], name: str = "image", smallest: int = 1) -> Tensor:
@@ -38,7 +45,7 @@ def to_batch(opened: list[Opened], name: str = "image", smallest: int = 1) -> Te
     """
     if not opened:
         raise ValueError(f"{name} is an empty list")
-    batches = [to_tensor(one) if isinstance(one, (Image.Image, DeepImage)) else one for one in opened]
+    batches = [one.pixels if isinstance(one, Part) else one for one in opened]
     for one in batches:
         if not isinstance(one, Tensor) or one.ndim not in (3, 4) or one.shape[-3] != 3:
             shape = tuple(one.shape) if hasattr(one, "shape") else type(one).__name__
@@ -59,6 +66,18 @@ def to_batch(opened: list[Opened], name: str = "image", smallest: int = 1) -> Te
     return batches[0] if len(batches) == 1 else torch.cat(batches)
 
 
+def whole(batch: Tensor, opened: list[Opened]) -> list[Tensor]:
+    """Results `(B, 3, H, W)` as whole photographs `(3, H, W)`: those of parts are put back into their surroundings."""
+    results = iter(batch)
+    made = []
+    for one in opened:
+        if isinstance(one, Part):
+            made.append(one.put_back(next(results)))
+        else:
+            made += [next(results) for _ in range(len(one) if one.ndim == 4 else 1)]
+    return made
+
+
 def to_images(batch: Tensor, opened: list[Opened]) -> list[Image.Image]:
     """Results `(B, 3, H, W)` as PIL images, each of the mode of the image it was made from, RGB otherwise.
 
@@ -69,5 +88,5 @@ def to_images(batch: Tensor, opened: list[Opened]) -> list[Image.Image]:
         if isinstance(one, Tensor):
             likes += [None] * (len(one) if one.ndim == 4 else 1)
         else:
-            likes.append(one.to_pil() if isinstance(one, DeepImage) else one)
-    return [to_image(pixels, like) for pixels, like in zip(batch, likes, strict=True)]
+            likes.append(one.photograph.to_pil() if isinstance(one.photograph, DeepImage) else one.photograph)
+    return [to_image(pixels, like) for pixels, like in zip(whole(batch, opened), likes, strict=True)]

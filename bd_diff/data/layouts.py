@@ -6,8 +6,8 @@ from pathlib import Path
 
 from bd_diff.data.images import EXTENSIONS, list_images, natural_order
 
-BLURRY = ("blur", "blurry", "blurred", "input")
-SHARP = ("sharp", "target", "gt", "GT")
+BLURRY = ("blur", "blurry", "blurred", "input", "lq")  # in capitals or not
+SHARP = ("sharp", "target", "gt", "hq")
 SPLITS = {"train": ("train",), "val": ("val", "valid", "validation"), "test": ("test",)}
 
 
@@ -46,10 +46,15 @@ def images_under(folder: Path) -> list[Path]:
 
 
 def below(folder: Path, *names: str) -> Path:
-    """The first of some subfolders that exists."""
+    """The first of some subfolders that exists, by these names or, where none does, in other capitals."""
+    there = sorted(path for path in folder.iterdir() if path.is_dir()) if folder.is_dir() else []
     for name in names:
-        if (folder / name).is_dir():
+        if folder / name in there:
             return folder / name
+    for name in names:
+        for path in there:
+            if path.name.lower() == name.lower():
+                return path
     raise Missing(f"{'/, '.join(names)}/")
 
 

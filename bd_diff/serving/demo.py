@@ -1,15 +1,22 @@
 """A page to try BD-Diff on: before and after, the blur that was seen, and where the result may be invented."""
 
+import io
 import shutil
 import tempfile
 import time
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import torch
+from PIL import Image, ImageCms
+from torch import Tensor
 
+from bd_diff.data.deep import DeepImage
 from bd_diff.data.drawing import draw_kernel
-from bd_diff.data.images import can_write, read_image, save_image, to_image, to_tensor
+from bd_diff.data.images import can_write, read_image, save_image, to_image
+from bd_diff.data.inputs import part_of
+from bd_diff.data.part import Part
 from bd_diff.reading.reblur_map import draw_map, reblur_map
 from bd_diff.restore import PipelineRestorer, call_settings
 
@@ -52,44 +59,46 @@ class Demo:
         self, path: str | None, strength: float = 1.0, steps: int = 1, fast: bool = False, seed: int = 0
     ) -> Shown:
         """Deblur the photograph at `path`. Raises `ValueError` for what is no photograph."""
-        photograph = self.open(path, "a photograph")
-        images = to_tensor(photograph)[None]
+        part = self.open(path, "a photograph")
+        images = part.pixels[None]
         settings = {"strength": strength, "num_inference_steps": int(steps), "fast": fast}
         output = self.restorer.run(images, **call_settings(self.restorer, seed, **settings))
         result, kernel = output.images.cpu(), output.kernels.cpu()
         return self.show(
             path,
-            photograph,
+            part,
             result[0],
             "sharp",
             kernel=draw_kernel(kernel[0]),
-            where=draw_map(reblur_map(images, result, kernel)[0]),
+            where=draw_map(part.whole_map(reblur_map(images, result, kernel)[0])),
         )
 
     def transfer(self, path: str | None, reference: str | None, steps: int = 1, seed: int = 0) -> Shown:
         """Blur the photograph at `path` as the one at `reference` is blurred."""
-        photograph, blurry = self.open(path, "a photograph"), self.open(reference, "a photograph with the blur")
-        settings = {"num_inference_steps": int(steps), "blur_image": to_tensor(blurry)[None]}
-        result = self.restorer(to_tensor(photograph)[None], **call_settings(self.restorer, seed, **settings)).cpu()
-        return self.show(path, photograph, result[0], "blurred")
+        part = self.open(path, "a photograph", deblur=False)
+        blurry = self.open(reference, "a photograph with the blur", deblur=False)
+        settings = {"num_inference_steps": int(steps), "blur_image": blurry.pixels[None]}
+        result = self.restorer(part.pixels[None], **call_settings(self.restorer, seed, **settings)).cpu()
+        return self.show(path, part, result[0], "blurred")
 
-    def open(self, path: str | None, what: str):
-        """The photograph at `path`; errors name the file as the visitor knows it, without its folder."""
+    def open(self, path: str | None, what: str, deblur: bool = True) -> Part:
+        """What a model gets of the photograph at `path`; errors name the file as the visitor knows it."""
         if not path:
             raise ValueError(f"give {what} first")
         try:
-            return read_image(path)
+            return part_of(read_image(path), Path(path).name, deblur)
         except ValueError as error:
             raise ValueError(str(error).replace(str(path), Path(path).name)) from None
 
-    def show(self, path: str, photograph, result, suffix: str, **pictures) -> Shown:
+    def show(self, path: str, part: Part, result: Tensor, suffix: str, **pictures) -> Shown:
         """Write what is shown, and the result as a file of the photograph's kind with its metadata."""
         self.sweep()
         folder = Path(tempfile.mkdtemp(dir=self.folder, prefix="result-"))
         source = Path(path)
         file = folder / f"{source.stem}-{suffix}{source.suffix if can_write(source) else '.png'}"
-        save_image(to_image(result, like=photograph), file)
-        pictures |= {"before": to_image(to_tensor(photograph)), "after": to_image(result)}
+        restored = to_image(part.put_back(result), like=part.photograph)
+        save_image(restored, file)
+        pictures |= {"before": as_seen(part.photograph), "after": as_seen(restored)}
         shown = {}
         for name, picture in pictures.items():
             shown[name] = str(folder / f"{name}.png")
@@ -101,6 +110,24 @@ class Demo:
         for folder in self.folder.glob("result-*"):
             if time.time() - folder.stat().st_mtime > KEPT_SECONDS:
                 shutil.rmtree(folder, ignore_errors=True)
+
+
+def as_seen(photograph: Image.Image | DeepImage) -> Image.Image:
+    """A photograph as its viewers show it: its profile's colours as 8-bit sRGB, over white where it is transparent."""
+    if isinstance(photograph, DeepImage):
+        image = photograph.to_pil()
+    elif photograph.mode == "I;16":
+        image = Image.fromarray((np.asarray(photograph) >> 8).astype(np.uint8))
+    else:
+        image = photograph
+    colours = image.convert("L" if image.mode in ("L", "LA") else "RGB")
+    if profile := photograph.info.get("icc_profile"):
+        source = ImageCms.ImageCmsProfile(io.BytesIO(profile))
+        if (source.profile.xcolor_space.strip() == "GRAY") == (colours.mode == "L"):
+            colours = ImageCms.profileToProfile(colours, source, ImageCms.createProfile("sRGB"), outputMode="RGB")
+    seen = Image.new("RGB", image.size, "white")
+    seen.paste(colours, mask=image.getchannel("A") if image.mode in ("LA", "RGBA") else None)
+    return seen
 
 
 def build(demo: Demo, examples: list[str]):

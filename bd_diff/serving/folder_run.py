@@ -16,11 +16,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
-from PIL import Image
 from torch import Tensor
 from tqdm import tqdm
 
-from bd_diff.data.images import read_image, save_image, to_image, to_tensor
+from bd_diff.data.images import part_stem, read_image, save_image, to_image
+from bd_diff.data.inputs import part_of
+from bd_diff.data.part import Part
 
 MANIFEST = ".bd-diff.jsonl"
 ERRORS = ValueError, OSError, torch.OutOfMemoryError  # of one photograph; the others go on
@@ -76,11 +77,11 @@ class Manifest:
 
 def remove_parts(jobs: list[Job]) -> None:
     """Remove what runs that were killed left of half written results of these jobs (see `images.replacing`)."""
-    targets = {job.target for job in jobs}
-    for folder in {target.parent for target in targets}:
+    parts = {job.target.with_name(part_stem(job.target.name)) for job in jobs}
+    for folder in {part.parent for part in parts}:
         for part in folder.glob(".*.part"):
             result = re.fullmatch(r"\.(.+)\.\d+\.part", part.name)
-            if result and folder / result[1] in targets:
+            if result and folder / result[1] in parts:
                 part.unlink()
 
 
@@ -91,14 +92,14 @@ def run_jobs(
     batch_size: int = 1,
     workers: int = 2,
     quality: int | None = None,
-    beside: Callable[[Job, Image.Image, Tensor], None] | None = None,
+    beside: Callable[[Job, Part, Tensor], None] | None = None,
     silent: bool = False,
 ) -> Summary:
     """Restore photographs; one that cannot be read, restored or written is named on stderr, the others are done.
 
     restore: `(B, 3, H, W)` in [0, 1] to the same. batch_size: photographs of one size in a row that it gets at once.
     workers: threads that read and write. quality: of JPEG, WebP and AVIF results. beside: called with the job, the
-    photograph and its result `(3, H, W)`, for what else is to be written. silent: without a progress bar.
+    photograph's `Part` and the result of that `(3, h, w)`, for what else is to be written. silent: no progress bar.
     """
     summary, started = Summary(), time.monotonic()
     with ThreadPoolExecutor(workers) as pool, tqdm(total=len(jobs), unit="image", disable=silent or None) as progress:
@@ -115,23 +116,23 @@ def run_jobs(
                 manifest.add(job, reason)
             progress.update()
 
-        def read(job: Job) -> tuple[Image.Image, Tensor]:
-            photograph = read_image(job.source)
-            return photograph, to_tensor(photograph)
+        def read(job: Job) -> tuple[Part, Tensor]:
+            part = part_of(read_image(job.source), str(job.source))
+            return part, part.pixels
 
-        def write(photograph: Image.Image, result: Tensor, job: Job) -> None:
-            save_image(to_image(result, like=photograph), job.target, quality)
+        def write(part: Part, result: Tensor, job: Job) -> None:
+            save_image(to_image(part.put_back(result), like=part.photograph), job.target, quality)
 
         writing: deque[tuple[Job, Future]] = deque()
         for batch in batches(ahead(pool, read, jobs, workers + batch_size), batch_size, settle):
-            for job, photograph, result in restored(batch, restore, settle):
+            for job, part, result in restored(batch, restore, settle):
                 try:
                     if beside:
-                        beside(job, photograph, result)
+                        beside(job, part, result)
                 except ERRORS as error:
                     settle(job, error)
                     continue
-                writing.append((job, pool.submit(write, photograph, result, job)))
+                writing.append((job, pool.submit(write, part, result, job)))
             while len(writing) > workers:
                 finish(writing, settle)
         while writing:
@@ -151,24 +152,24 @@ def ahead(pool: ThreadPoolExecutor, read: Callable, jobs: Iterable[Job], most: i
 
 
 def batches(reading: Iterable[tuple[Job, Future]], size: int, settle: Callable) -> Iterator[list[tuple]]:
-    """`(job, photograph, pixels)` in a row that are of one size, at most `size` together."""
+    """`(job, part, pixels)` in a row that are of one size, at most `size` together."""
     batch = []
     for job, future in reading:
         try:
-            photograph, pixels = future.result()
+            part, pixels = future.result()
         except ERRORS as error:
             settle(job, error)
             continue
         if batch and (len(batch) == size or batch[0][2].shape != pixels.shape):
             yield batch
             batch = []
-        batch.append((job, photograph, pixels))
+        batch.append((job, part, pixels))
     if batch:
         yield batch
 
 
-def restored(batch: list[tuple], restore: Callable, settle: Callable) -> Iterator[tuple[Job, Image.Image, Tensor]]:
-    """`(job, photograph, result)` of a batch; where the batch fails, its photographs are tried one by one."""
+def restored(batch: list[tuple], restore: Callable, settle: Callable) -> Iterator[tuple[Job, Part, Tensor]]:
+    """`(job, part, result)` of a batch; where the batch fails, its photographs are tried one by one."""
     try:
         results = restore(torch.stack([pixels for _, _, pixels in batch])).cpu()
     except ERRORS as error:
@@ -178,8 +179,8 @@ def restored(batch: list[tuple], restore: Callable, settle: Callable) -> Iterato
             for one in batch:
                 yield from restored([one], restore, settle)
         return
-    for (job, photograph, _), result in zip(batch, results, strict=True):
-        yield job, photograph, result
+    for (job, part, _), result in zip(batch, results, strict=True):
+        yield job, part, result
 
 
 def finish(writing: deque[tuple[Job, Future]], settle: Callable) -> None:

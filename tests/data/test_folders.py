@@ -88,6 +88,14 @@ def test_each_layout_is_recognised_and_its_pairs_are_pairs(layout, tmp_path):
     assert len({item.name for item in items}) == len(items)
 
 
+@pytest.mark.parametrize("blurry, sharp", [("lq", "gt"), ("LQ", "HQ"), ("Blur", "Sharp"), ("Blurry", "GT")])
+def test_folders_of_pairs_are_recognised_in_capitals_or_not(blurry, sharp, tmp_path):
+    write(tmp_path, [f"{blurry}/1.png", f"{sharp}/1.png"])
+    name, (item,) = recognise(tmp_path)
+    assert name == "paired"
+    assert (item.blurry, item.sharp) == (tmp_path / blurry / "1.png", tmp_path / sharp / "1.png")
+
+
 def test_groups_are_what_results_are_reported_by(tmp_path):
     groups = {
         layout: {item.group for item in recognise(tmp_path / layout, build(tmp_path / layout, layout))[1]}

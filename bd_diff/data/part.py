@@ -1,0 +1,147 @@
+"""The part of a photograph that is to be deblurred, and how its result takes its place again.
+
+Borders, captions and what lies under transparency are kept from the model and put back as they were; 16-bit
+photographs that use little of their range are stretched over all of it, and back.
+"""
+
+import warnings
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+from bd_diff.data.deep import DeepImage
+from bd_diff.data.surroundings import filled, find_sharp, inside_borders, spread
+
+AROUND, ENOUGH = 32, 256  # pixels of filling around what is visible; a side from which blur is read well
+HIDDEN = 0.02  # alpha below which colours mean nothing
+NARROW = 0.7, 0.25  # shares of the range of 16 and of 8 bit that are stretched over all of it
+DARK, MIDDLE = 0.08, 0.2  # a median below this (a linear frame) is brought to that
+
+
+@dataclass(frozen=True)
+class Range:
+    """A reversible stretch: black and white point, and the midtone of a rational curve (as PixInsight's screen transfer
+    function), 0.5 for none.
+    """
+
+    black: float = 0.0
+    white: float = 1.0
+    midtone: float = 0.5
+
+    def stretch(self, values: Tensor) -> Tensor:
+        """Values of the photograph to [0, 1]."""
+        if self == Range():
+            return values
+        return curve(((values - self.black) / (self.white - self.black)).clamp(0, 1), self.midtone)
+
+    def back(self, values: Tensor) -> Tensor:
+        """Values in [0, 1] to those of the photograph."""
+        if self == Range():
+            return values
+        return curve(values.clamp(0, 1), 1 - self.midtone) * (self.white - self.black) + self.black
+
+
+def curve(values: Tensor, midtone: float) -> Tensor:
+    """A monotonous curve of [0, 1] that takes `midtone` to 0.5; its inverse is that of `1 - midtone`."""
+    return (midtone - 1) * values / ((2 * midtone - 1) * values - midtone)
+
+
+def own_range(values: Tensor, deep: bool) -> Range:
+    """The range of the values of a photograph, where it is narrow or, in 16 bit, dark."""
+    black, white = (limit.item() for limit in values.aminmax())
+    narrow = white - black < NARROW[0 if deep else 1]
+    if white <= black or not (deep or narrow):
+        return Range()
+    found = Range(black, white) if narrow else Range()
+    median = found.stretch(values).median().item()
+    if not deep or not 0 < median < DARK:
+        return found
+    # The midtone that takes the median to MIDDLE: the curve is its own inverse in its two arguments.
+    return Range(found.black, found.white, curve(torch.tensor(median), MIDDLE).item())
+
+
+class Part:
+    """Of a photograph: `pixels` `(3, h, w)` in [0, 1] are what a model gets; `put_back` gives its result its place.
+
+    photograph: as `read_image` gives it. colours: its pixels `(3, H, W)`. name: for the line that says that nothing is
+    to be changed. deblur: what is sharp in it stays as it is; not where it is to be blurred.
+    """
+
+    def __init__(
+        self,
+        photograph: Image.Image | DeepImage,
+        colours: Tensor,
+        name: str = "the photograph",
+        deblur: bool = True,
+    ):
+        self.photograph, self.colours = photograph, colours
+        self.grey = bool((colours[0] == colours[1]).all() and (colours[1] == colours[2]).all())
+        alpha = alpha_of(photograph)
+        visible = np.ones(colours.shape[-2:], bool) if alpha is None else alpha > HIDDEN
+        seen = colours if visible.all() or not visible.any() else colours[:, torch.from_numpy(visible)]
+        self.range = own_range(seen, "16" in photograph.mode)
+        pixels = self.range.stretch(colours).permute(1, 2, 0).numpy()
+        self.box = (slice(None), slice(None))
+        if not visible.all() and visible.any():
+            self.box = tuple(around(at, side) for at, side in zip(visible.nonzero(), visible.shape, strict=True))
+        self._within(inside_borders(filled(pixels[self.box], ~visible[self.box])))
+        self.hidden = ~visible[self.box]
+        seen = ~self.hidden & (self.range.midtone == 0.5)  # nothing is drawn on a linear frame, but stars look like it
+        sharp = find_sharp(filled(pixels[self.box], self.hidden), seen)
+        self.hidden = self.hidden | sharp.drawn
+        if sharp.drawn.any():  # a band with a caption is a border without it
+            box = inside_borders(spread(filled(pixels[self.box], ~visible[self.box]), ~self.hidden))
+            self._within(box)
+            self.hidden = self.hidden[box]
+        self.kept = torch.from_numpy(self.hidden.astype(np.float32))
+        self.unchanged = deblur and sharp.graphic or not visible.any()
+        if deblur and sharp.graphic:
+            warnings.warn(f"{name}: it is sharp as a drawing, and stays as it is", stacklevel=3)
+        inside = filled(pixels[self.box], ~visible[self.box])
+        if sharp.drawn.any():
+            inside = spread(inside, ~self.hidden)
+        self.pixels = torch.from_numpy(np.ascontiguousarray(inside)).permute(2, 0, 1)
+        self.pixels = self.pixels.contiguous().clamp(0, 1)
+
+    def _within(self, box: tuple[slice, slice]) -> None:
+        """Narrow the box to rows and columns within it."""
+        self.box = tuple(
+            slice((outer.start or 0) + inner.start, (outer.start or 0) + inner.stop)
+            for outer, inner in zip(self.box, box, strict=True)
+        )
+
+    def put_back(self, result: Tensor) -> Tensor:
+        """The whole photograph `(3, H, W)`, its part replaced by the result `(3, h, w)`."""
+        if self.unchanged:
+            return self.colours
+        whole = self.colours.clone()
+        own = whole[:, self.box[0], self.box[1]]
+        result = self.range.back(result.detach().float().cpu())
+        if self.grey:
+            result = result.mean(0, keepdim=True).expand(3, -1, -1)
+        whole[:, self.box[0], self.box[1]] = result.lerp(own, self.kept)
+        return whole
+
+    def whole_map(self, values: Tensor) -> Tensor:
+        """A map of the part `(1, h, w)` as one of the whole photograph `(1, H, W)`, 0 where nothing is the result's."""
+        whole = values.new_zeros(1, *self.colours.shape[-2:])
+        if not self.unchanged:
+            whole[:, self.box[0], self.box[1]] = values * (1 - self.kept).to(values)
+        return whole
+
+
+def around(positions: np.ndarray, side: int) -> slice:
+    """From the first to the last position and `AROUND` pixels more, at least `ENOUGH`, of a side of the picture."""
+    first, last = int(positions.min()), int(positions.max()) + 1
+    more = max(AROUND, -(-(ENOUGH - (last - first)) // 2))
+    return slice(max(first - more, 0), min(last + more, side))
+
+
+def alpha_of(photograph: Image.Image | DeepImage) -> np.ndarray | None:
+    """Alpha `(H, W)` in [0, 1], where there is one."""
+    if isinstance(photograph, DeepImage):
+        return photograph.levels[..., -1] / 65535 if photograph.levels.shape[-1] in (2, 4) else None
+    return np.asarray(photograph.getchannel("A")) / 255 if photograph.mode in ("LA", "RGBA") else None
