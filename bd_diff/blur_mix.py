@@ -110,7 +110,7 @@ def synthesis_like(
     `SMALLEST` pixels a side are left out; ValueError where none remains.
     """
     if kept.exists():
-        return json.loads(kept.read_text())
+        return read_json(kept, "remove it to tell the blur again")
     paths = list_images(folder)
     photographs = [to_tensor(read_image(path)) for path in paths[:: -(-len(paths) // MOST)]]
     photographs = [photograph for photograph in photographs if min(photograph.shape[1:]) >= SMALLEST]

@@ -4,6 +4,7 @@ What became of each photograph is a line of `.bd-diff.jsonl` in the folder of re
 any moment can go on, and several processes can share the work.
 """
 
+import errno
 import json
 import os
 import re
@@ -15,15 +16,17 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import psutil
 import torch
 from PIL import Image
 from torch import Tensor
 from tqdm import tqdm
 
 from bd_diff.data.images import read_image, save_image, to_image, to_tensor
+from bd_diff.data.writing import part_of
+from bd_diff.serving.failures import in_one_line, of_the_machine
 
 MANIFEST = ".bd-diff.jsonl"
-ERRORS = ValueError, OSError, torch.OutOfMemoryError  # of one photograph; the others go on
 
 
 @dataclass(frozen=True)
@@ -44,9 +47,11 @@ class Summary:
 
 
 class Manifest:
-    """The fate of every photograph: `{"target": ..., "source": ..., "failed": reason or null}` a line.
+    """The fate of every photograph: `{"target": ..., "source": ..., "failed": reason or null, "again": bool}` a line.
 
-    A line is appended in one piece after the result is in its place, so a kill leaves a result without a line at worst.
+    `again` tells failures of the machine, which `--resume` tries again, from those of the photograph. A line is
+    appended in one piece after the result is in its place. A kill or a full disk may leave a result without a line or
+    with a part of one: parts are read over, and `complete` gives the lines that are lacking.
     """
 
     def __init__(self, folder: Path):
@@ -54,34 +59,56 @@ class Manifest:
 
     def read(self) -> dict[str, str | None]:
         """Reason of failure, or None, by target; the last line of each counts. A line that was cut off is left out."""
-        fates = {}
-        for line in self.path.read_text().splitlines() if self.path.exists() else ():
+        return {entry["target"]: entry["failed"] for entry in self.entries()}
+
+    def given_up(self) -> set[str]:
+        """Targets of photographs that failed by themselves."""
+        last = {entry["target"]: entry for entry in self.entries()}
+        return {target for target, entry in last.items() if entry["failed"] is not None and not entry.get("again")}
+
+    def entries(self) -> Iterator[dict]:
+        """All whole lines."""
+        lines = self.path.read_bytes().splitlines() if self.path.exists() else ()
+        for line in lines:
             try:
                 entry = json.loads(line)
-            except json.JSONDecodeError:
+            except (ValueError, RecursionError):
                 continue
-            fates[entry["target"]] = entry["failed"]
-        return fates
+            if isinstance(entry, dict) and isinstance(entry.get("target"), str) and "failed" in entry:
+                yield entry
 
-    def add(self, job: Job, failed: str | None) -> None:
+    def add(self, job: Job, failed: str | None, again: bool = False) -> None:
         """Append a line."""
-        line = json.dumps({"target": str(job.target), "source": str(job.source), "failed": failed}) + "\n"
+        entry = {"target": str(job.target), "source": str(job.source), "failed": failed}
+        line = json.dumps(entry | ({"again": True} if again else {})).encode() + b"\n"
         self.path.parent.mkdir(parents=True, exist_ok=True)
-        handle = os.open(self.path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
-        try:
-            os.write(handle, line.encode())
-        finally:
-            os.close(handle)
+        with open(self.path, "ab+", buffering=0) as file:
+            size = file.seek(0, os.SEEK_END)
+            file.seek(max(size - 1, 0))
+            if file.read(1) not in (b"\n", b""):
+                line = b"\n" + line  # the one before was cut off
+            written = file.write(line)
+        if written < len(line):
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(self.path))
+
+    def complete(self, jobs: list[Job]) -> None:
+        """Add the lines of results that are there without one."""
+        known = self.read()
+        for job in jobs:
+            if known.get(str(job.target), "") is not None and job.target.exists():
+                self.add(job, None)
 
 
 def remove_parts(jobs: list[Job]) -> None:
-    """Remove what runs that were killed left of half written results of these jobs (see `images.replacing`)."""
-    targets = {job.target for job in jobs}
-    for folder in {target.parent for target in targets}:
+    """Remove what runs that were killed left of half written results of these jobs (see `data.writing`), and leave what
+    runs that go on are writing.
+    """
+    parts = {(job.target.parent, part_of(job.target, "").name) for job in jobs}
+    for folder in {target for target, _ in parts}:
         for part in folder.glob(".*.part"):
-            result = re.fullmatch(r"\.(.+)\.\d+\.part", part.name)
-            if result and folder / result[1] in targets:
-                part.unlink()
+            found = re.fullmatch(r"(\..+)\.(\d+)\.part", part.name)
+            if found and (folder, found[1]) in parts and not psutil.pid_exists(int(found[2])):
+                part.unlink(missing_ok=True)
 
 
 def run_jobs(
@@ -93,18 +120,21 @@ def run_jobs(
     quality: int | None = None,
     beside: Callable[[Job, Image.Image, Tensor], None] | None = None,
     silent: bool = False,
+    open_image: Callable[[Path], Image.Image] = read_image,
 ) -> Summary:
-    """Restore photographs; one that cannot be read, restored or written is named on stderr, the others are done.
+    """Restore photographs; one that cannot be read, restored or written is named on stderr, the others are done. Nothing
+    that a photograph raises ends the run.
 
     restore: `(B, 3, H, W)` in [0, 1] to the same. batch_size: photographs of one size in a row that it gets at once.
     workers: threads that read and write. quality: of JPEG, WebP and AVIF results. beside: called with the job, the
-    photograph and its result `(3, H, W)`, for what else is to be written. silent: without a progress bar.
+    photograph and its result `(3, H, W)`, for what else is to be written. silent: without a progress bar. open_image:
+    reads a photograph.
     """
     summary, started = Summary(), time.monotonic()
     with ThreadPoolExecutor(workers) as pool, tqdm(total=len(jobs), unit="image", disable=silent or None) as progress:
 
         def settle(job: Job, error: BaseException | None) -> None:
-            reason = None if error is None else " ".join(str(error).split())
+            reason = None if error is None else in_one_line(error)
             if reason is None:
                 summary.done += 1
             else:
@@ -112,11 +142,14 @@ def run_jobs(
                 about = "" if str(job.source) in reason else f"{job.source}: "
                 tqdm.write(f"error: {about}{reason}", file=sys.stderr)
             if manifest:
-                manifest.add(job, reason)
+                try:
+                    manifest.add(job, reason, again=error is not None and of_the_machine(error))
+                except OSError as unwritten:  # a resumed run adds it
+                    tqdm.write(f"error: {manifest.path} lacks {job.target}: {unwritten.strerror}", file=sys.stderr)
             progress.update()
 
         def read(job: Job) -> tuple[Image.Image, Tensor]:
-            photograph = read_image(job.source)
+            photograph = open_image(job.source)
             return photograph, to_tensor(photograph)
 
         def write(photograph: Image.Image, result: Tensor, job: Job) -> None:
@@ -128,7 +161,7 @@ def run_jobs(
                 try:
                     if beside:
                         beside(job, photograph, result)
-                except ERRORS as error:
+                except Exception as error:
                     settle(job, error)
                     continue
                 writing.append((job, pool.submit(write, photograph, result, job)))
@@ -156,7 +189,7 @@ def batches(reading: Iterable[tuple[Job, Future]], size: int, settle: Callable) 
     for job, future in reading:
         try:
             photograph, pixels = future.result()
-        except ERRORS as error:
+        except Exception as error:  # decoders raise anything
             settle(job, error)
             continue
         if batch and (len(batch) == size or batch[0][2].shape != pixels.shape):
@@ -171,7 +204,7 @@ def restored(batch: list[tuple], restore: Callable, settle: Callable) -> Iterato
     """`(job, photograph, result)` of a batch; where the batch fails, its photographs are tried one by one."""
     try:
         results = restore(torch.stack([pixels for _, _, pixels in batch])).cpu()
-    except ERRORS as error:
+    except Exception as error:
         if len(batch) == 1:
             settle(batch[0][0], error)
         else:
@@ -185,7 +218,9 @@ def restored(batch: list[tuple], restore: Callable, settle: Callable) -> Iterato
 def finish(writing: deque[tuple[Job, Future]], settle: Callable) -> None:
     """Wait for the oldest result to be written."""
     job, future = writing.popleft()
-    error = future.exception()
-    if error is not None and not isinstance(error, ERRORS):
-        raise error
-    settle(job, error)
+    try:
+        future.result()
+    except Exception as error:
+        settle(job, error)
+    else:
+        settle(job, None)

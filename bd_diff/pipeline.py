@@ -28,7 +28,7 @@ from bd_diff.conditioning import (
 )
 from bd_diff.data.inputs import open_images, to_batch, to_images
 from bd_diff.kernel_windows import varying_guesses
-from bd_diff.model_folder import is_adapter
+from bd_diff.model_folder import HARMLESS, is_adapter
 from bd_diff.models.blur_decoder import BlurDecoder
 from bd_diff.models.clip_encoder import ClipImageEncoder
 from bd_diff.models.image_encoder import ImageEncoder
@@ -278,7 +278,7 @@ class BDDiffPipeline(DiffusionPipeline):
         if not folder.is_dir():
             folder = Path(cls.download(str(folder_or_id), **settings))
         if not is_adapter(folder):
-            return super().from_pretrained(folder, **settings)
+            return super().from_pretrained(folder, **settings | {"use_safetensors": True})  # and nothing pickled
         from bd_diff.adapters import load_adapter
 
         return load_adapter(folder, **settings)
@@ -296,7 +296,7 @@ class BDDiffPipeline(DiffusionPipeline):
         """The repository of a hub id, whole: diffusers' own listing would ask it for the source of our classes."""
         names = ("cache_dir", "force_download", "local_files_only", "proxies", "revision", "token")
         given = {name: settings[name] for name in names if settings.get(name) is not None}
-        return snapshot_download(pretrained_model_name, ignore_patterns=["*.bin", "*.ckpt", "*.pth"], **given)
+        return snapshot_download(pretrained_model_name, allow_patterns=HARMLESS, **given)
 
     @torch.no_grad()
     def estimate_kernel(self, image, fast: bool = False) -> Tensor:

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from bd_diff.data.images import crop_to, pad_to_multiple
 from bd_diff.data.inputs import open_images, to_batch, to_images
 from bd_diff.model_folder import find_folder, is_adapter, load_checked, read_json
+from bd_diff.serving.failures import out_of_memory
 from bd_diff.tiles import SMALLEST_TILE, Grid
 
 NETWORKS = {  # config.json's _class_name: where the class is, and the lowest value of its pixels
@@ -70,7 +71,9 @@ class PipelineRestorer(Restorer):
         while True:
             try:
                 return self.pipeline(images, output_type="pt", **settings)
-            except torch.OutOfMemoryError:
+            except (RuntimeError, MemoryError) as error:
+                if not out_of_memory(error):
+                    raise
                 settings["tile"] = self.smaller_tile(settings.get("tile"), max(images.shape[-2:]))
                 warnings.warn(f"out of memory; trying again with tiles of {settings['tile']} pixels", stacklevel=2)
                 for generator, state in zip(generators, states, strict=True):

@@ -7,7 +7,8 @@ import diffusers
 from diffusers import DDIMScheduler
 
 from bd_diff.config import construct
-from bd_diff.model_folder import find_folder, is_adapter, load_checked, replacing_folder
+from bd_diff.data.writing import replacing_folder
+from bd_diff.model_folder import find_folder, is_adapter, load_checked
 from bd_diff.models.blur_decoder import BlurDecoder
 from bd_diff.models.clip_encoder import ClipImageEncoder
 from bd_diff.models.image_encoder import ImageEncoder

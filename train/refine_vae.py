@@ -15,6 +15,7 @@ from bd_diff.data.pairs import BORDER, BlurConfig, make_pair
 from bd_diff.data.procedural import ProceduralImages
 from bd_diff.losses import WeightedLosses
 from bd_diff.metrics import psnr
+from bd_diff.model_folder import load_checked
 from bd_diff.models.refined_vae import PHASES, RefinedVAE, RefineObjective
 from bd_diff.thrift import make_optimizer
 from bd_diff.training import Turn, fit, report, start
@@ -55,14 +56,14 @@ def train(config: RefineConfig) -> None:
     out = Path(config.run.folder)
     for phase in PHASES:
         if config.run.resume and (out / phase / "vae").exists():
-            vae = RefinedVAE.from_pretrained(out / phase / "vae")
+            vae = load_checked(RefinedVAE, out / phase / "vae")
             continue
         run = replace(config.run, folder=str(out / phase), resume=config.run.resume and (out / phase).exists())
         objective = RefineObjective(vae, phase, losses, config.blur)
         trained = [parameter for parameter in vae.parameters() if parameter.requires_grad]
         turn = Turn(objective, make_optimizer(trained, config.optimizer))
         fit(start(run), [turn], samples, run, save=partial(save_vae, vae))
-        vae = RefinedVAE.from_pretrained(out / phase / "vae")  # the averaged weights
+        vae = load_checked(RefinedVAE, out / phase / "vae")  # the averaged weights
     save_vae(vae, out)
     if data.sharp and data.exclude:
         plain, refined = gain(vae, config)

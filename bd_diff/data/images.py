@@ -9,8 +9,7 @@ import io
 import os
 import re
 import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from functools import cache
 from importlib import import_module
 from pathlib import Path
@@ -21,8 +20,10 @@ import torch.nn.functional as F
 from PIL import Image, ImageCms, ImageOps, UnidentifiedImageError
 from torch import Tensor
 
+from bd_diff.data.bombs import check_claim
 from bd_diff.data.deep import MODES as DEEP_MODES
 from bd_diff.data.deep import DeepImage, is_deep, read_levels, write_deep
+from bd_diff.data.writing import replacing
 
 HEIC = (".heic", ".heif")  # with the extra `heic`
 EXTENSIONS = (".png", ".jpg", ".jpeg", ".webp", ".tif", ".tiff", ".bmp", ".gif", ".ppm", ".pgm", ".avif")
@@ -63,11 +64,12 @@ def read_image(path: str | os.PathLike) -> Image.Image | DeepImage:
         raise ValueError(f"{path} is a HEIC file; pip install 'bd-diff[heic]' to read it")
     try:
         with Image.open(path, formats=[name for name in FORMATS if name in Image.OPEN]) as file:
+            check_claim(file, path.stat().st_size)
             return upright(file)
     except UnidentifiedImageError:
         raise ValueError(f"{path} is not an image in a known format ({', '.join(FORMATS)})") from None
     except Image.DecompressionBombError as error:
-        raise ValueError(f"{path} is too large to open safely, {error}; --limit-pixels raises the limit") from None
+        raise ValueError(f"{path} is too large to open safely: {error}") from error
     except Exception as error:  # Pillow's decoders raise anything on damaged files; each means the same to the user
         raise ValueError(f"{path} cannot be read as an image: {error}") from error
 
@@ -198,7 +200,9 @@ def save_image(image: Image.Image | DeepImage, path: str | os.PathLike, quality:
     with replacing(path) as part:
         if isinstance(image, DeepImage):
             return write_deep(image, part, kind)
-        image.save(part, format=kind, **options, **kept)
+        encoded = io.BytesIO()  # whole, before it is written: Pillow's encoders do not notice that a disk is full
+        image.save(encoded, format=kind, **options, **kept)
+        part.write_bytes(encoded.getbuffer())
 
 
 def can_write(path: str | os.PathLike) -> bool:
@@ -214,25 +218,6 @@ def init_formats() -> None:
     if "HEIF" not in Image.OPEN:
         with suppress(ImportError):
             import_module("pillow_heif").register_heif_opener()
-
-
-@contextmanager
-def replacing(path: str | os.PathLike) -> Iterator[Path]:
-    """A temporary name beside `path` to write to; renamed to `path` on success and removed on failure.
-
-    Missing folders are made. An `OSError` is raised again in one sentence that names `path`.
-    """
-    path = Path(path)
-    part = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        yield part
-        os.replace(part, path)
-    except OSError as error:
-        raise OSError(f"cannot write {path}: {error.strerror or error}") from error
-    finally:
-        with suppress(OSError):
-            part.unlink()
 
 
 def list_images(folder: str | os.PathLike, recursive: bool = False) -> list[Path]:
