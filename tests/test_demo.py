@@ -66,8 +66,14 @@ def test_what_is_no_photograph_is_told_in_a_sentence_without_folders(demo, tmp_p
 def test_old_results_are_removed_while_it_runs_and_all_at_its_end(demo, photo):
     old, young = (Path(demo.deblur(photo, fast=True).result) for _ in range(2))
     os.utime(old.parent, (time.time() - KEPT_SECONDS - 1,) * 2)
-    demo.deblur(photo, fast=True)
-    assert not old.exists() and young.exists()
+    upload = demo.folder / "hash" / "holiday.jpg"
+    upload.parent.mkdir()
+    upload.touch()
+    os.utime(upload.parent, (time.time() - KEPT_SECONDS - 1,) * 2)
+    demo.sweep()
+    assert not old.exists() and young.exists() and not upload.exists()
+    with pytest.raises(ValueError, match="^holiday.jpg is deleted after 10 minutes; give it once more"):
+        demo.deblur(str(upload))
     demo.close()
     assert not demo.folder.exists()
 

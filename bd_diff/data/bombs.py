@@ -1,6 +1,7 @@
 """Files that claim more pixels than they can hold: found out before memory is spent on them."""
 
 import math
+from pathlib import Path
 
 from PIL import Image, TiffImagePlugin
 
@@ -23,11 +24,26 @@ def check_claim(file: Image.Image, size: int) -> None:
         raise ValueError(f"it claims {file.width} x {file.height} pixels, more than its {size} bytes can hold")
 
 
+def check_pixels(path: Path, most: int) -> None:
+    """Raise `ValueError` where an image file says that it has more than `most` pixels. What else may be wrong with it,
+    who reads it says.
+    """
+    try:
+        with Image.open(path) as file:
+            width, height = file.size
+    except Image.DecompressionBombError as error:
+        raise ValueError(f"{path} is too large to open safely: {error}") from error
+    except Exception:  # decoders raise anything
+        return
+    if width * height > most:
+        raise ValueError(f"{path} has {width} x {height} pixels; up to {most / 1e6:.3g} megapixels are taken here")
+
+
 def ratio(file: Image.Image) -> float | None:
     """The most bytes of pixels per byte of file; None where nobody knows."""
     if file.format == "TIFF":
         return TIFF.get(file.info.get("compression"))
-    return {"PNG": DEFLATE, "BMP": None, "PPM": None, "GIF": LZW, "JPEG": JPEG, "MPO": JPEG}.get(file.format)
+    return {"PNG": DEFLATE, "GIF": LZW, "JPEG": JPEG, "MPO": JPEG}.get(file.format)
 
 
 def samples(file: Image.Image) -> float:
