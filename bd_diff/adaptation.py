@@ -13,7 +13,7 @@ from torch import Tensor
 
 from bd_diff.blur.kernels import SIZE
 from bd_diff.blur_mix import synthesis_like
-from bd_diff.checkpoints import damage, newest_checkpoint, recorded, step_of
+from bd_diff.checkpoints import newest_checkpoint, recorded, step_of
 from bd_diff.config import RunConfig
 from bd_diff.data.batches import read_photographs, seeded
 from bd_diff.data.claims import claim

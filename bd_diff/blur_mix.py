@@ -22,6 +22,7 @@ from bd_diff.data.batches import draw, seeded
 from bd_diff.data.images import list_images, read_image, replacing, to_tensor
 from bd_diff.domain_gap import middle, synthetic_pair
 from bd_diff.metrics import luminance
+from bd_diff.model_folder import read_json
 from bd_diff.models.lag_maps import lag_maps
 from bd_diff.noise import noise_level
 from bd_diff.variants import load_pipeline

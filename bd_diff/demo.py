@@ -24,7 +24,9 @@ from bd_diff.serving.memory import most_pixels
 
 KEPT_SECONDS = 600  # that uploads and results are there for
 SWEEP_SECONDS = 20
-MOST_PIXELS = 50_000_000  # of a photograph, if memory allows: half a minute on a CPU is the most that others should wait
+MOST_PIXELS = (
+    50_000_000  # of a photograph, if memory allows: half a minute on a CPU is the most that others should wait
+)
 MOST_WAITING = 8
 MOST_STEPS = 10
 FOLDER = "bd-diff-demo-"
@@ -51,7 +53,7 @@ class Shown:
 
 
 class Demo:
-    """The page without its looks. `folder` holds uploads and results, for `KEPT_SECONDS` each; it is removed by `close`.
+    """The page without its looks. `folder` holds uploads and results, for `KEPT_SECONDS` each, until `close`.
 
     most: pixels that a photograph may have; by default what fits into memory, `MOST_PIXELS` if more would.
     """
@@ -200,7 +202,12 @@ def build(demo: Demo, examples: list[str], seconds: float | None = None):
                     where = gr.Image(label="Bright where it may be invented", interactive=False, buttons=BUTTONS)
                 result = gr.File(label="Result, with metadata", elem_id="result")
             fields = ("kernel", "where", "result")
-            start.click(telling(demo.deblur, *fields), [blurry, strength, steps, fast], [slider, kernel, where, result], **one_at_a_time)
+            start.click(
+                telling(demo.deblur, *fields),
+                [blurry, strength, steps, fast],
+                [slider, kernel, where, result],
+                **one_at_a_time,
+            )
         with gr.Tab("Move blur"), gr.Row():
             with gr.Column(scale=1):
                 sharp, like = photograph("Photograph"), photograph("Blur it like this one")

@@ -122,8 +122,9 @@ def run_jobs(
     silent: bool = False,
     open_image: Callable[[Path], Image.Image] = read_image,
 ) -> Summary:
-    """Restore photographs; one that cannot be read, restored or written is named on stderr, the others are done. Nothing
-    that a photograph raises ends the run.
+    """Restore photographs; one that cannot be read, restored or written is named on stderr, the others are done.
+
+    Nothing that a photograph raises ends the run.
 
     restore: `(B, 3, H, W)` in [0, 1] to the same. batch_size: photographs of one size in a row that it gets at once.
     workers: threads that read and write. quality: of JPEG, WebP and AVIF results. beside: called with the job, the

@@ -125,7 +125,9 @@ def check_files(folder: Path) -> list[Path]:
         index = folder / "model_index.json"
         described = read_json(index)
         check_settings(index, described)
-        components = {name: entry for name, entry in described.items() if isinstance(entry, list) and entry[:1] != [None]}
+        components = {
+            name: entry for name, entry in described.items() if isinstance(entry, list) and entry[:1] != [None]
+        }
         for name, entry in components.items():
             if not (len(entry) == 2 and all(isinstance(one, str) for one in entry) and is_ours(entry[0])):
                 raise ValueError(f"{index}: {name} is {entry}, which is neither of diffusers nor of bd_diff; {ADVICE}")

@@ -58,7 +58,9 @@ def deblur(
     workers: Annotated[int, typer.Option(min=1, help="Threads that read and write.")] = 2,
     resume: Annotated[
         bool,
-        typer.Option("--resume", help="Go on where a run was stopped: leave out photographs that failed by themselves."),
+        typer.Option(
+            "--resume", help="Go on where a run was stopped: leave out photographs that failed by themselves."
+        ),
     ] = False,
     overwrite: Overwrite = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print the summary as JSON, for scripts.")] = False,

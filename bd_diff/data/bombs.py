@@ -8,7 +8,14 @@ from PIL import Image, TiffImagePlugin
 # The most bytes of pixels that a byte of a file can stand for. Deflate: 258 bytes from two bits at best (RFC 1951);
 # PackBits: 128 from two; LZW: a string of up to 4,096 from a code of 12 bits.
 DEFLATE, PACKBITS, LZW = 1032, 64, 4096 * 8 / 12
-TIFF = {"raw": 1, "packbits": PACKBITS, "lzw": LZW, "tiff_lzw": LZW, "tiff_adobe_deflate": DEFLATE, "tiff_deflate": DEFLATE}
+TIFF = {
+    "raw": 1,
+    "packbits": PACKBITS,
+    "lzw": LZW,
+    "tiff_lzw": LZW,
+    "tiff_adobe_deflate": DEFLATE,
+    "tiff_deflate": DEFLATE,
+}
 # JPEG: an MCU holds at most ten blocks of 64 samples (ITU-T T.81, B.2.3), a bit of the first scan each at the least.
 JPEG = 8 * 64
 SPARE = 4096  # bytes, for what a file holds beside pixels

@@ -21,7 +21,8 @@ ROOM = 24  # of these for what a temporary name adds
 def replacing(path: str | os.PathLike) -> Iterator[Path]:
     """A temporary name beside `path` to write a file to; renamed to `path` on success and removed on failure.
 
-    Encoders should encode to memory before: many do not notice that a disk is full. Missing folders are made. An `OSError` is raised again, with its number, in one sentence that names `path`.
+    Encoders should encode to memory before: many do not notice that a disk is full. Missing folders are made. An
+    `OSError` is raised again, with its number, in one sentence that names `path`.
     """
     path = Path(path)
     part = part_of(path)

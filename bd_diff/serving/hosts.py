@@ -8,7 +8,7 @@ from collections.abc import Iterable
 
 
 class OwnHosts:
-    """ASGI middleware: requests for `localhost`, this computer, an address in numbers, or one of `names` go on to `app`.
+    """ASGI middleware: requests for `localhost`, this computer, an address in numbers, or one of `names` go to `app`.
 
     Others get status 421 (RFC 9110, section 15.5.20). An address in numbers cannot be rebound.
     """
