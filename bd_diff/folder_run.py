@@ -13,6 +13,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -141,12 +142,12 @@ def run_jobs(
             else:
                 summary.failed[str(job.source)] = reason
                 about = "" if str(job.source) in reason else f"{job.source}: "
-                tqdm.write(f"error: {about}{reason}", file=sys.stderr)
+                tell(f"error: {about}{reason}")
             if manifest:
                 try:
                     manifest.add(job, reason, again=error is not None and of_the_machine(error))
                 except OSError as unwritten:  # a resumed run adds it
-                    tqdm.write(f"error: {manifest.path} lacks {job.target}: {unwritten.strerror}", file=sys.stderr)
+                    tell(f"error: {manifest.path} lacks {job.target}: {unwritten.strerror}")
             progress.update()
 
         def read(job: Job) -> tuple[Image.Image, Tensor]:
@@ -172,6 +173,12 @@ def run_jobs(
             finish(writing, settle)
     summary.seconds = time.monotonic() - started
     return summary
+
+
+def tell(line: str) -> None:
+    """A line on stderr, above the progress bar; where that is a file on a full disk, too, the summary has to do."""
+    with suppress(OSError):
+        tqdm.write(line, file=sys.stderr)
 
 
 def ahead(pool: ThreadPoolExecutor, read: Callable, jobs: Iterable[Job], most: int) -> Iterator[tuple[Job, Future]]:

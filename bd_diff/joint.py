@@ -170,6 +170,8 @@ def joint_objective(config: JointConfig, pipeline: BDDiffPipeline) -> JointObjec
     """The objective over a pipeline's networks. Raises ValueError for settings that they do not have."""
     networks = nn.ModuleDict({name: part for name, part in pipeline.components.items() if isinstance(part, nn.Module)})
     choose_trained(networks, config.trained)
+    if "blur_decoder" in networks and not config.weights.get("kernel"):
+        networks["blur_decoder"].requires_grad_(False)  # nothing would teach it
     use_attention(networks["unet"], config.attention_backend)
     if config.gradient_checkpointing:
         use_checkpointing(networks)
