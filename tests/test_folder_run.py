@@ -152,7 +152,7 @@ def test_on_a_full_disk_nothing_is_lost_and_the_next_run_does_the_rest(tmp_path,
         manifest.complete(jobs)
         assert run_jobs([job for job in jobs if job not in there], invert, manifest, silent=True).failed == {}
         assert all(job.target.read_bytes() == whole[job] for job in jobs)
-        assert manifest.read() == dict.fromkeys((str(job.target) for job in jobs))
+        assert manifest.read() == dict.fromkeys(str(job.target) for job in jobs)
 
 
 def test_a_manifest_whose_last_line_was_cut_off_is_read_and_written_on(tmp_path):

@@ -13,8 +13,8 @@ from accelerate.utils.launch import prepare_multi_gpu_env
 from safetensors.torch import load_file
 from torch import nn
 
-from bd_diff.checkpoints import RECORD
 from bd_diff.baselines.adarevd import AdaRevD
+from bd_diff.checkpoints import RECORD
 from bd_diff.config import load_config
 from bd_diff.joint import JointConfig
 from bd_diff.sharding import Shares, layers
