@@ -2,9 +2,9 @@
 
     python tests/campaign.py --mutants 10000 --kills 50
 
-prints a line a part and exits with 1 where anything was lost. Every part can be run alone (`--only disk`); `--seed` makes
-another campaign. Full disks are real ones (tmpfs of some blocks of 4 KiB) where mounting is allowed, otherwise files that
-may not grow. Photographs, models and trainings are toys; the code is that of the commands.
+prints a line a part and exits with 1 where anything was lost. Every part can be run alone (`--only disk`); `--seed`
+makes another campaign. Full disks are real ones (tmpfs of some blocks of 4 KiB) where mounting is allowed, otherwise
+files that may not grow. Photographs, models and trainings are toys; the code is that of the commands.
 """
 
 import argparse

@@ -1,7 +1,11 @@
 """The page deblurs, shows and gives back photographs as files of their kind, in a browser too, and leaves nothing."""
 
+import http.client
 import os
 import shutil
+import signal
+import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -9,7 +13,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from bd_diff.demo import KEPT_SECONDS, Demo, build
+from bd_diff.data.claims import LOCK
+from bd_diff.demo import FOLDER, KEPT_SECONDS, Demo, build, launch_settings, remove_abandoned
 from bd_diff.restore import PipelineRestorer
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
@@ -85,7 +90,7 @@ def page(demo, monkeypatch):
     monkeypatch.setenv("GRADIO_TEMP_DIR", str(demo.folder))
     blocks = build(demo, [])
     _, address, _ = blocks.launch(
-        server_name="127.0.0.1", prevent_thread_lock=True, quiet=True, max_file_size="1mb", inbrowser=False
+        prevent_thread_lock=True, quiet=True, inbrowser=False, **launch_settings("127.0.0.1", [], 1)
     )
     yield address
     blocks.close()
@@ -121,3 +126,42 @@ def test_in_a_browser(page, photo, tmp_path):
         downloading.value.save_as(tmp_path / "got.jpg")
         browser.close()
     assert Image.open(tmp_path / "got.jpg").size == (48, 32)
+
+
+def test_a_photograph_of_more_pixels_than_the_page_takes_is_told_without_options(tiny_pipeline, photo):
+    demo = Demo(PipelineRestorer(tiny_pipeline), most=1000)
+    with pytest.raises(ValueError, match="^holiday.jpg has 48 x 32 pixels; up to 0.001 megapixels are taken here$"):
+        demo.deblur(photo)
+    demo.close()
+
+
+def test_what_a_killed_page_left_is_removed_by_the_next_one_and_what_a_living_one_has_is_not(demo, tmp_path):
+    abandoned = demo.folder.with_name(f"{demo.folder.name}x")
+    (abandoned / "result-a").mkdir(parents=True)
+    (abandoned / LOCK).touch()
+    remove_abandoned()
+    assert not abandoned.exists() and demo.folder.exists()
+
+
+def test_another_host_name_is_refused_by_the_page(page):
+    address = page.split("//")[1].strip("/")
+    for host, status in ((address, 200), ("evil.example", 421)):
+        connection = http.client.HTTPConnection(address)
+        connection.request("GET", "/", headers={"Host": host})
+        assert connection.getresponse().status == status
+        connection.close()
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+def test_a_page_that_is_stopped_leaves_nothing(tiny_pipeline_folder, tmp_path, number):
+    pytest.importorskip("gradio")
+    command = [sys.executable, "-m", "bd_diff.cli", "demo", "--model", str(tiny_pipeline_folder), "--port", "7917"]
+    environment = os.environ | {"TMPDIR": str(tmp_path), "GRADIO_ANALYTICS_ENABLED": "False"}
+    with subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True) as running:
+        assert any("Running on local URL" in line for line in running.stdout)
+        (folder,) = tmp_path.glob(f"{FOLDER}*")
+        (folder / "upload").mkdir()
+        (folder / "upload/a.jpg").write_text("a visitor's")
+        running.send_signal(number)
+        assert running.wait(60) == 0
+    assert not list(tmp_path.glob(f"{FOLDER}*"))

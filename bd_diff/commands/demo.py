@@ -38,7 +38,7 @@ def demo(
 
     restorer = load_pipeline(model)
     for number in ("SIGTERM", "SIGHUP"):  # docker and systemd, and a terminal that is closed
-        if hasattr(signal, number):
+        if hasattr(signal, number) and signal.getsignal(getattr(signal, number)) != signal.SIG_IGN:  # as nohup has it
             signal.signal(getattr(signal, number), stop)
     running = None
     try:
