@@ -31,7 +31,7 @@ from bd_diff.models.conditioning import (
     transfer_guesses,
 )
 from bd_diff.models.image_encoder import ImageEncoder
-from bd_diff.models.model_folder import is_adapter
+from bd_diff.models.model_folder import HARMLESS, is_adapter
 from bd_diff.models.pixel_vae import PixelVAE
 from bd_diff.models.qformer import QFormer
 from bd_diff.models.refined_vae import RefinedVAE
@@ -286,7 +286,7 @@ class BDDiffPipeline(DiffusionPipeline):
         if not folder.is_dir():
             folder = Path(cls.download(str(folder_or_id), **settings))
         if not is_adapter(folder):
-            return super().from_pretrained(folder, **settings)
+            return super().from_pretrained(folder, **settings | {"use_safetensors": True})  # and nothing pickled
         return load_adapter(cls, folder, **settings)
 
     def save_pretrained(self, save_directory, **settings) -> None:
@@ -302,7 +302,7 @@ class BDDiffPipeline(DiffusionPipeline):
         """The repository of a hub id, whole: diffusers' own listing would ask it for the source of our classes."""
         names = ("cache_dir", "force_download", "local_files_only", "proxies", "revision", "token")
         given = {name: settings[name] for name in names if settings.get(name) is not None}
-        return snapshot_download(pretrained_model_name, ignore_patterns=["*.bin", "*.ckpt", "*.pth"], **given)
+        return snapshot_download(pretrained_model_name, allow_patterns=HARMLESS, **given)
 
     @torch.no_grad()
     def estimate_kernel(self, image, fast: bool = False) -> Tensor:

@@ -10,6 +10,7 @@ import torch
 from diffusers.utils import logging
 from torch import Tensor, nn
 
+from bd_diff.data.failures import out_of_memory
 from bd_diff.data.images import crop_to, pad_to_multiple
 from bd_diff.data.inputs import open_images, to_batch, to_images
 from bd_diff.data.tiles import SMALLEST_TILE, Grid
@@ -73,7 +74,9 @@ class PipelineRestorer(Restorer):
         while True:
             try:
                 return self.pipeline(images, output_type="pt", **settings)
-            except torch.OutOfMemoryError:
+            except (RuntimeError, MemoryError) as error:
+                if not out_of_memory(error):
+                    raise
                 settings["tile"] = self.smaller_tile(settings.get("tile"), max(images.shape[-2:]))
                 warnings.warn(f"out of memory; trying again with tiles of {settings['tile']} pixels", stacklevel=2)
                 for generator, state in zip(generators, states, strict=True):

@@ -11,6 +11,7 @@ import math
 import sys
 from dataclasses import dataclass, field
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -28,7 +29,7 @@ from bd_diff.baselines.adarevd_objective import (
     validate_classifier,
 )
 from bd_diff.baselines.adarevd_stages import build
-from bd_diff.baselines.validation import Validation
+from bd_diff.baselines.validation import Validation, save_whole
 from bd_diff.restore import NetworkRestorer
 from bd_diff.training.config import RunConfig, load_config
 from bd_diff.training.loop import Turn, fit, report, start
@@ -100,7 +101,7 @@ def train(config: AdaRevDConfig) -> None:
         return warm * (last + (1 - last) * (1 + math.cos(math.pi * step / config.run.steps)) / 2)
 
     turns = [Turn(objective, optimizer)]
-    fit(accelerator, turns, samples, config.run, network.save_pretrained, validate, rate=rate)
+    fit(accelerator, turns, samples, config.run, partial(save_whole, network), validate, rate=rate)
 
 
 def derive(config: AdaRevDConfig, network: AdaRevD) -> None:
@@ -111,7 +112,7 @@ def derive(config: AdaRevDConfig, network: AdaRevD) -> None:
         pairs = tqdm(held_out_pairs(*arguments), total=config.exits.crops, desc="held-out crops")
         print(measure_exits(network.to(device).eval(), pairs).report())
     print(f"exit table for tau = {config.exits.tau} dB: {network.set_exits(config.exits.tau)}")
-    network.save_pretrained(config.run.folder)
+    save_whole(network, Path(config.run.folder))
 
 
 if __name__ == "__main__":

@@ -15,6 +15,7 @@ from scipy.stats import spearmanr
 
 from bd_diff.baselines.sweep import markdown, train_all, write_csv
 from bd_diff.baselines.validation import measure, validation_cases
+from bd_diff.data.writing import replacing
 from bd_diff.restore import load
 from bd_diff.training.config import load_config
 
@@ -52,7 +53,8 @@ def study(config: StudyConfig) -> str:
         rows += rows_of(*cell.rsplit("-", 1), measure(load(path, device="cpu"), cases)[0])
     write_csv(rows, folder / "study.csv")
     report = f"{markdown(table(rows))}\n{ranking(rows, config)}\n"
-    (folder / "study.md").write_text(report)
+    with replacing(folder / "study.md") as part:
+        part.write_text(report)
     plot(rows, folder / "study.png")
     return report
 

@@ -11,6 +11,7 @@ from torch import nn
 from bd_diff.data.crops import SharpCrops, read_photographs, seeded
 from bd_diff.data.procedural import ProceduralImages
 from bd_diff.evaluation.metrics import psnr
+from bd_diff.models.model_folder import load_checked
 from bd_diff.models.refined_vae import RefinedVAE
 from bd_diff.stable_diffusion.base_model import find, load_part
 from bd_diff.training.config import RunConfig, load_config
@@ -56,14 +57,14 @@ def train(config: RefineConfig) -> None:
     out = Path(config.run.folder)
     for phase in PHASES:
         if config.run.resume and (out / phase / "vae").exists():
-            vae = RefinedVAE.from_pretrained(out / phase / "vae")
+            vae = load_checked(RefinedVAE, out / phase / "vae")
             continue
         run = replace(config.run, folder=str(out / phase), resume=config.run.resume and (out / phase).exists())
         objective = RefineObjective(vae, phase, losses, config.blur)
         trained = [parameter for parameter in vae.parameters() if parameter.requires_grad]
         turn = Turn(objective, make_optimizer(trained, config.optimizer))
         fit(start(run), [turn], samples, run, save=partial(save_vae, vae))
-        vae = RefinedVAE.from_pretrained(out / phase / "vae")  # the averaged weights
+        vae = load_checked(RefinedVAE, out / phase / "vae")  # the averaged weights
     save_vae(vae, out)
     if data.sharp and data.exclude:
         plain, refined = gain(vae, config)

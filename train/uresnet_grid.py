@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from bd_diff.baselines.sweep import markdown, train_all, write_csv
+from bd_diff.data.writing import replacing
 from bd_diff.training.config import load_config
 
 sys.path.insert(0, str(Path(__file__).parent))
@@ -65,7 +66,8 @@ def search(config: GridConfig) -> str:
     write_csv(rows, folder / "grid.csv")
     shown = ("losses", "optimizer", "lr", "rho", "psnr", "step")
     table = markdown([{name: f"{row[name]}" for name in shown} for row in rows])
-    (folder / "grid.md").write_text(table)
+    with replacing(folder / "grid.md") as part:
+        part.write_text(table)
     return table
 
 

@@ -76,10 +76,10 @@ def train(config: XDecodeConfig) -> None:
     if plateau:
         if not validation:
             raise ValueError("optimizer.plateau watches the validation; name its photographs in data.validation")
-        accelerator.register_for_checkpointing(plateau)
         validation.watchers.append(plateau.observe)
     rate = plateau or constant
-    fit(accelerator, turns, samples, run, partial(save_whole, generator), validation, rate=rate)
+    kept = {"plateau": plateau} if plateau else {}
+    fit(accelerator, turns, samples, run, partial(save_whole, generator), validation, rate=rate, others=kept)
 
 
 def constant(step: int) -> float:

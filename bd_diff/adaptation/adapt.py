@@ -2,7 +2,7 @@
 
 import json
 import shutil
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -23,12 +23,15 @@ from bd_diff.adaptation.domain_gap import (
     total_gap,
 )
 from bd_diff.blur.kernels import SIZE
+from bd_diff.data.claims import claim
 from bd_diff.data.crops import read_photographs, seeded
 from bd_diff.data.drawing import contact_sheet
-from bd_diff.data.images import list_images, read_image, replacing, save_image, to_image, to_tensor
+from bd_diff.data.images import list_images, read_image, save_image, to_image, to_tensor
 from bd_diff.data.procedural import procedural_image
+from bd_diff.data.writing import replacing, replacing_folder
+from bd_diff.models.model_folder import read_json
 from bd_diff.pipeline import BDDiffPipeline
-from bd_diff.training.checkpoints import newest_checkpoint
+from bd_diff.training.checkpoints import newest_checkpoint, recorded, step_of
 from bd_diff.training.config import RunConfig
 from bd_diff.training.joint import DataConfig, JointConfig, train_joint
 from bd_diff.training.objective import JointObjective
@@ -40,6 +43,7 @@ CHECKS = 8  # in a whole adaptation
 PATIENCE = 3  # checks without a better criterion after which it ends
 HELD_OUT = 16  # photographs at most, and a fifth of all, that are judged on and never trained on
 PROCEDURAL = 120  # images, at least, that blur is told with: with few, their scenes are taken for blur
+AGAIN = "adapt again into another folder"
 JUDGED = 32  # photographs at most that the domain gap is measured on
 # Share of blur by movement, below which the adapted model does not search for it. The search gains 0.2 to 0.7 dB where
 # cameras moved and costs 0.3 dB where lenses were out of focus (README), so it pays from a fourth on, or more.
@@ -56,7 +60,7 @@ def adaptation_config(
             steps=steps,
             batch_size=4,
             seed=seed,
-            resume=newest_checkpoint(out) is not None,
+            resume=bool(recorded(out)),
             validate_every=max(1, steps // CHECKS),
             ema_decay=0.98,
             warmup_steps=20,
@@ -81,9 +85,11 @@ def adapt(config: JointConfig) -> dict | None:
     stored report. Raises ValueError for folders that cannot be used, and where `run.folder` is of another adaptation.
     """
     out = Path(config.run.folder)
+    claim(out)
     keep_settings(out, adaptation_settings(config))
     if (out / "report.json").exists():
-        return json.loads((out / "report.json").read_text())
+        remove_bests(out)  # a kill may have come before that
+        return read_json(out / "report.json", AGAIN)
     held_out = {
         "held_out.txt": hold_out(Path(config.data.target), config.data.crop),
         "held_out_sharp.txt": hold_out(Path(config.data.sharp), config.data.crop),
@@ -104,21 +110,26 @@ def adapt(config: JointConfig) -> dict | None:
         return judge[0]
 
     unseen = replace(config.data, target=None, target_exclude=None)  # no task is on the photographs themselves
-    train_joint(replace(config, data=unseen), watch, stop=lambda: judge[0].enough())
-    history = judge[0].history
-    if not (out / "pipeline").exists():
+    if not train_joint(replace(config, data=unseen), watch, stop=lambda: judge[0].enough()):
         return None
-    shutil.rmtree(out / "last", ignore_errors=True)
-    (out / "pipeline").rename(out / "last")
-    shutil.copytree(out / "best", out / "pipeline-saving", dirs_exist_ok=True)
-    (out / "pipeline-saving").rename(out / "pipeline")
+    history = judge[0].history
+    for given, taken in (("pipeline", "last"), (judge[0].best().name, "pipeline")):
+        with replacing_folder(out / taken) as folder:
+            shutil.copytree(out / given, folder, dirs_exist_ok=True)
     camera = judge[0].objective.camera
     fitted = {"families": config.families, "camera": camera, "variation": config.variation}
     report = make_report(config, {"before": {}, "after": fitted}, history, out)
     with replacing(out / "report.json") as part:
         part.write_text(json.dumps(report, indent=1) + "\n")
-    shutil.rmtree(out / "best")
+    remove_bests(out)
     return report
+
+
+def remove_bests(out: Path, needed: Collection[int] = ()) -> None:
+    """Remove the models that were the best at some check, but for those of the steps that are `needed`."""
+    for path in out.glob("best-*"):
+        if path.name not in {f"best-{step}" for step in needed}:
+            shutil.rmtree(path)
 
 
 def adaptation_settings(config: JointConfig) -> dict[str, Any]:
@@ -160,8 +171,8 @@ class Criterion:
     """Mean absolute error, in levels of 255, of synthetic photographs that are blurred like the folder's
     (`bd_diff.adaptation.blur_mix`) after deblurring; of sharp images that are never trained on. Lower is better.
 
-    Called at every check with the averaged weights in place; keeps the best model in `out/best` and all figures in
-    `out/history.json`.
+    Called at every check with the averaged weights in place; keeps the best model in `out/best-STEP`, with those that
+    were the best when a checkpoint was made, and all figures in `out/history.json`.
     """
 
     def __init__(self, pipeline: BDDiffPipeline, objective: JointObjective, config: JointConfig, out: Path):
@@ -176,9 +187,8 @@ class Criterion:
         resumed = newest_checkpoint(out)
         self.history: dict[int, float] = {}
         if resumed and (out / "history.json").exists():
-            last = int(resumed.name.split("-")[1])
-            stored = json.loads((out / "history.json").read_text())
-            self.history = {int(step): value for step, value in stored.items() if int(step) <= last}
+            stored = read_json(out / "history.json", AGAIN)
+            self.history = {int(step): value for step, value in stored.items() if int(step) <= step_of(resumed)}
         if not self.history:
             self(0)
 
@@ -192,15 +202,24 @@ class Criterion:
             total += 255 * float((result - sharp).abs().mean()) / len(self.pairs)
         best = min(self.history.values(), default=float("inf"))
         self.history[step] = total
-        if total < best or not (self.out / "best").exists():
-            save_pipeline(self.pipeline, self.out / "best")
+        if total < best:
+            save_pipeline(self.pipeline, self.best())
         with replacing(self.out / "history.json") as part:
             part.write_text(json.dumps(self.history) + "\n")
+        remove_bests(self.out, {self.best_step(until) for until in (*map(step_of, recorded(self.out)), step)})
         self.objective.train()
         print(
             f"check at step {step}: criterion {total:.4f}" + (", the best so far" if total < best else ""), flush=True
         )
         return {"criterion": total}
+
+    def best_step(self, until: int) -> int:
+        """The step of the best model so far at the step `until`."""
+        return min((step for step in self.history if step <= until), key=self.history.get)
+
+    def best(self) -> Path:
+        """The folder of the best model."""
+        return self.out / f"best-{self.best_step(max(self.history))}"
 
     def enough(self) -> bool:
         """Whether half the steps are done and the last `PATIENCE` checks brought nothing better."""

@@ -20,9 +20,11 @@ from bd_diff.adaptation.domain_gap import middle, synthetic_pair
 from bd_diff.blur.camera import RandomCamera
 from bd_diff.blur.synthesis import FAMILIES
 from bd_diff.data.crops import draw, seeded
-from bd_diff.data.images import list_images, read_image, replacing, to_tensor
+from bd_diff.data.images import list_images, read_image, to_tensor
 from bd_diff.data.pixels import luminance
+from bd_diff.data.writing import replacing
 from bd_diff.models.lag_maps import lag_maps
+from bd_diff.models.model_folder import read_json
 from bd_diff.reading.denoise import noise_level
 from bd_diff.training.pipelines import load_pipeline
 
@@ -110,7 +112,7 @@ def synthesis_like(
     `SMALLEST` pixels a side are left out; ValueError where none remains.
     """
     if kept.exists():
-        return json.loads(kept.read_text())
+        return read_json(kept, "remove it to tell the blur again")
     paths = list_images(folder)
     photographs = [to_tensor(read_image(path)) for path in paths[:: -(-len(paths) // MOST)]]
     photographs = [photograph for photograph in photographs if min(photograph.shape[1:]) >= SMALLEST]

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from scipy.stats import wasserstein_distance
 from torch import Generator, Tensor
@@ -17,8 +18,8 @@ from bd_diff.blur.camera import RandomCamera
 from bd_diff.blur.kernels import SIZE, shape_of
 from bd_diff.blur.synthesis import draw_fields
 from bd_diff.data.crops import draw, seeded
-from bd_diff.data.images import replacing
 from bd_diff.data.pixels import luminance
+from bd_diff.data.writing import replacing
 from bd_diff.evaluation.protocols import eight_bit
 from bd_diff.reading.denoise import noise_level
 
@@ -124,7 +125,16 @@ def read_reference(folder: str | Path) -> Readings:
     path = Path(folder) / REFERENCE
     if not path.exists():
         raise ValueError(f"{folder} has no {REFERENCE}; make it with bd-diff domain --reference FOLDER of sharp images")
-    return load_file(path)
+    try:
+        known = load_file(path)
+    except (OSError, SafetensorError) as error:
+        raise ValueError(f"{path} is damaged ({error})") from None
+    for name in (*(name for name in STATISTICS if name != "tokens"), "tokens_mean", "tokens_deviation"):
+        if name not in known or known[name].ndim != 1 or not known[name].is_floating_point():
+            raise ValueError(f"{path} is damaged: it has no {name}, a list of numbers; make it again by --reference")
+        if not len(known[name]) or not known[name].isfinite().all():
+            raise ValueError(f"{path} is damaged: its {name} holds NaN or nothing; make it again by --reference")
+    return known
 
 
 def as_reference(readings: Readings) -> Readings:

@@ -17,19 +17,21 @@ from torch import Generator, Tensor
 
 from bd_diff.adaptation.blur_mix import CAMERA, synthesis_like
 from bd_diff.baselines.nafnet import NAFNet
+from bd_diff.baselines.sweep import WEIGHTS
 from bd_diff.baselines.uresnet import UResNetObjective
 from bd_diff.baselines.validation import save_whole
 from bd_diff.blur.domains import find_domain
 from bd_diff.data.crops import SharpCrops, read_photographs
 from bd_diff.data.folders import Folder
-from bd_diff.data.images import list_images, listed_images, replacing
+from bd_diff.data.images import list_images, listed_images
 from bd_diff.data.synthetic import MANIFEST, write_domain
+from bd_diff.data.writing import replacing
 from bd_diff.evaluation.evaluate import evaluate, paired_cases, summary
 from bd_diff.evaluation.methods import open_method
 from bd_diff.evaluation.metrics import lpips
 from bd_diff.evaluation.protocols import find_protocol
 from bd_diff.models.components import construct
-from bd_diff.training.checkpoints import newest_checkpoint
+from bd_diff.training.checkpoints import recorded
 from bd_diff.training.config import RunConfig
 from bd_diff.training.joint import DataConfig, JointConfig, joint_objective, train_joint
 from bd_diff.training.loop import Turn, fit, start
@@ -163,7 +165,7 @@ def train_row(config: ExperimentConfig, row: str, target: str, seed: int, exclud
 
 def run_of(config: ExperimentConfig, out: Path, seed: int, **values) -> RunConfig:
     """The run of one training in `out`, to be resumed if it was begun."""
-    resume = newest_checkpoint(out) is not None
+    resume = bool(recorded(out))
     return replace(config.run, folder=str(out), seed=seed, resume=resume, trackers=(), validate_every=0, **values)
 
 
@@ -249,9 +251,9 @@ def train_regression(config: ExperimentConfig, out: Path, seed: int, excluded: P
         optimizer = make_optimizer(list(network.parameters()), config.optimizer)
         fit(start(run), [Turn(objective, optimizer)], crops, run, partial(save_whole, network))
 
-    if not (out / "config.json").exists():
+    if not (out / WEIGHTS).exists():
         timed(out, train)
-    return finished(out, out / "config.json").parent
+    return finished(out, out / WEIGHTS).parent
 
 
 def timed(out: Path, train) -> None:

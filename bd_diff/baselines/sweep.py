@@ -1,12 +1,12 @@
 """Sweeps: many small trainings by one resumable command, and the table of their results."""
 
 import csv
-import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from bd_diff.data.writing import replacing
 from bd_diff.training.run_settings import keep_settings, settings_of
 
 WEIGHTS = "diffusion_pytorch_model.safetensors"
@@ -32,12 +32,10 @@ def train_all(cells: Mapping[str, Any], train: Callable[[Any], None], folder: st
 
 def write_csv(rows: Sequence[Mapping[str, Any]], path: Path) -> None:
     """Rows of the same columns; the file is complete or not there."""
-    part = path.with_suffix(".part")
-    with open(part, "w", newline="") as file:
+    with replacing(path) as part, open(part, "w", newline="") as file:
         writer = csv.DictWriter(file, rows[0])
         writer.writeheader()
         writer.writerows(rows)
-    os.replace(part, path)
 
 
 def markdown(rows: Sequence[Mapping[str, str]]) -> str:

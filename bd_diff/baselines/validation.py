@@ -2,7 +2,6 @@
 
 import json
 import os
-import shutil
 import statistics
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
@@ -17,6 +16,7 @@ from bd_diff.blur.kernels import SIZE, blur, box
 from bd_diff.data.crops import read_photographs
 from bd_diff.data.folders import Folder
 from bd_diff.data.pairs import Pair, as_pair
+from bd_diff.data.writing import flush, replacing, replacing_folder
 from bd_diff.evaluation.evaluate import centre_window, eight_bit, family_pairs
 from bd_diff.evaluation.metrics import psnr, ssim
 from bd_diff.training.pairs import DataConfig
@@ -100,11 +100,12 @@ def measure(
 
 def save_whole(network: ModelMixin, folder: Path) -> None:
     """Save a network into `folder` beside what is there; its weights appear last, and complete."""
-    temporary = folder / "model-saving"
-    network.save_pretrained(temporary)
-    for path in sorted(temporary.iterdir()):  # config.json comes before the weights
+    with replacing_folder(folder / "model") as temporary:
+        network.save_pretrained(temporary)
+    for path in sorted((folder / "model").iterdir()):  # config.json comes before the weights
         os.replace(path, folder / path.name)
-    temporary.rmdir()
+    (folder / "model").rmdir()
+    flush(folder)
 
 
 class Validation:
@@ -161,21 +162,17 @@ class Validation:
 
     def keep(self, figures: Mapping[str, float], step: int) -> None:
         """Save the model, then say so: whenever this is killed, `best.json` describes a model that was there."""
-        temporary, final = self.folder / "best-saving", self.folder / "best"
-        self.network.save_pretrained(temporary)
-        if final.exists():
-            shutil.rmtree(final)
-        os.replace(temporary, final)
-        record = self.folder / "best.json.part"
-        record.write_text(json.dumps({"step": step, **figures}, indent=2))
-        os.replace(record, self.folder / "best.json")
+        with replacing_folder(self.folder / "best") as temporary:
+            self.network.save_pretrained(temporary)
+        with replacing(self.folder / "best.json") as part:
+            part.write_text(json.dumps({"step": step, **figures}, indent=2))
 
 
 class Plateau:
     """A learning rate that falls when the validation does not improve: `fit(..., rate=plateau)`.
 
     The share of the rate is multiplied by `factor` after more than `patience` validations without a new best figure,
-    down to `floor`. Register it with the accelerator, so that a resumed training continues it.
+    down to `floor`. Give it to `fit` among `others`, too, so that a resumed training continues it.
     """
 
     def __init__(self, factor: float = 0.1, patience: float = 25, floor: float = 0.1):

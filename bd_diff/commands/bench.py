@@ -31,7 +31,7 @@ def bench(
     if out is not None:
         check_output(out, [], overwrite)
 
-    from bd_diff.data.images import replacing
+    from bd_diff.data.writing import replacing
     from bd_diff.serving.bench import DTYPES, Case, report, table
     from bd_diff.serving.bench import bench as measure
 

@@ -1,6 +1,5 @@
 """`bd-diff convert`: a checkpoint published by others -> a model folder of this project."""
 
-import os
 from pathlib import Path
 from typing import Annotated
 
@@ -22,6 +21,7 @@ def convert(
 
     from bd_diff.baselines import adarevd, nafnet
     from bd_diff.baselines.released import read_checkpoint, unwrap
+    from bd_diff.data.writing import replacing_folder
 
     state = read_checkpoint(checkpoint)
     if any(key.startswith("subdenets.") for key in unwrap(state)):
@@ -31,9 +31,8 @@ def convert(
         raise ValueError(f"{checkpoint} is no AdaRevD, so it takes neither --classifier nor --exit-table")
     else:
         network = nafnet.convert_released(state)
-    temporary = out.with_name(f".{out.name}.part")
-    network.save_pretrained(temporary)
-    os.replace(temporary, out)
+    with replacing_folder(out) as temporary:
+        network.save_pretrained(temporary)
     size = sum(parameter.numel() for parameter in network.parameters())
     print(f"{type(network).__name__} with {size:,} parameters, in {out}")
 

@@ -50,12 +50,16 @@ def deblur(
     ] = None,
     quality: Annotated[int | None, typer.Option(min=1, max=100, help="Of JPEG, WebP, AVIF and HEIC results.")] = None,
     limit_pixels: Annotated[
-        int, typer.Option(min=1, help="Refuse files of more pixels, which may be decompression bombs.")
-    ] = 250_000_000,
+        int | None,
+        typer.Option(min=1, help="Refuse files of more pixels, which may be bombs; by default what fits into memory."),
+    ] = None,
     batch_size: Annotated[int, typer.Option(min=1, help="Photographs of one size that are deblurred at once.")] = 1,
     workers: Annotated[int, typer.Option(min=1, help="Threads that read and write.")] = 2,
     resume: Annotated[
-        bool, typer.Option("--resume", help="Go on where a run was stopped: leave out what failed in it, too.")
+        bool,
+        typer.Option(
+            "--resume", help="Go on where a run was stopped: leave out photographs that failed by themselves."
+        ),
     ] = False,
     overwrite: Overwrite = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print the summary as JSON, for scripts.")] = False,
@@ -70,24 +74,31 @@ def deblur(
     from accelerate.utils import gather_object
     from PIL import Image
 
+    from bd_diff.data.claims import claim
     from bd_diff.data.colour import fix_colours
-    from bd_diff.data.images import save_image
+    from bd_diff.data.images import read_image, save_image
     from bd_diff.data.processes import all_processes
     from bd_diff.reading.reblur_map import draw_map, reblur_map
     from bd_diff.restore import call_settings
     from bd_diff.serving.folder_run import Job, Manifest, remove_parts, run_jobs
+    from bd_diff.serving.memory import most_pixels
 
+    processes = all_processes()
     warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+    in_flight = (workers + 2 * batch_size) * processes.num_processes
+    limit_pixels = limit_pixels or most_pixels(in_flight)
     Image.MAX_IMAGE_PIXELS = limit_pixels // 2  # Pillow refuses what is twice as large
     manifest = None if plan[0][1] == out else Manifest(out)
-    fates = manifest.read() if resume and manifest else {}
-    processes = all_processes()
+    if manifest and processes.is_main_process:
+        claim(out)
+    processes.wait_for_everyone()
+    given_up = manifest.given_up() if resume and manifest else set()
     # The plan is shared out, not what is left of it: that is less already for a process that starts later.
     jobs = [Job(*pair) for pair in plan[processes.process_index :: processes.num_processes]]
     remove_parts(jobs)
-    share = [
-        job for job in jobs if (overwrite or not job.target.exists()) and not (resume and fates.get(str(job.target)))
-    ]
+    if resume and manifest:
+        manifest.complete(jobs)
+    share = [job for job in jobs if (overwrite or not job.target.exists()) and str(job.target) not in given_up]
     restorer = (load_pipeline if maps else load_system)(model, processes.device) if share else None
     if restorer and maps and restorer.pipeline.blur_decoder is None:
         raise ValueError(f"--map: {model} has no blur_decoder, so it sees no kernel to blur its results with")
@@ -113,6 +124,14 @@ def deblur(
             results = restorer(images, **settings)
         return fix_colours(results, images, **colours) if colours else results
 
+    def open_image(path: Path):
+        try:
+            return read_image(path)
+        except ValueError as error:
+            if isinstance(error.__cause__, Image.DecompressionBombError):
+                raise ValueError(f"{error}; --limit-pixels raises the limit") from error
+            raise
+
     def save_map(job, part, result) -> None:
         kernel = kernels.popleft()
         drawn = draw_map(part.whole_map(reblur_map(part.pixels[None], result[None], kernel[None])[0]))
@@ -127,6 +146,7 @@ def deblur(
         quality,
         save_map if maps else None,
         silent=as_json or not processes.is_main_process,
+        open_image=open_image,
     )
     summaries = gather_object([summary])
     failed = {source: reason for one in summaries for source, reason in one.failed.items()}

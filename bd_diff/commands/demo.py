@@ -1,6 +1,8 @@
 """`bd-diff demo`: a local web page to try the model."""
 
 import os
+import signal
+import sys
 from pathlib import Path
 from typing import Annotated
 
@@ -15,7 +17,13 @@ def demo(
         str, typer.Option(help="Address to listen on; 0.0.0.0 lets the whole network in, unasked.")
     ] = "127.0.0.1",
     port: Annotated[int, typer.Option(help="Port to listen on.")] = 7860,
+    names: Annotated[
+        list[str] | None, typer.Option("--name", help="A host name that the page is reached by; may be repeated.")
+    ] = None,
     largest: Annotated[int, typer.Option("--max-upload-mb", min=1, help="Largest photograph in megabytes.")] = 100,
+    megapixels: Annotated[
+        float | None, typer.Option("--max-megapixels", min=0.001, help="Largest photograph; by default up to 50.")
+    ] = None,
 ) -> None:
     """Open a page in the browser where photographs can be dropped; only this computer can reach it."""
     try:
@@ -23,15 +31,24 @@ def demo(
     except ImportError:
         raise ValueError("the page needs Gradio; install it: pip install 'bd-diff[demo]'") from None
 
-    from bd_diff.serving.demo import Demo, build
+    from bd_diff.serving.demo import MOST_WAITING, Demo, build, launch_settings
 
-    running = Demo(load_pipeline(model))
-    os.environ["GRADIO_TEMP_DIR"] = str(running.folder)  # uploads are removed with everything else
-    samples = Path(__file__).parents[2] / "assets" / "samples" / "blurry"
+    def stop(*_) -> None:
+        sys.exit(0)
+
+    restorer = load_pipeline(model)
+    for number in ("SIGTERM", "SIGHUP"):  # docker and systemd, and a terminal that is closed
+        if hasattr(signal, number) and signal.getsignal(getattr(signal, number)) != signal.SIG_IGN:  # as nohup has it
+            signal.signal(getattr(signal, number), stop)
+    running = None
     try:
-        page = build(running, [str(path) for path in sorted(samples.glob("*"))])
-        page.queue(max_size=8).launch(
-            server_name=host, server_port=port, max_file_size=f"{largest}mb", allowed_paths=[str(samples)]
+        running = Demo(restorer, megapixels and int(megapixels * 1e6))
+        os.environ["GRADIO_TEMP_DIR"] = str(running.folder)  # uploads are removed with everything else
+        samples = Path(__file__).parents[2] / "assets" / "samples" / "blurry"
+        page = build(running, [str(path) for path in sorted(samples.glob("*"))], running.warm_up())
+        page.queue(max_size=MOST_WAITING, status_update_rate=1).launch(
+            server_port=port, allowed_paths=[str(samples)], **launch_settings(host, names or [], largest)
         )
     finally:
-        running.close()
+        if running:
+            running.close()

@@ -132,7 +132,7 @@ def compare(
     anyway: Annotated[bool, typer.Option("--anyway", help="Even if protocols or images differ.")] = False,
 ) -> None:
     """Several result cards side by side, as a Markdown table."""
-    from bd_diff.data.images import replacing
+    from bd_diff.data.writing import replacing
     from bd_diff.evaluation.result_card import compare as compare_cards
     from bd_diff.evaluation.result_card import read_card
 

@@ -24,7 +24,8 @@ def probe(
 
     from bd_diff.commands.options import load_pipeline
     from bd_diff.data.crops import read_photographs
-    from bd_diff.data.images import replacing, save_image
+    from bd_diff.data.images import save_image
+    from bd_diff.data.writing import replacing
     from bd_diff.evaluation import decoupling
     from bd_diff.evaluation.probe import picture, transfer_margin
 

@@ -5,14 +5,12 @@ An upright image carries everything a result needs to become the same kind of fi
 like=it)` passes all of it on. It is a PIL image, or a `DeepImage` where Pillow cannot hold it.
 """
 
-import hashlib
 import io
 import os
 import re
 import warnings
 from collections import Counter
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from functools import cache
 from importlib import import_module
 from pathlib import Path
@@ -23,12 +21,14 @@ import torch.nn.functional as F
 from PIL import Image, ImageCms, ImageOps, UnidentifiedImageError
 from torch import Tensor
 
+from bd_diff.data.bombs import check_claim
 from bd_diff.data.deep import DeepImage, from_levels
 from bd_diff.data.encoding import WRITTEN, encode, holds, jpeg_info
 from bd_diff.data.heif import read_depth
 from bd_diff.data.metadata import ORIENTATION, clean_exif, clean_xmp
 from bd_diff.data.png import read_png
 from bd_diff.data.tiff import is_tiff, read_tiff, upright_levels
+from bd_diff.data.writing import replacing
 
 HEIC = (".heic", ".heif", ".hif")  # with the extra `heic`
 EXTENSIONS = (".png", ".jpg", ".jpeg", ".jpe", ".jfif", ".webp", ".tif", ".tiff", ".bmp", ".dib", ".gif", ".ppm")
@@ -69,11 +69,12 @@ def read_image(path: str | os.PathLike) -> Image.Image | DeepImage:
         if is_tiff(path):
             return from_levels(*read_tiff(path))
         with Image.open(path, formats=[name for name in FORMATS if name in Image.OPEN]) as file:
+            check_claim(file, path.stat().st_size)
             return upright(file, path)
     except UnidentifiedImageError:
         raise ValueError(f"{path} is not an image in a known format ({', '.join(FORMATS)})") from None
     except Image.DecompressionBombError as error:
-        raise ValueError(f"{path} is too large to open safely, {error}; --limit-pixels raises the limit") from None
+        raise ValueError(f"{path} is too large to open safely: {error}") from error
     except Exception as error:  # decoders raise anything on damaged files; each means the same to the user
         raise ValueError(f"{path} cannot be read as an image: {error}") from error
 
@@ -260,34 +261,6 @@ def init_formats() -> None:
     if "HEIF" not in Image.OPEN:
         with suppress(ImportError):
             import_module("pillow_heif").register_heif_opener()
-
-
-@contextmanager
-def replacing(path: str | os.PathLike) -> Iterator[Path]:
-    """A temporary name beside `path` to write to; renamed to `path` on success and removed on failure.
-
-    Missing folders are made. An `OSError` is raised again in one sentence that names `path`.
-    """
-    path = Path(path)
-    part = path.with_name(f".{part_stem(path.name)}.{os.getpid()}.part")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        yield part
-        os.replace(part, path)
-    except OSError as error:
-        raise OSError(f"cannot write {path}: {error.strerror or error}") from error
-    finally:
-        with suppress(OSError):
-            part.unlink()
-
-
-def part_stem(name: str) -> str:
-    """What the temporary file of a result is called by: its name, or a hash of it where a longer one is not allowed."""
-    return (
-        name
-        if len(os.fsencode(name)) + len(".4194304.part") < LONGEST_NAME
-        else hashlib.sha256(name.encode()).hexdigest()
-    )
 
 
 def list_images(folder: str | os.PathLike, recursive: bool = False) -> list[Path]:

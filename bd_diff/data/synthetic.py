@@ -10,7 +10,8 @@ from torch import Generator
 from bd_diff.blur.camera import Camera
 from bd_diff.blur.domains import find_domain, photograph
 from bd_diff.blur.synthesis import Blur
-from bd_diff.data.images import read_image, replacing, save_image, to_image, to_tensor
+from bd_diff.data.images import read_image, save_image, to_image, to_tensor
+from bd_diff.data.writing import replacing
 
 MANIFEST = "manifest.jsonl"
 

@@ -10,8 +10,9 @@ from PIL import Image
 
 from bd_diff.data.drawing import contact_sheet
 from bd_diff.data.folders import Sample
-from bd_diff.data.images import replacing, save_image, to_image
+from bd_diff.data.images import save_image, to_image
 from bd_diff.data.pairs import as_pair
+from bd_diff.data.writing import replacing
 from bd_diff.evaluation.evaluate import by_gain
 from bd_diff.evaluation.methods import Method
 from bd_diff.evaluation.metrics import IDENTICAL, METRICS

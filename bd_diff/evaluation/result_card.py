@@ -13,7 +13,7 @@ from pathlib import Path
 import torch
 
 import bd_diff
-from bd_diff.data.images import replacing
+from bd_diff.data.writing import replacing
 from bd_diff.evaluation.evaluate import summarize
 from bd_diff.evaluation.methods import Method
 from bd_diff.evaluation.metrics import IDENTICAL, METRICS

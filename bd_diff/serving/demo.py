@@ -3,29 +3,45 @@
 import io
 import shutil
 import tempfile
+import threading
 import time
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import torch
+from filelock import FileLock, Timeout
 from PIL import Image, ImageCms
 from torch import Tensor
 
+from bd_diff.data.bombs import check_pixels
+from bd_diff.data.claims import LOCK, claim
 from bd_diff.data.deep import DeepImage
 from bd_diff.data.drawing import draw_kernel
+from bd_diff.data.failures import in_one_line
 from bd_diff.data.images import can_write, read_image, save_image, to_image
 from bd_diff.data.inputs import part_of
 from bd_diff.data.part import Part
 from bd_diff.reading.reblur_map import draw_map, reblur_map
 from bd_diff.restore import PipelineRestorer, call_settings
+from bd_diff.serving.hosts import OwnHosts
+from bd_diff.serving.memory import most_pixels
 
-KEPT_SECONDS = 3600  # that results can be downloaded for
+KEPT_SECONDS = 600  # that uploads and results are there for
+SWEEP_SECONDS = 20
+MOST_PIXELS = (
+    50_000_000  # of a photograph, if memory allows: half a minute on a CPU is the most that others should wait
+)
+MOST_WAITING = 8
 MOST_STEPS = 10
+FOLDER = "bd-diff-demo-"
 TITLE = "BD-Diff"
-PROMISE = "Photographs go to the computer that runs this page and no further; it deletes them when it stops."
+PROMISE = (
+    "Photographs go to the computer that runs this page and no further; it deletes them and their results after "
+    f"{KEPT_SECONDS // 60} minutes, and when it stops."
+)
 BUTTONS = ["fullscreen", "download"]  # and not Gradio's third, which would share a picture with the world
-ERRORS = ValueError, OSError, torch.OutOfMemoryError  # that a visitor can cause; told in one sentence
 
 
 @dataclass(frozen=True)
@@ -43,17 +59,33 @@ class Shown:
 
 
 class Demo:
-    """The page without its looks. `folder` holds uploads and results; it is removed by `close`."""
+    """The page without its looks. `folder` holds uploads and results, for `KEPT_SECONDS` each, until `close`.
 
-    def __init__(self, restorer: PipelineRestorer):
+    most: pixels that a photograph may have; by default what fits into memory, `MOST_PIXELS` if more would.
+    """
+
+    def __init__(self, restorer: PipelineRestorer, most: int | None = None):
         if restorer.pipeline.blur_decoder is None:
             raise ValueError("the page shows the kernels that a model sees; this one has no blur_decoder")
-        self.restorer = restorer
-        self.folder = Path(tempfile.mkdtemp(prefix="bd-diff-demo-"))
+        self.restorer, self.most = restorer, most or min(MOST_PIXELS, most_pixels(2))
+        remove_abandoned()
+        self.folder = Path(tempfile.mkdtemp(prefix=FOLDER))
+        claim(self.folder)
+        self.closed = threading.Event()
+        threading.Thread(target=self.sweep_again, daemon=True).start()
 
     def close(self) -> None:
         """Remove all uploads and results."""
-        shutil.rmtree(self.folder, ignore_errors=True)
+        self.closed.set()
+        while self.folder.exists():  # a photograph that is being deblurred may write once more
+            shutil.rmtree(self.folder, ignore_errors=True)
+
+    def warm_up(self, side: int = 512) -> float:
+        """Seconds that a photograph of so many pixels a side takes here."""
+        image = torch.rand(1, 3, side, side, generator=torch.Generator().manual_seed(0))
+        started = time.perf_counter()
+        self.restorer.run(image, **call_settings(self.restorer, 0))
+        return time.perf_counter() - started
 
     def deblur(
         self, path: str | None, strength: float = 1.0, steps: int = 1, fast: bool = False, seed: int = 0
@@ -85,14 +117,16 @@ class Demo:
         """What a model gets of the photograph at `path`; errors name the file as the visitor knows it."""
         if not path:
             raise ValueError(f"give {what} first")
+        if not Path(path).exists():
+            raise ValueError(f"{Path(path).name} is deleted after {KEPT_SECONDS // 60} minutes; give it once more")
         try:
+            check_pixels(Path(path), self.most)
             return part_of(read_image(path), Path(path).name, deblur)
         except ValueError as error:
             raise ValueError(str(error).replace(str(path), Path(path).name)) from None
 
     def show(self, path: str, part: Part, result: Tensor, suffix: str, **pictures) -> Shown:
         """Write what is shown, and the result as a file of the photograph's kind with its metadata."""
-        self.sweep()
         folder = Path(tempfile.mkdtemp(dir=self.folder, prefix="result-"))
         source = Path(path)
         file = folder / f"{source.stem}-{suffix}{source.suffix if can_write(source) else '.png'}"
@@ -106,10 +140,17 @@ class Demo:
         return Shown(result=str(file), **shown)
 
     def sweep(self) -> None:
-        """Remove results that have been there for an hour."""
-        for folder in self.folder.glob("result-*"):
-            if time.time() - folder.stat().st_mtime > KEPT_SECONDS:
-                shutil.rmtree(folder, ignore_errors=True)
+        """Remove uploads and results that have been there for `KEPT_SECONDS`, and what the page copied of them."""
+        for path in self.folder.iterdir():
+            with suppress(FileNotFoundError):  # it was removed meanwhile
+                if path.name != LOCK and time.time() - path.stat().st_mtime > KEPT_SECONDS:
+                    shutil.rmtree(path) if path.is_dir() else path.unlink()
+
+    def sweep_again(self) -> None:
+        """Sweep until the end."""
+        while not self.closed.wait(SWEEP_SECONDS):
+            with suppress(OSError):  # the next time, then
+                self.sweep()
 
 
 def as_seen(photograph: Image.Image | DeepImage) -> Image.Image:
@@ -130,8 +171,26 @@ def as_seen(photograph: Image.Image | DeepImage) -> Image.Image:
     return seen
 
 
-def build(demo: Demo, examples: list[str]):
-    """The page, a `gradio.Blocks`; `examples` are photographs to try."""
+def remove_abandoned() -> None:
+    """Remove what pages that were killed could not: folders that no process holds any more."""
+    for folder in Path(tempfile.gettempdir()).glob(f"{FOLDER}*"):
+        with suppress(Timeout, OSError), FileLock(folder / LOCK, timeout=0):  # of another page, or of another user
+            shutil.rmtree(folder)
+
+
+def launch_settings(host: str, names: list[str], largest: int) -> dict:
+    """What `launch` of the page needs so that it answers only who means it (`bd_diff.serving.hosts`).
+
+    names: further names that it is known by. largest: megabytes of an upload.
+    """
+    from starlette.middleware import Middleware
+
+    guard = Middleware(OwnHosts, names=[host, *names])
+    return {"server_name": host, "max_file_size": f"{largest}mb", "app_kwargs": {"middleware": [guard]}}
+
+
+def build(demo: Demo, examples: list[str], seconds: float | None = None):
+    """The page, a `gradio.Blocks`; `examples` are photographs to try, `seconds` what one of 512 pixels a side takes."""
     import gradio as gr
 
     def telling(make, *names):
@@ -140,8 +199,8 @@ def build(demo: Demo, examples: list[str]):
         def run(*arguments):
             try:
                 shown = make(*arguments)
-            except ERRORS as error:
-                raise gr.Error(" ".join(str(error).split()), print_exception=False) from None
+            except Exception as error:  # whatever a photograph raises is told in one sentence
+                raise gr.Error(in_one_line(error), print_exception=False) from None
             return [(shown.before, shown.after), *(getattr(shown, name) for name in names)]
 
         return run
@@ -149,8 +208,10 @@ def build(demo: Demo, examples: list[str]):
     def photograph(label: str):
         return gr.File(label=label, type="filepath", height=120)
 
-    with gr.Blocks(title=TITLE, analytics_enabled=False, delete_cache=(KEPT_SECONDS, KEPT_SECONDS)) as page:
-        gr.Markdown(f"# {TITLE}\n{PROMISE}")
+    with gr.Blocks(title=TITLE, analytics_enabled=False, delete_cache=(SWEEP_SECONDS, KEPT_SECONDS)) as page:
+        wait = f" One photograph at a time, {seconds:.0f} seconds for 512 x 512 pixels." if seconds else ""
+        gr.Markdown(f"# {TITLE}\n{PROMISE}{wait} Up to {demo.most / 1e6:.3g} megapixels.")
+        one_at_a_time = {"concurrency_limit": 1, "concurrency_id": "model"}  # so the time told in the queue is right
         with gr.Tab("Deblur"), gr.Row():
             with gr.Column(scale=1):
                 blurry = photograph("Photograph")
@@ -167,7 +228,12 @@ def build(demo: Demo, examples: list[str]):
                     where = gr.Image(label="Bright where it may be invented", interactive=False, buttons=BUTTONS)
                 result = gr.File(label="Result, with metadata", elem_id="result")
             fields = ("kernel", "where", "result")
-            start.click(telling(demo.deblur, *fields), [blurry, strength, steps, fast], [slider, kernel, where, result])
+            start.click(
+                telling(demo.deblur, *fields),
+                [blurry, strength, steps, fast],
+                [slider, kernel, where, result],
+                **one_at_a_time,
+            )
         with gr.Tab("Move blur"), gr.Row():
             with gr.Column(scale=1):
                 sharp, like = photograph("Photograph"), photograph("Blur it like this one")
@@ -176,5 +242,5 @@ def build(demo: Demo, examples: list[str]):
             with gr.Column(scale=3):
                 both = gr.ImageSlider(label="Before and after", interactive=False, buttons=BUTTONS)
                 moved = gr.File(label="Result, with metadata", elem_id="moved")
-            move.click(telling(demo.transfer, "result"), [sharp, like, more], [both, moved])
+            move.click(telling(demo.transfer, "result"), [sharp, like, more], [both, moved], **one_at_a_time)
     return page

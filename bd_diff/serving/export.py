@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from bd_diff.baselines.adarevd import AdaRevD
-from bd_diff.data.images import replacing
+from bd_diff.data.writing import replacing
 from bd_diff.restore import NetworkRestorer, PipelineRestorer, System
 
 OPSET = 20

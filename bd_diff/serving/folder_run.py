@@ -4,6 +4,7 @@ What became of each photograph is a line of `.bd-diff.jsonl` in the folder of re
 any moment can go on, and several processes can share the work.
 """
 
+import errno
 import json
 import os
 import re
@@ -12,19 +13,24 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import psutil
 import torch
+from PIL import Image
 from torch import Tensor
 from tqdm import tqdm
 
-from bd_diff.data.images import part_stem, read_image, save_image, to_image
+from bd_diff.data.deep import DeepImage
+from bd_diff.data.failures import in_one_line, of_the_machine
+from bd_diff.data.images import read_image, save_image, to_image
 from bd_diff.data.inputs import part_of
 from bd_diff.data.part import Part
+from bd_diff.data.writing import temporary_name
 
 MANIFEST = ".bd-diff.jsonl"
-ERRORS = ValueError, OSError, torch.OutOfMemoryError  # of one photograph; the others go on
 
 
 @dataclass(frozen=True)
@@ -45,9 +51,11 @@ class Summary:
 
 
 class Manifest:
-    """The fate of every photograph: `{"target": ..., "source": ..., "failed": reason or null}` a line.
+    """The fate of every photograph: `{"target": ..., "source": ..., "failed": reason or null, "again": bool}` a line.
 
-    A line is appended in one piece after the result is in its place, so a kill leaves a result without a line at worst.
+    `again` tells failures of the machine, which `--resume` tries again, from those of the photograph. A line is
+    appended in one piece after the result is in its place. A kill or a full disk may leave a result without a line or
+    with a part of one: parts are read over, and `complete` gives the lines that are lacking.
     """
 
     def __init__(self, folder: Path):
@@ -55,34 +63,56 @@ class Manifest:
 
     def read(self) -> dict[str, str | None]:
         """Reason of failure, or None, by target; the last line of each counts. A line that was cut off is left out."""
-        fates = {}
-        for line in self.path.read_text().splitlines() if self.path.exists() else ():
+        return {entry["target"]: entry["failed"] for entry in self.entries()}
+
+    def given_up(self) -> set[str]:
+        """Targets of photographs that failed by themselves."""
+        last = {entry["target"]: entry for entry in self.entries()}
+        return {target for target, entry in last.items() if entry["failed"] is not None and not entry.get("again")}
+
+    def entries(self) -> Iterator[dict]:
+        """All whole lines."""
+        lines = self.path.read_bytes().splitlines() if self.path.exists() else ()
+        for line in lines:
             try:
                 entry = json.loads(line)
-            except json.JSONDecodeError:
+            except (ValueError, RecursionError):
                 continue
-            fates[entry["target"]] = entry["failed"]
-        return fates
+            if isinstance(entry, dict) and isinstance(entry.get("target"), str) and "failed" in entry:
+                yield entry
 
-    def add(self, job: Job, failed: str | None) -> None:
+    def add(self, job: Job, failed: str | None, again: bool = False) -> None:
         """Append a line."""
-        line = json.dumps({"target": str(job.target), "source": str(job.source), "failed": failed}) + "\n"
+        entry = {"target": str(job.target), "source": str(job.source), "failed": failed}
+        line = json.dumps(entry | ({"again": True} if again else {})).encode() + b"\n"
         self.path.parent.mkdir(parents=True, exist_ok=True)
-        handle = os.open(self.path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
-        try:
-            os.write(handle, line.encode())
-        finally:
-            os.close(handle)
+        with open(self.path, "ab+", buffering=0) as file:
+            size = file.seek(0, os.SEEK_END)
+            file.seek(max(size - 1, 0))
+            if file.read(1) not in (b"\n", b""):
+                line = b"\n" + line  # the one before was cut off
+            written = file.write(line)
+        if written < len(line):
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(self.path))
+
+    def complete(self, jobs: list[Job]) -> None:
+        """Add the lines of results that are there without one."""
+        known = self.read()
+        for job in jobs:
+            if known.get(str(job.target), "") is not None and job.target.exists():
+                self.add(job, None)
 
 
 def remove_parts(jobs: list[Job]) -> None:
-    """Remove what runs that were killed left of half written results of these jobs (see `images.replacing`)."""
-    parts = {job.target.with_name(part_stem(job.target.name)) for job in jobs}
-    for folder in {part.parent for part in parts}:
+    """Remove what runs that were killed left of half written results of these jobs (see `data.writing`), and leave what
+    runs that go on are writing.
+    """
+    parts = {(job.target.parent, temporary_name(job.target, "").name) for job in jobs}
+    for folder in {target for target, _ in parts}:
         for part in folder.glob(".*.part"):
-            result = re.fullmatch(r"\.(.+)\.\d+\.part", part.name)
-            if result and folder / result[1] in parts:
-                part.unlink()
+            found = re.fullmatch(r"(\..+)\.(\d+)\.part", part.name)
+            if found and (folder, found[1]) in parts and not psutil.pid_exists(int(found[2])):
+                part.unlink(missing_ok=True)
 
 
 def run_jobs(
@@ -94,30 +124,37 @@ def run_jobs(
     quality: int | None = None,
     beside: Callable[[Job, Part, Tensor], None] | None = None,
     silent: bool = False,
+    open_image: Callable[[Path], Image.Image | DeepImage] = read_image,
 ) -> Summary:
     """Restore photographs; one that cannot be read, restored or written is named on stderr, the others are done.
+
+    Nothing that a photograph raises ends the run.
 
     restore: `(B, 3, H, W)` in [0, 1] to the same. batch_size: photographs of one size in a row that it gets at once.
     workers: threads that read and write. quality: of JPEG, WebP and AVIF results. beside: called with the job, the
     photograph's `Part` and the result of that `(3, h, w)`, for what else is to be written. silent: no progress bar.
+    open_image: reads a photograph.
     """
     summary, started = Summary(), time.monotonic()
     with ThreadPoolExecutor(workers) as pool, tqdm(total=len(jobs), unit="image", disable=silent or None) as progress:
 
         def settle(job: Job, error: BaseException | None) -> None:
-            reason = None if error is None else " ".join(str(error).split())
+            reason = None if error is None else in_one_line(error)
             if reason is None:
                 summary.done += 1
             else:
                 summary.failed[str(job.source)] = reason
                 about = "" if str(job.source) in reason else f"{job.source}: "
-                tqdm.write(f"error: {about}{reason}", file=sys.stderr)
+                tell(f"error: {about}{reason}")
             if manifest:
-                manifest.add(job, reason)
+                try:
+                    manifest.add(job, reason, again=error is not None and of_the_machine(error))
+                except OSError as unwritten:  # a resumed run adds it
+                    tell(f"error: {manifest.path} lacks {job.target}: {unwritten.strerror}")
             progress.update()
 
         def read(job: Job) -> tuple[Part, Tensor]:
-            part = part_of(read_image(job.source), str(job.source))
+            part = part_of(open_image(job.source), str(job.source))
             return part, part.pixels
 
         def write(part: Part, result: Tensor, job: Job) -> None:
@@ -129,7 +166,7 @@ def run_jobs(
                 try:
                     if beside:
                         beside(job, part, result)
-                except ERRORS as error:
+                except Exception as error:
                     settle(job, error)
                     continue
                 writing.append((job, pool.submit(write, part, result, job)))
@@ -139,6 +176,12 @@ def run_jobs(
             finish(writing, settle)
     summary.seconds = time.monotonic() - started
     return summary
+
+
+def tell(line: str) -> None:
+    """A line on stderr, above the progress bar; where that is a file on a full disk, too, the summary has to do."""
+    with suppress(OSError):
+        tqdm.write(line, file=sys.stderr)
 
 
 def ahead(pool: ThreadPoolExecutor, read: Callable, jobs: Iterable[Job], most: int) -> Iterator[tuple[Job, Future]]:
@@ -157,7 +200,7 @@ def batches(reading: Iterable[tuple[Job, Future]], size: int, settle: Callable) 
     for job, future in reading:
         try:
             part, pixels = future.result()
-        except ERRORS as error:
+        except Exception as error:  # decoders raise anything
             settle(job, error)
             continue
         if batch and (len(batch) == size or batch[0][2].shape != pixels.shape):
@@ -172,7 +215,7 @@ def restored(batch: list[tuple], restore: Callable, settle: Callable) -> Iterato
     """`(job, part, result)` of a batch; where the batch fails, its photographs are tried one by one."""
     try:
         results = restore(torch.stack([pixels for _, _, pixels in batch])).cpu()
-    except ERRORS as error:
+    except Exception as error:
         if len(batch) == 1:
             settle(batch[0][0], error)
         else:
@@ -186,7 +229,9 @@ def restored(batch: list[tuple], restore: Callable, settle: Callable) -> Iterato
 def finish(writing: deque[tuple[Job, Future]], settle: Callable) -> None:
     """Wait for the oldest result to be written."""
     job, future = writing.popleft()
-    error = future.exception()
-    if error is not None and not isinstance(error, ERRORS):
-        raise error
-    settle(job, error)
+    try:
+        future.result()
+    except Exception as error:
+        settle(job, error)
+    else:
+        settle(job, None)

@@ -12,11 +12,13 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from bd_diff.models.model_folder import ADAPTER, ADVICE, read_json, replacing_folder
+from bd_diff.data.writing import replacing_folder
+from bd_diff.models.model_folder import ADAPTER, ADVICE, LARGEST_NUMBER, check_numbers, no_more_than, read_json
 from bd_diff.models.refined_vae import RefinedVAE
 from bd_diff.stable_diffusion.base_model import components_from_base, load_base
 
 WEIGHTS = "adapter.safetensors"
+LARGEST_TOWER = 2**31  # numbers in a vision tower that an adapter borrows
 # LoRA is for the rest of the UNet: cross-attention reads new tokens and the input new channels, so both train in full.
 LORA_LAYERS = r".*(attn1\.(to_q|to_k|to_v|to_out\.0)|ff\.net\.(0\.proj|2)|proj_in|proj_out|conv1|conv2|conv_shortcut)"
 
@@ -90,6 +92,17 @@ def save_adapter(pipeline: DiffusionPipeline, folder: str | Path) -> None:
         (temporary / ADAPTER).write_text(json.dumps(described, indent=1) + "\n")
 
 
+def check_described(path: Path, described: dict[str, Any]) -> None:
+    """Raise ValueError where an adapter's description lacks something, or has it of another type or size."""
+    kinds = {"base": dict, "lora_rank": int, "networks": dict, "scheduler": dict}
+    wrong = [name for name, kind in kinds.items() if type(described.get(name)) is not kind]
+    if not wrong:
+        wrong = [f"base.{name}" for name in ("id", "sha256") if not isinstance(described["base"].get(name), str)]
+    if wrong:
+        raise ValueError(f"{path} is damaged (its {wrong[0]} is missing or of another type); {ADVICE}")
+    check_numbers(path, described, LARGEST_NUMBER)
+
+
 def load_adapter(
     pipeline_class: type[DiffusionPipeline],
     folder: str | Path,
@@ -108,6 +121,7 @@ def load_adapter(
         state = load_file(folder / WEIGHTS)
     except (OSError, SafetensorError) as error:
         raise ValueError(f"{folder / WEIGHTS} is missing or damaged ({error}); {ADVICE}") from None
+    check_described(folder / ADAPTER, described)
     places = [base] if base else [described["base"]["id"]]
     found = load_base(places, base_config or described["base"].get("config"))
     wanted = described["base"]["sha256"]
@@ -116,7 +130,8 @@ def load_adapter(
             f"{folder} was trained on another base than {places[0]} (sha256 {wanted[:12]}, found {found.sha256[:12]}); "
             f"pass base= with the place of {described['base']['id']}"
         )
-    pipeline = pipeline_class(**components_from_base(found, described["networks"]))
+    with no_more_than(len(state), sum(tensor.numel() for tensor in state.values()), spare=LARGEST_TOWER):
+        pipeline = pipeline_class(**components_from_base(found, described["networks"]))
     add_lora(pipeline.unet, described["lora_rank"])
     if any(name.startswith("vae.") for name in state):
         pipeline.vae = RefinedVAE.around(pipeline.vae)
@@ -128,6 +143,8 @@ def load_adapter(
         for name, tensor in own.items():
             if tensor.shape != state[name].shape:
                 raise ValueError(f"{folder / WEIGHTS}: {name} is of shape {tuple(state[name].shape)}; {ADVICE}")
+            if tensor.is_floating_point() and not (state[name].is_floating_point() and state[name].isfinite().all()):
+                raise ValueError(f"{folder / WEIGHTS}: {name} holds NaN or infinite values, or whole numbers; {ADVICE}")
             tensor.copy_(state[name])
     pipeline.scheduler = DDIMScheduler.from_config(described["scheduler"])
     return pipeline if dtype is None else pipeline.to(dtype)

@@ -1,7 +1,7 @@
 """Stable Diffusion to begin with: a UNet, a VAE and a schedule, found, checked, and made into an untrained BD-Diff."""
 
 import copy
-import json
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -15,7 +15,7 @@ from torch import nn
 from bd_diff.models.components import build_components
 from bd_diff.models.conditioning import guess_count
 from bd_diff.models.fingerprint import fingerprint
-from bd_diff.models.model_folder import ADVICE, check_files, read_json
+from bd_diff.models.model_folder import ADVICE, check_files, headers, no_more_than, read_json
 from bd_diff.models.unet import widened
 
 PARTS = {"unet": UNet2DConditionModel, "vae": AutoencoderKL}
@@ -155,21 +155,19 @@ def load_part(folder: Path, weights: bool) -> nn.Module:
     if not (stored := list(folder.glob("*.safetensors"))):
         raise ValueError(f"{folder} holds no .safetensors file; {ADVICE}")
     check_files(folder)
-    for index in folder.glob("*.safetensors.index.json"):
-        for name in set(json.loads(index.read_text())["weight_map"].values()):
-            if not (folder / name).exists():
-                raise ValueError(f"{folder / name} is missing; {ADVICE}")
+    shapes = [shape for shape, _ in headers(folder).values()]
     # The hub's own names of tensors are often older than diffusers, which translates them: so it is asked what lacks.
     plain = any(path.name.startswith("diffusion_pytorch_model") and ".fp16." not in path.name for path in stored)
     try:
-        network, report = kind.from_pretrained(
-            folder,
-            variant=None if plain else "fp16",
-            use_safetensors=True,
-            dtype=torch.float32,
-            output_loading_info=True,
-        )
-    except (ValueError, TypeError, RuntimeError, OSError) as error:
+        with no_more_than(len(shapes), sum(map(math.prod, shapes))):
+            network, report = kind.from_pretrained(
+                folder,
+                variant=None if plain else "fp16",
+                use_safetensors=True,
+                dtype=torch.float32,
+                output_loading_info=True,
+            )
+    except Exception as error:  # constructors raise anything
         raise ValueError(f"{folder} cannot be loaded: {str(error).strip().split('. ')[0]}; {ADVICE}") from error
     if missing := report["missing_keys"]:
         raise ValueError(f"{folder} lacks the tensor {sorted(missing)[0]}; {ADVICE}")

@@ -117,6 +117,8 @@ def convert(kind: Any, value: Any, where: str) -> Any:
         if isinstance(value, str) and str in parts:
             return value
         return convert(next(part for part in parts if part is not type(None)), value, where)
+    if kind is str and value is False:
+        return "no"  # which YAML reads so
     if origin is tuple and parts[0] is str and isinstance(value, str):
         value = [value]  # one needs no brackets
     if origin is tuple and isinstance(value, (list, tuple)):

@@ -91,8 +91,8 @@ def train_joint(
     config: JointConfig,
     watch: Callable[[BDDiffPipeline, JointObjective], Callable[[int], dict[str, float]]] | None = None,
     stop: Callable[[], bool] | None = None,
-) -> None:
-    """Train as `config` says; the finished model goes to `run.folder/pipeline`.
+) -> bool:
+    """Train as `config` says; the finished model goes to `run.folder/pipeline`. Whether it came to its end.
 
     `watch(pipeline, objective)` makes what is called at every validation instead of the usual figures on
     `data.exclude`; `stop` is `fit`'s. Raises ValueError for a configuration or folders that cannot be used.
@@ -103,7 +103,8 @@ def train_joint(
     objective = joint_objective(config, pipeline)
     trained = [parameter for parameter in objective.parameters() if parameter.requires_grad]
     if run.dry_run:
-        return report(config, objective.networks, *estimates(config, objective.networks))
+        report(config, objective.networks, *estimates(config, objective.networks))
+        return False
     optimizer = make_optimizer(trained, config.optimizer)
     if config.compile:
         objective.networks["unet"].compile(dynamic=False)
@@ -114,7 +115,7 @@ def train_joint(
         validate = watch(pipeline, objective)
     elif data.sharp and data.exclude:
         validate = Validation(pipeline, data.sharp, data.exclude, data.validation_photographs, Path(run.folder))
-    fit(
+    return fit(
         accelerator,
         [Turn(objective, optimizer)],
         samples,
@@ -178,6 +179,8 @@ def joint_objective(config: JointConfig, pipeline: BDDiffPipeline) -> JointObjec
     """The objective over a pipeline's networks. Raises ValueError for settings that they do not have."""
     networks = nn.ModuleDict({name: part for name, part in pipeline.components.items() if isinstance(part, nn.Module)})
     choose_trained(networks, config.trained)
+    if "blur_decoder" in networks and not config.weights.get("kernel"):
+        networks["blur_decoder"].requires_grad_(False)  # nothing would teach it
     use_attention(networks["unet"], config.attention_backend)
     if config.gradient_checkpointing:
         use_checkpointing(networks)

@@ -3,7 +3,6 @@
 The search takes seconds a photograph, too slow inside a training step, so its results are computed once and kept.
 """
 
-import os
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -17,6 +16,7 @@ from bd_diff.blur.kernels import SIZE
 from bd_diff.blur.synthesis import draw_kernels
 from bd_diff.data.crops import SharpCrops, seeded
 from bd_diff.data.pixels import luminance
+from bd_diff.data.writing import replacing
 from bd_diff.pipeline import BDDiffPipeline
 from bd_diff.reading.denoise import calm
 from bd_diff.reading.kernel_search import search_evidence
@@ -73,10 +73,9 @@ def estimate_bank(pipeline: BDDiffPipeline, folder: str | Path, part: int = 0, p
 
 
 def write_shard(sample: dict[str, Tensor], path: Path) -> None:
-    """Save under a temporary name, then rename."""
-    temporary = path.with_suffix(".part")
-    save_file({name: value.contiguous() for name, value in sample.items()}, temporary)
-    os.replace(temporary, path)
+    """Save whole or not at all."""
+    with replacing(path) as part:
+        save_file({name: value.contiguous() for name, value in sample.items()}, part)
 
 
 def shards_of(folder: str | Path) -> list[Path]:

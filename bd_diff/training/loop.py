@@ -4,23 +4,33 @@ import math
 import os
 import signal
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
+from typing import Any
 
 import torch
 import yaml
 from accelerate import Accelerator
-from accelerate.utils import FullyShardedDataParallelPlugin, is_torch_version, patch_environment, send_to_device
+from accelerate.utils import (
+    FullyShardedDataParallelPlugin,
+    InitProcessGroupKwargs,
+    gather_object,
+    is_torch_version,
+    patch_environment,
+    send_to_device,
+)
 from diffusers.training_utils import EMAModel
 from torch import nn
 from torch.optim import Optimizer
 from torch.utils.data import DataLoader, Dataset, default_collate
 from tqdm import tqdm
 
+from bd_diff.data.claims import claim
 from bd_diff.data.crops import seeded
-from bd_diff.data.processes import leave_at_exit
-from bd_diff.training.checkpoints import leave_out_frozen, newest_checkpoint, save_checkpoint
+from bd_diff.data.processes import PATIENCE, leave_at_exit
+from bd_diff.training.checkpoints import Checkpoints, recorded
 from bd_diff.training.config import RunConfig, to_dict
 
 FSDP_CONFIG = "configs/accelerate/eight_gpus_fsdp.yaml"
@@ -37,11 +47,19 @@ class Turn:
 
 
 def start(run: RunConfig) -> Accelerator:
-    """The accelerator of a run, and its folder. Raises ValueError when the folder already holds another training."""
+    """The accelerator of a run, and its folder. Raises ValueError when the folder already holds another training, or is
+    written to by one, and where the launcher asks for another precision than the configuration.
+    """
     folder = Path(run.folder)
     sharding()
-    if not run.resume and newest_checkpoint(folder):
-        raise ValueError(f"{folder} already holds a training; pass --resume to continue it, or another run.folder")
+    launched = os.environ.get("ACCELERATE_MIXED_PRECISION", "no")
+    if launched not in ("no", run.mixed_precision):
+        raise ValueError(
+            f"the launcher asks for mixed precision {launched}, but run.mixed_precision is {run.mixed_precision}; "
+            f"set run.mixed_precision={launched}, or launch with --mixed_precision no"
+        )
+    if run.mixed_precision not in ("no", "fp16", "bf16"):
+        raise ValueError(f"run.mixed_precision is {run.mixed_precision}; it must be no, fp16 or bf16")
     for name in run.trackers:
         if name not in ("tensorboard", "wandb"):
             raise ValueError(f"run.trackers: there is no {name}; known are tensorboard, wandb")
@@ -52,13 +70,19 @@ def start(run: RunConfig) -> Accelerator:
     folder.mkdir(parents=True, exist_ok=True)
     leave_at_exit()
     with patch_environment(ACCELERATE_USE_FSDP="false"):  # its own FSDP knows no CPU, and no network called by itself
-        return Accelerator(
+        accelerator = Accelerator(
             mixed_precision=run.mixed_precision,
             gradient_accumulation_steps=run.gradient_accumulation,
             log_with=list(run.trackers) or None,
             project_dir=str(folder),
             cpu=run.cpu,
+            kwargs_handlers=[InitProcessGroupKwargs(timeout=PATIENCE)],  # the others wait while one validates
         )
+    if accelerator.is_main_process:
+        claim(folder)
+    if any(gather_object([not run.resume and bool(recorded(folder))])):  # of computers without a disk in common
+        raise ValueError(f"{folder} already holds a training; pass --resume to continue it, or another run.folder")
+    return accelerator
 
 
 def sharding() -> FullyShardedDataParallelPlugin | None:
@@ -91,14 +115,16 @@ def fit(
     collate: Callable = default_collate,
     rate: Callable[[int], float] | None = None,
     stop: Callable[[], bool] | None = None,
-) -> None:
-    """Train until `run.steps`, or until SIGTERM or Ctrl-C, which save a checkpoint and stop.
+    others: Mapping[str, Any] = MappingProxyType({}),
+) -> bool:
+    """Train until `run.steps`, or until SIGTERM or Ctrl-C, which save a checkpoint and stop. Whether it has finished.
 
     Batch and noise of step s on process r are functions of (seed, s, r) alone, so a resumed training continues as if it
     had never stopped, on the CPU bit for bit. `save(folder)` writes the finished model, with the averaged weights in
     place; `validate(step)` returns figures for the trackers, likewise. The learning rate of every optimizer is its own
     times `rate(step)`; by default it rises over `warmup_steps` and falls to a fiftieth along a cosine. `stop()`, asked
-    after every validation, ends the training early, as though these had been all its steps.
+    after every validation and when a training goes on, ends it early, as though these had been all its steps. `others`,
+    by name, have a `state_dict` that is kept in checkpoints.
     """
     folder, device = Path(run.folder), accelerator.device
     shares, stand_in, average_of = None, averaged, EMAModel
@@ -117,21 +143,21 @@ def fit(
         for turn in turns
     ]
     trained = [[p for p in turn.objective.parameters() if p.requires_grad] for turn in turns]
-    leave_out_frozen(accelerator, [turn.objective for turn in turns])
     averages = [average_of(parameters, decay=run.ema_decay) for parameters in trained] if run.ema_decay else []
-    for average in averages:
-        accelerator.register_for_checkpointing(average)
+    kept = {f"average {turn}": average for turn, average in enumerate(averages)} | dict(others)
+    if accelerator.scaler:
+        kept["scaler"] = accelerator.scaler
+    objectives, optimizers = ([getattr(turn, name) for turn in turns] for name in ("objective", "optimizer"))
+    checkpoints = Checkpoints(accelerator, folder, objectives, optimizers, kept)
     rates = [[group["lr"] for group in optimizer.param_groups] for _, optimizer in prepared]
-    step = 0
-    if checkpoint := run.resume and newest_checkpoint(folder):
-        accelerator.load_state(str(checkpoint))
-        step = int(checkpoint.name.split("-")[1])
-        for average in averages:
-            average.to(device)
+    step = checkpoints.load() if run.resume else 0
+    for average in averages:
+        average.to(device)
     accelerator.init_trackers("logs", {name: str(value) for name, value in to_dict(run).items()})
     bar = tqdm(total=run.steps, initial=step, unit="step", disable=not accelerator.is_main_process)
     loader = batches(samples, run, step, accelerator, collate)
-    saved_at, bad_steps, history, finished = time.monotonic(), 0, [], step >= run.steps
+    saved_at, bad_steps, history = time.monotonic(), 0, []
+    finished = step >= run.steps or bool(step and stop and stop())  # a kill came after its end, before all was saved
     with Interruption() as interruption:
         while not finished:
             values = {}
@@ -152,9 +178,9 @@ def fit(
                         values[name] = values.get(name, 0.0) + float(value.detach()) / run.gradient_accumulation
                 norm = accelerator.clip_grad_norm_(parameters, run.max_grad_norm)
                 bad_steps = 0 if torch.isfinite(norm) else bad_steps + 1
-                if bad_steps == 0:
+                if bad_steps == 0 or accelerator.scaler:  # which leaves out bad steps itself, and scales less after
                     optimizer.step()
-                elif bad_steps > MOST_BAD_STEPS:
+                if bad_steps > MOST_BAD_STEPS:
                     raise ValueError(f"{bad_steps} gradients in a row are not finite at step {step}; lower the rate")
             for average, parameters in zip(averages, trained, strict=False):
                 average.step(parameters)
@@ -180,7 +206,7 @@ def fit(
             wanted = torch.tensor([2.0 if interruption.came else float(due)], device=device)
             wanted = max(accelerator.gather(wanted).tolist())
             if wanted or finished:
-                save_checkpoint(accelerator, folder, step)
+                checkpoints.save(step)
                 saved_at = time.monotonic()
             if wanted == 2:
                 break
@@ -196,6 +222,7 @@ def fit(
     accelerator.wait_for_everyone()
     for tracker in accelerator.trackers:  # end_training() would leave the group, and another `fit` may follow
         tracker.finish()
+    return finished
 
 
 def report(config, networks: nn.ModuleDict, *more: str) -> None:

@@ -118,7 +118,9 @@ class JointObjective(nn.Module):
             )
         if "target" in batch and any(self.weights.get(task) for task in TARGET_TASKS):
             losses |= self.target_tasks(batch["target"][: self.target_rows] * 2 - 1, sharp, generator)
-        losses["loss"] = sum(self.weights[task] * loss for task, loss in losses.items() if self.weights.get(task))
+        # Processes stay in step only where every parameter has a gradient: the kernel counts with a weight of 0, too.
+        counted = {task: self.weights.get(task) or 0.0 for task in losses}
+        losses["loss"] = sum(counted[task] * loss for task, loss in losses.items() if counted[task] or task == "kernel")
         self.steps += self.training
         return losses
 

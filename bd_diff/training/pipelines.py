@@ -3,8 +3,9 @@
 from pathlib import Path
 from typing import Any
 
+from bd_diff.data.writing import replacing_folder
 from bd_diff.models.components import build_components, construct
-from bd_diff.models.model_folder import find_folder, is_adapter, load_checked, replacing_folder
+from bd_diff.models.model_folder import find_folder, is_adapter, load_checked
 from bd_diff.pipeline import BDDiffPipeline
 from bd_diff.stable_diffusion.adapters import has_lora, save_adapter
 from bd_diff.stable_diffusion.base_model import Base, components_from_base

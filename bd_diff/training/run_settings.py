@@ -5,7 +5,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from bd_diff.data.images import replacing
+from bd_diff.data.claims import LOCK
+from bd_diff.data.writing import replacing
+from bd_diff.models.model_folder import read_json
 from bd_diff.training.config import to_dict
 
 WITHOUT_EFFECT = ("folder", "resume", "dry_run", "save_minutes", "log_every", "trackers", "workers", "cpu")
@@ -34,11 +36,11 @@ def keep_settings(folder: Path, settings: Mapping[str, Any]) -> None:
     the result of these. Where nothing came of them, they are replaced.
     """
     path, given = folder / "settings.json", json.loads(json.dumps(settings))
-    if not path.exists() or list(folder.iterdir()) == [path]:
+    if not path.exists() or {one.name for one in folder.iterdir()} <= {path.name, LOCK}:
         with replacing(path) as part:
             part.write_text(json.dumps(given, indent=1) + "\n")
         return
-    kept = json.loads(path.read_text())
+    kept = read_json(path, "give another folder")
     for name in {**kept, **given}:
         before, now = kept.get(name), given.get(name)
         if before != now:

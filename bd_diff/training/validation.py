@@ -3,9 +3,10 @@
 from pathlib import Path
 
 import torch
-from torchvision.utils import save_image
+from torchvision.utils import make_grid
 
 from bd_diff.data.crops import read_photographs
+from bd_diff.data.images import save_image, to_image
 from bd_diff.evaluation.evaluate import family_pairs
 from bd_diff.evaluation.metrics import psnr, ssim
 
@@ -39,8 +40,7 @@ class Validation:
             figures |= {f"{family}/psnr_gain": gain.mean().item(), f"{family}/worst": gain.min().item()}
             figures[f"{family}/ssim"] = ssim(result, sharp).mean().item()
             rows.append(torch.cat([blurry[0], result[0], sharp[0]], -1))
-        self.out.mkdir(parents=True, exist_ok=True)
-        save_image(torch.stack(rows), self.out / f"{step:07d}.png", nrow=1)
+        save_image(to_image(make_grid(torch.stack(rows), nrow=1)), self.out / f"{step:07d}.png")
         for network in networks:
             network.train()
         print(", ".join(f"{name} {value:.3f}" for name, value in figures.items()), flush=True)

@@ -13,6 +13,7 @@ from PIL import Image
 
 from bd_diff.baselines.uresnet import UResNet
 from bd_diff.cli import main
+from bd_diff.data.claims import LOCK
 from bd_diff.restore import call_settings, load
 from bd_diff.serving.folder_run import MANIFEST
 
@@ -64,8 +65,8 @@ def bd_diff(monkeypatch, capfd):
 
 
 def names(folder):
-    """Files in a folder and below, without the manifest."""
-    found = (path for path in folder.rglob("*") if path.is_file() and path.name != MANIFEST)
+    """Files in a folder and below, without the manifest and the lock."""
+    found = (path for path in folder.rglob("*") if path.is_file() and path.name not in (MANIFEST, LOCK))
     return sorted(str(path.relative_to(folder)) for path in found)
 
 

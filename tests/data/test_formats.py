@@ -12,9 +12,10 @@ import tifffile
 from PIL import Image, ImageCms
 
 from bd_diff.data.deep import from_levels
-from bd_diff.data.images import list_images, read_image, replacing, save_image, to_image, to_tensor
+from bd_diff.data.images import list_images, read_image, save_image, to_image, to_tensor
 from bd_diff.data.metadata import clean_xmp, from_block
 from bd_diff.data.png import chunks
+from bd_diff.data.writing import replacing
 
 SRGB = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
 XMP = (

@@ -1,7 +1,11 @@
 """The page deblurs, shows and gives back photographs as files of their kind, in a browser too, and leaves nothing."""
 
+import http.client
 import os
 import shutil
+import signal
+import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -9,8 +13,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from bd_diff.data.claims import LOCK
 from bd_diff.restore import PipelineRestorer
-from bd_diff.serving.demo import KEPT_SECONDS, Demo, build
+from bd_diff.serving.demo import FOLDER, KEPT_SECONDS, Demo, build, launch_settings, remove_abandoned
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 
@@ -66,8 +71,14 @@ def test_what_is_no_photograph_is_told_in_a_sentence_without_folders(demo, tmp_p
 def test_old_results_are_removed_while_it_runs_and_all_at_its_end(demo, photo):
     old, young = (Path(demo.deblur(photo, fast=True).result) for _ in range(2))
     os.utime(old.parent, (time.time() - KEPT_SECONDS - 1,) * 2)
-    demo.deblur(photo, fast=True)
-    assert not old.exists() and young.exists()
+    upload = demo.folder / "hash" / "holiday.jpg"
+    upload.parent.mkdir()
+    upload.touch()
+    os.utime(upload.parent, (time.time() - KEPT_SECONDS - 1,) * 2)
+    demo.sweep()
+    assert not old.exists() and young.exists() and not upload.exists()
+    with pytest.raises(ValueError, match="^holiday.jpg is deleted after 10 minutes; give it once more"):
+        demo.deblur(str(upload))
     demo.close()
     assert not demo.folder.exists()
 
@@ -79,7 +90,7 @@ def page(demo, monkeypatch):
     monkeypatch.setenv("GRADIO_TEMP_DIR", str(demo.folder))
     blocks = build(demo, [])
     _, address, _ = blocks.launch(
-        server_name="127.0.0.1", prevent_thread_lock=True, quiet=True, max_file_size="1mb", inbrowser=False
+        prevent_thread_lock=True, quiet=True, inbrowser=False, **launch_settings("127.0.0.1", [], 1)
     )
     yield address
     blocks.close()
@@ -115,3 +126,42 @@ def test_in_a_browser(page, photo, tmp_path):
         downloading.value.save_as(tmp_path / "got.jpg")
         browser.close()
     assert Image.open(tmp_path / "got.jpg").size == (48, 32)
+
+
+def test_a_photograph_of_more_pixels_than_the_page_takes_is_told_without_options(tiny_pipeline, photo):
+    demo = Demo(PipelineRestorer(tiny_pipeline), most=1000)
+    with pytest.raises(ValueError, match="^holiday.jpg has 48 x 32 pixels; up to 0.001 megapixels are taken here$"):
+        demo.deblur(photo)
+    demo.close()
+
+
+def test_what_a_killed_page_left_is_removed_by_the_next_one_and_what_a_living_one_has_is_not(demo, tmp_path):
+    abandoned = demo.folder.with_name(f"{demo.folder.name}x")
+    (abandoned / "result-a").mkdir(parents=True)
+    (abandoned / LOCK).touch()
+    remove_abandoned()
+    assert not abandoned.exists() and demo.folder.exists()
+
+
+def test_another_host_name_is_refused_by_the_page(page):
+    address = page.split("//")[1].strip("/")
+    for host, status in ((address, 200), ("evil.example", 421)):
+        connection = http.client.HTTPConnection(address)
+        connection.request("GET", "/", headers={"Host": host})
+        assert connection.getresponse().status == status
+        connection.close()
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+def test_a_page_that_is_stopped_leaves_nothing(tiny_pipeline_folder, tmp_path, number):
+    pytest.importorskip("gradio")
+    command = [sys.executable, "-m", "bd_diff.cli", "demo", "--model", str(tiny_pipeline_folder), "--port", "7917"]
+    environment = os.environ | {"TMPDIR": str(tmp_path), "GRADIO_ANALYTICS_ENABLED": "False"}
+    with subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True) as running:
+        assert any("Running on local URL" in line for line in running.stdout)
+        (folder,) = tmp_path.glob(f"{FOLDER}*")
+        (folder / "upload").mkdir()
+        (folder / "upload/a.jpg").write_text("a visitor's")
+        running.send_signal(number)
+        assert running.wait(60) == 0
+    assert not list(tmp_path.glob(f"{FOLDER}*"))

@@ -4,13 +4,18 @@ import multiprocessing
 import os
 import random
 import signal
+import struct
 import time
 
 import numpy as np
 import pytest
 import torch
+from bd_diff_toys.damage import room_for
 from PIL import Image
 
+from bd_diff.data.failures import out_of_memory
+from bd_diff.data.images import read_image, save_image, to_tensor
+from bd_diff.serving import folder_run
 from bd_diff.serving.folder_run import Job, Manifest, remove_parts, run_jobs
 
 COUNT = 200
@@ -100,19 +105,80 @@ def test_a_result_that_cannot_be_written_is_a_failure_of_that_photograph(tmp_pat
     assert summary.done == 1 and list(summary.failed) == [str(jobs[0].source)]
 
 
-def test_a_manifest_whose_last_line_was_cut_off_is_read(tmp_path):
-    manifest = Manifest(tmp_path)
-    manifest.add(Job(tmp_path / "a", tmp_path / "b"), "broken")
+@pytest.mark.parametrize(
+    "error", [KeyError(277), struct.error("unpack"), MemoryError(), RuntimeError("out of memory"), AssertionError()]
+)
+@pytest.mark.parametrize("stage", ["read", "restore", "write"])
+def test_whatever_a_photograph_raises_the_others_are_done(tmp_path, monkeypatch, stage, error):
+    jobs = make_jobs(tmp_path, 3)
+
+    def read(path):
+        if stage == "read" and path == jobs[1].source:
+            raise error
+        return read_image(path)
+
+    def restore(images):
+        if stage == "restore" and torch.equal(images[0], to_tensor(read_image(jobs[1].source))):
+            raise error
+        return invert(images)
+
+    def save(image, path, quality):
+        if stage == "write" and path == jobs[1].target:
+            raise error
+        save_image(image, path, quality)
+
+    monkeypatch.setattr(folder_run, "save_image", save)
+    manifest = Manifest(tmp_path / "out")
+    summary = run_jobs(jobs, restore, manifest, silent=True, open_image=read)
+    assert summary.done == 2 and list(summary.failed) == [str(jobs[1].source)]
+    assert manifest.given_up() == (set() if out_of_memory(error) else {str(jobs[1].target)})
+
+
+@pytest.mark.parametrize("kind", ["jpg", "png", "tif", "bmp", "ppm"])
+def test_on_a_full_disk_nothing_is_lost_and_the_next_run_does_the_rest(tmp_path, kind):
+    jobs = [Job(job.source, job.target.with_suffix(f".{kind}")) for job in make_jobs(tmp_path, 4)]
+    manifest, whole = Manifest(tmp_path / "out"), {}
+    run_jobs(jobs, invert, silent=True)
+    for job in jobs:
+        whole[job] = job.target.read_bytes()
+    for room in range(0, 1024, 64):
+        for path in (tmp_path / "out").iterdir():
+            path.unlink()
+        with room_for(room):
+            summary = run_jobs(jobs, invert, manifest, silent=True)
+        there = [job for job in jobs if job.target.exists()]
+        assert summary.done == len(there) and len(summary.failed) == 4 - len(there) and not manifest.given_up()
+        assert all(job.target.read_bytes() == whole[job] for job in there)
+        manifest.complete(jobs)
+        assert run_jobs([job for job in jobs if job not in there], invert, manifest, silent=True).failed == {}
+        assert all(job.target.read_bytes() == whole[job] for job in jobs)
+        assert manifest.read() == dict.fromkeys(str(job.target) for job in jobs)
+
+
+def test_a_manifest_whose_last_line_was_cut_off_is_read_and_written_on(tmp_path):
+    manifest, jobs = Manifest(tmp_path), [Job(tmp_path / name, tmp_path / f"{name}.png") for name in "abc"]
+    manifest.add(jobs[0], "broken")
+    for cut in ('{"target": "c", "fai', "[1, 2]\n", '"text"\n', "\xff\xfe\n", '{"target": 3, "failed": null}\n'):
+        with open(manifest.path, "a", encoding="latin-1") as file:
+            file.write(cut)
+    assert manifest.read() == {str(jobs[0].target): "broken"}
     with open(manifest.path, "a") as file:
         file.write('{"target": "c", "fai')
-    assert manifest.read() == {str(tmp_path / "b"): "broken"}
+    manifest.add(jobs[1], "no space", again=True)
+    assert manifest.read() == {str(jobs[0].target): "broken", str(jobs[1].target): "no space"}
+    assert manifest.given_up() == {str(jobs[0].target)}
+    for job in jobs[1:]:
+        job.target.touch()
+    manifest.complete(jobs)
+    assert manifest.read() == {str(jobs[0].target): "broken"} | {str(job.target): None for job in jobs[1:]}
 
 
-def test_only_parts_of_this_runs_own_results_are_removed(tmp_path):
+def test_only_parts_of_this_runs_own_results_are_removed_and_of_runs_that_have_ended(tmp_path):
     jobs = [Job(tmp_path / "photo.png", tmp_path / "out" / "photo.png")]
     (tmp_path / "out").mkdir()
-    names = [".photo.png.123.part", ".other.png.123.part", ".photo.png.part", "photo.png"]
-    for name in names:
+    ended, going = 2**22 + 1, os.getpid()  # no process has a number above 2^22
+    names = [f".photo.png.{ended}.part", f".photo.png.{going}.part", f".other.png.{ended}.part", ".photo.png.part"]
+    for name in [*names, "photo.png"]:
         (tmp_path / "out" / name).touch()
     remove_parts(jobs)
-    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == sorted(names[1:])
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == sorted([*names[1:], "photo.png"])
