@@ -4,6 +4,7 @@ import zlib
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import imagecodecs
 import numpy as np
@@ -54,7 +55,7 @@ class DeepImage:
     def to_pil(self) -> Image.Image:
         """The same at 8 bit, which Pillow can hold."""
         image = Image.fromarray(((self.levels.astype(np.uint32) + 128) // 257).astype(np.uint8))
-        image.info = dict(self.info)
+        image.info = {name: value for name, value in self.info.items()}
         return image
 
     def convert(self, mode: str) -> Image.Image:
@@ -62,7 +63,7 @@ class DeepImage:
         return self.to_pil().convert(mode)
 
 
-def is_deep(file: Image.Image) -> bool:
+def is_deep(file: Any) -> bool:
     """Whether a file opened by its path and not yet loaded holds 16 bits per colour that Pillow would read at 8.
 
     CMYK and premultiplied alpha are not counted: their colours have to be converted, which Pillow does at 8 bit.
@@ -76,14 +77,14 @@ def is_deep(file: Image.Image) -> bool:
     return file.format == "PNG" and depth.startswith("16")
 
 
-def read_levels(file: Image.Image) -> np.ndarray:
+def read_levels(file: Any) -> np.ndarray:
     """The levels `(H, W, C)` uint16 of a file for which `is_deep`, not yet loaded, turned as its EXIF says."""
     path = Path(file.filename)
     if file.format == "PNG":
         levels = imagecodecs.png_decode(path.read_bytes())
     else:
         with tifffile.TiffFile(path) as tiff:
-            page = tiff.pages[0]
+            page = tiff.pages.first
             levels = page.asarray()
             if page.planarconfig == tifffile.PLANARCONFIG.SEPARATE:
                 levels = np.moveaxis(levels, 0, -1)

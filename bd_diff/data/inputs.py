@@ -17,7 +17,7 @@ def open_images(image) -> list[Opened]:
     """One image or several as a list: paths and PIL images upright, as `read_image` gives them, arrays `(..., H, W, 3)`
     and tensors `(..., 3, H, W)` as tensors. Raises `ValueError` for what cannot be read and for anything else.
     """
-    opened = []
+    opened: list[Opened] = []
     for one in image if isinstance(image, (list, tuple)) else [image]:
         if isinstance(one, (str, os.PathLike)):
             opened.append(read_image(one))
@@ -64,7 +64,7 @@ def to_images(batch: Tensor, opened: list[Opened]) -> list[Image.Image]:
 
     Those of 16 bit per colour have 8 bit: Pillow cannot hold more.
     """
-    likes = []
+    likes: list[Image.Image | None] = []
     for one in opened:
         if isinstance(one, Tensor):
             likes += [None] * (len(one) if one.ndim == 4 else 1)

@@ -5,6 +5,7 @@ import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from diffusers import ModelMixin
 from safetensors import SafetensorError, safe_open
@@ -50,7 +51,7 @@ def replacing_folder(folder: str | Path) -> Iterator[Path]:
     temporary.rename(folder)
 
 
-def load_checked(cls: type, folder: Path, **settings):
+def load_checked(cls: Any, folder: Path, **settings):
     """`cls.from_pretrained(folder)` of a network or pipeline, after its files and before its tensors are checked.
 
     Raises `ValueError` naming the file, or the tensor, that is missing, damaged or does not fit.

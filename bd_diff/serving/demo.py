@@ -53,9 +53,10 @@ class Demo:
     ) -> Shown:
         """Deblur the photograph at `path`. Raises `ValueError` for what is no photograph."""
         photograph = self.open(path, "a photograph")
+        assert path is not None  # `open` has looked
         images = to_tensor(photograph)[None]
-        settings = {"strength": strength, "num_inference_steps": int(steps), "fast": fast}
-        output = self.restorer.run(images, **call_settings(self.restorer, seed, **settings))
+        settings = call_settings(self.restorer, seed, strength=strength, num_inference_steps=int(steps), fast=fast)
+        output = self.restorer.run(images, **settings)
         result, kernel = output.images.cpu(), output.kernels.cpu()
         return self.show(
             path,
@@ -69,8 +70,11 @@ class Demo:
     def transfer(self, path: str | None, reference: str | None, steps: int = 1, seed: int = 0) -> Shown:
         """Blur the photograph at `path` as the one at `reference` is blurred."""
         photograph, blurry = self.open(path, "a photograph"), self.open(reference, "a photograph with the blur")
-        settings = {"num_inference_steps": int(steps), "blur_image": to_tensor(blurry)[None]}
-        result = self.restorer(to_tensor(photograph)[None], **call_settings(self.restorer, seed, **settings)).cpu()
+        assert path is not None  # `open` has looked
+        settings = call_settings(
+            self.restorer, seed, num_inference_steps=int(steps), blur_image=to_tensor(blurry)[None]
+        )
+        result = self.restorer(to_tensor(photograph)[None], **settings).cpu()
         return self.show(path, photograph, result[0], "blurred")
 
     def open(self, path: str | None, what: str):

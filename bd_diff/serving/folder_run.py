@@ -20,6 +20,7 @@ from PIL import Image
 from torch import Tensor
 from tqdm import tqdm
 
+from bd_diff.data.deep import DeepImage
 from bd_diff.data.images import read_image, save_image, to_image, to_tensor
 
 MANIFEST = ".bd-diff.jsonl"
@@ -115,11 +116,11 @@ def run_jobs(
                 manifest.add(job, reason)
             progress.update()
 
-        def read(job: Job) -> tuple[Image.Image, Tensor]:
+        def read(job: Job) -> tuple[Image.Image | DeepImage, Tensor]:
             photograph = read_image(job.source)
             return photograph, to_tensor(photograph)
 
-        def write(photograph: Image.Image, result: Tensor, job: Job) -> None:
+        def write(photograph: Image.Image | DeepImage, result: Tensor, job: Job) -> None:
             save_image(to_image(result, like=photograph), job.target, quality)
 
         writing: deque[tuple[Job, Future]] = deque()
@@ -152,7 +153,7 @@ def ahead(pool: ThreadPoolExecutor, read: Callable, jobs: Iterable[Job], most: i
 
 def batches(reading: Iterable[tuple[Job, Future]], size: int, settle: Callable) -> Iterator[list[tuple]]:
     """`(job, photograph, pixels)` in a row that are of one size, at most `size` together."""
-    batch = []
+    batch: list[tuple] = []
     for job, future in reading:
         try:
             photograph, pixels = future.result()
