@@ -221,14 +221,15 @@ class BDDiffPipeline(DiffusionPipeline):
 
         if not as_latents:
             images = images[..., :height, :width].div_(2).add_(0.5).clamp_(0, 1)
-            if output_type == "pil":
-                images = to_images(images, given)
-            elif any(isinstance(one, Part) for one in given):
+            if output_type != "pil" and any(isinstance(one, Part) for one in given):
                 images = torch.stack([one.to(images) for one in whole(images, given)])
-            if output_type == "np":
-                images = images.movedim(1, -1).cpu().numpy()
+        produced: list[PIL.Image.Image] | np.ndarray | Tensor = images
+        if output_type == "pil":
+            produced = to_images(images, given)
+        elif output_type == "np":
+            produced = images.movedim(1, -1).cpu().numpy()
         self.maybe_free_model_hooks()
-        return BDDiffPipelineOutput(images=images, kernels=kernels) if return_dict else (images,)
+        return BDDiffPipelineOutput(images=produced, kernels=kernels) if return_dict else (produced,)
 
     def denoise(
         self,
@@ -312,6 +313,7 @@ class BDDiffPipeline(DiffusionPipeline):
         kernels = self.encode_image(
             self.to_photographs(open_images(image, deblur=False), "image") * 2 - 1, fast
         ).kernels
+        assert kernels is not None  # there is a blur decoder
         self.maybe_free_model_hooks()
         return kernels
 
@@ -362,12 +364,13 @@ class BDDiffPipeline(DiffusionPipeline):
 
     def deblur_window(self, pixels: Tensor, kernels: Tensor, features: Tensor) -> Tensor:
         """One step for pixels `(B, 3, H, W)` in [-1, 1] with these kernels, from the middle of the starting noise."""
-        grid = self.grid(*pixels.shape[-2:], tile=0)
+        height, width = pixels.shape[-2:]
+        grid = self.grid(height, width, tile=0)
         own, guesses = self.cut(grid, 0, (pixels + 1) / 2, kernels, self.guess_deblurred)
         noise = torch.zeros(self.latent_shape(grid, len(pixels)), device=pixels.device, dtype=self.unet.dtype)
         blur_tokens = self.blur_qformer(features, 0.0).expand(len(pixels), -1, -1)
         _, latents = self.denoise(own, guesses, blur_tokens, noise, 1)
-        return self.decode(latents, guesses)[..., : pixels.shape[-2], : pixels.shape[-1]].float().clamp(-1, 1)
+        return self.decode(latents, guesses)[..., :height, :width].float().clamp(-1, 1)
 
     def grid(self, height: int, width: int, tile: int) -> Grid:
         """The tiles of an image, padded; one where `tile` is 0 or the image at most a third larger."""

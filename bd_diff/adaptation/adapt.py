@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from PIL import Image
 from torch import Tensor
 
 from bd_diff.adaptation.blur_mix import synthesis_like
@@ -25,6 +26,7 @@ from bd_diff.adaptation.domain_gap import (
 from bd_diff.blur.kernels import SIZE
 from bd_diff.data.claims import claim
 from bd_diff.data.crops import read_photographs, seeded
+from bd_diff.data.deep import DeepImage
 from bd_diff.data.drawing import contact_sheet
 from bd_diff.data.images import list_images, read_image, save_image, to_image, to_tensor
 from bd_diff.data.procedural import procedural_image
@@ -90,17 +92,17 @@ def adapt(config: JointConfig) -> dict | None:
     if (out / "report.json").exists():
         remove_bests(out)  # a kill may have come before that
         return read_json(out / "report.json", AGAIN)
+    target, sharp_folder, model = folders_of(config)
     held_out = {
-        "held_out.txt": hold_out(Path(config.data.target), config.data.crop),
-        "held_out_sharp.txt": hold_out(Path(config.data.sharp), config.data.crop),
+        "held_out.txt": hold_out(target, config.data.crop),
+        "held_out_sharp.txt": hold_out(sharp_folder, config.data.crop),
     }
     for listed, names in held_out.items():
         with replacing(out / listed) as part:
             part.write_text("".join(f"{name}\n" for name in names))
     config = replace(config, data=replace(config.data, exclude=str(out / "held_out_sharp.txt")))
-    known = {"families": config.families, "noise": config.noise}
     sharp, kept = partial(sharp_photographs, config), out / "blur.json"
-    like = synthesis_like(Path(config.data.target), config.start_from, sharp, **known, kept=kept)
+    like = synthesis_like(target, str(model), sharp, config.families, config.noise, kept)
     config = replace(config, **like)
     judge: list[Criterion] = []
 
@@ -132,12 +134,21 @@ def remove_bests(out: Path, needed: Collection[int] = ()) -> None:
             shutil.rmtree(path)
 
 
+def folders_of(config: JointConfig) -> tuple[Path, Path, Path]:
+    """The folders of blurry and of sharp photographs, and of the model. Raises ValueError where one is not given."""
+    named = config.data.target, config.data.sharp, config.start_from
+    if not all(named):
+        raise ValueError("adapting needs data.target, data.sharp and start_from")
+    target, sharp, model = (Path(str(folder)) for folder in named)
+    return target, sharp, model
+
+
 def adaptation_settings(config: JointConfig) -> dict[str, Any]:
     """What makes an adaptation another one, as its command line calls it."""
-    folders = {"target": config.data.target, "sharp": config.data.sharp, "model": config.start_from}
+    folders = folders_of(config)
     return {
-        **{f"--{name}": str(Path(folder).resolve()) for name, folder in folders.items()},
-        "photographs": len(list_images(Path(config.data.target))),
+        **{f"--{name}": str(path.resolve()) for name, path in zip(("target", "sharp", "model"), folders, strict=True)},
+        "photographs": len(list_images(folders[0])),
         "--steps": config.run.steps,
         "--seed": config.run.seed,
     }
@@ -162,7 +173,9 @@ def sharp_photographs(config: JointConfig, held_out: bool = False) -> list[Tenso
     """The sharp photographs that are trained on, or those that are not, `(3, H, W)`, and procedural images to make up
     for what they are too few.
     """
-    photographs = read_photographs(config.data.sharp, **{"only" if held_out else "exclude": config.data.exclude})
+    _, folder, _ = folders_of(config)
+    listed = config.data.exclude
+    photographs = read_photographs(folder, only=listed) if held_out else read_photographs(folder, exclude=listed)
     side, missing = config.data.window + SIZE - 1, (HELD_OUT if held_out else PROCEDURAL) - len(photographs)
     return photographs + [procedural_image(side, seeded(held_out, index)) for index in range(missing)]
 
@@ -175,7 +188,7 @@ class Criterion:
     were the best when a checkpoint was made, and all figures in `out/history.json`.
     """
 
-    def __init__(self, pipeline: BDDiffPipeline, objective: JointObjective, config: JointConfig, out: Path):
+    def __init__(self, pipeline, objective: JointObjective, config: JointConfig, out: Path):
         self.pipeline, self.objective, self.out = pipeline, objective, out
         pipeline.set_progress_bar_config(disable=True)
         self.earliest = config.run.steps / 2  # learning begins with a step back, from which it must have time to return
@@ -238,14 +251,14 @@ def make_report(
     """Domain gap to the synthetic photographs trained on before and after, the criterion, advice; writes `samples.png`,
     held-out photographs side by side.
     """
-    target = Path(config.data.target)
+    target, _, model = folders_of(config)
     photographs = [to_tensor(read_image(path)) for path in list_images(target)[:JUDGED]]
     sharp = sharp_photographs(config, held_out=True)
     held_out = [target / name for name in (out / "held_out.txt").read_text().split("\n") if name][:4]
-    shown = [[("photograph", read_image(path))] for path in held_out]
+    shown: list[list[tuple[str, Image.Image | DeepImage]]] = [[("photograph", read_image(path))] for path in held_out]
     found, sizes = {}, {}
-    for name, folder in (("before", config.start_from), ("after", out / "pipeline")):
-        pipeline = load_pipeline(folder)
+    for name, folder in (("before", model), ("after", out / "pipeline")):
+        pipeline: Any = load_pipeline(str(folder))
         pipeline.set_progress_bar_config(disable=True)
         readings = read_photographs_blur(pipeline, photographs)
         found[name] = gaps(readings, as_reference(reference_readings(pipeline, sharp, 48, **trained_on[name])))
@@ -255,7 +268,7 @@ def make_report(
             image = pipeline(to_tensor(read_image(path)), generator=generator, output_type="pt").images[0]
             row.append((name, to_image(image)))
     save_image(contact_sheet(shown), out / "samples.png")
-    best = min(history, key=history.get)
+    best = min(history, key=lambda step: history[step])
     report = {
         "steps": max(history),
         "best_step": best,

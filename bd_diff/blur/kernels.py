@@ -16,7 +16,8 @@ SIZE = 33  # pixels a side: holds a shake of 26 px and a Gaussian of sigma 3 bey
 def grid(size: int, device=None) -> tuple[Tensor, Tensor]:
     """Row and column offsets `(k, k)` from the centre, in pixels."""
     offsets = torch.arange(size, dtype=torch.float32, device=device) - size // 2
-    return torch.meshgrid(offsets, offsets, indexing="ij")
+    rows, columns = torch.meshgrid(offsets, offsets, indexing="ij")
+    return rows, columns
 
 
 def normalize(kernels: Tensor) -> Tensor:
@@ -79,12 +80,12 @@ def walk(extent: Tensor, generator: torch.Generator | None = None) -> Tensor:
     """
     batch, steps = extent.shape[0], 64
     noise = torch.randn(steps + 1, batch, 2, generator=generator, device=generator.device if generator else None)
-    velocity, position, path = 0.5 * noise[0], torch.zeros(batch, 2, device=noise.device), []
+    velocity, position, positions = 0.5 * noise[0], torch.zeros(batch, 2, device=noise.device), []
     for push in noise[1:]:
         velocity = 0.85 * velocity + 0.5 * push - 0.02 * position
         position = position + velocity
-        path.append(position)
-    path = torch.stack(path, -1).to(extent.device)  # (B, 2, steps)
+        positions.append(position)
+    path = torch.stack(positions, -1).to(extent.device)  # (B, 2, steps)
     path = path - path.mean(-1, keepdim=True)
     path = path / path.abs().amax((1, 2), keepdim=True).clamp_min(1e-6) * extent.reshape(-1, 1, 1) / 2
     return F.interpolate(path, scale_factor=8, mode="linear", align_corners=True)

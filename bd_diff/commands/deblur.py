@@ -103,7 +103,7 @@ def deblur(
     if restorer and maps and restorer.pipeline.blur_decoder is None:
         raise ValueError(f"--map: {model} has no blur_decoder, so it sees no kernel to blur its results with")
 
-    kernels = deque()  # that were seen in photographs whose maps are still to be drawn
+    kernels: deque = deque()  # that were seen in photographs whose maps are still to be drawn
 
     def restore(images):
         settings = call_settings(
@@ -211,7 +211,7 @@ def plan_outputs(
         made = {target.resolve() for _, target in plan}
         plan = [(source, target) for source, target in plan if source in named or source.resolve() not in made]
     sources = {source.resolve(): source for source, _ in plan}
-    targets = {}
+    targets: dict[Path, Path] = {}
     for source, target in plan:
         if target.resolve() in sources:
             raise ValueError(f"{target} is an input, which would be lost; choose another --out")

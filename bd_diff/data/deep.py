@@ -47,7 +47,7 @@ class DeepImage:
     def to_pil(self) -> Image.Image:
         """The same at 8 bit, which Pillow can hold."""
         image = Image.fromarray(((self.levels.astype(np.uint32) + 128) // 257).astype(np.uint8))
-        image.info = dict(self.info)
+        image.info = {name: value for name, value in self.info.items()}
         return image
 
     def convert(self, mode: str) -> Image.Image:

@@ -99,13 +99,14 @@ def open_data(source: str | Path, split: str = "test", layout: str | None = None
 
 def read_row(name: str, row: dict) -> Sample:
     """A sample from a row of a hub data set, whose image columns hold PIL images."""
-    sides = {}
+    sides = []
     for side, columns in (("blurry", BLURRY_COLUMNS), ("sharp", SHARP_COLUMNS)):
         column = next((column for column in columns if column in row), None)
         if column is None:
             raise ValueError(f"{name} has {', '.join(row)}; its {side} image must be called {' or '.join(columns)}")
-        sides[side] = to_tensor(row[column].convert("RGB"))
-    return same_size(Sample(name, **sides))
+        sides.append(to_tensor(row[column].convert("RGB")))
+    blurry, sharp = sides
+    return same_size(Sample(name, blurry, sharp))
 
 
 def read_item(item: Item) -> Sample:
@@ -113,7 +114,7 @@ def read_item(item: Item) -> Sample:
 
     Raises `ValueError` naming the file that cannot be read, or the pair whose sides differ in size.
     """
-    blurry, sharp = (path and to_tensor(read_image(path)) for path in (item.blurry, item.sharp))
+    blurry, sharp = (to_tensor(read_image(path)) if path else None for path in (item.blurry, item.sharp))
     return same_size(Sample(item.name, blurry, sharp, item.group))
 
 

@@ -14,6 +14,7 @@ from contextlib import suppress
 from functools import cache
 from importlib import import_module
 from pathlib import Path
+from typing import overload
 
 import numpy as np
 import torch
@@ -158,7 +159,7 @@ def _plain_mode(image: Image.Image) -> Image.Image:
             raise ValueError("its pixels are 32-bit integers beyond 65535; save it with 8 or 16 bits")
         plain = Image.fromarray(levels.astype(np.uint16))
     elif image.mode == "CMYK" and (press := _press_profile(image)):
-        plain = ImageCms.profileToProfile(image, press, ImageCms.createProfile("sRGB"), outputMode="RGB")
+        plain = ImageCms.profileToProfile(image, press, ImageCms.createProfile("sRGB"), outputMode="RGB") or image
     elif image.has_transparency_data:
         plain = image.convert("LA" if image.mode in ("L", "LA", "La", "1") else "RGBA")
     else:
@@ -191,6 +192,14 @@ def to_tensor(image: Image.Image | DeepImage) -> Tensor:
     return torch.from_numpy(colours).permute(2, 0, 1).expand(3, -1, -1).contiguous()
 
 
+@overload
+def to_image(pixels: Tensor, like: Image.Image | None = None) -> Image.Image: ...
+
+
+@overload
+def to_image(pixels: Tensor, like: Image.Image | DeepImage | None = None) -> Image.Image | DeepImage: ...
+
+
 def to_image(pixels: Tensor, like: Image.Image | DeepImage | None = None) -> Image.Image | DeepImage:
     """Colours `(3, H, W)` as an RGB image, or as one of the kind of `like`, with its alpha, ICC profile and EXIF.
 
@@ -204,10 +213,10 @@ def to_image(pixels: Tensor, like: Image.Image | DeepImage | None = None) -> Ima
     height, width = pixels.shape[-2:]
     if like and like.size != (width, height):
         raise ValueError(f"the result is {width}x{height}, its photograph {like.width}x{like.height}")
-    deep, mode = isinstance(like, DeepImage), like.mode if like else "RGB"
-    grey = like.colours.shape[-1] == 1 if deep else mode in ("I;16", "L", "LA")
+    mode = like.mode if like else "RGB"
+    grey = like.colours.shape[-1] == 1 if isinstance(like, DeepImage) else mode in ("I;16", "L", "LA")
     levels = _levels(pixels.mean(0, keepdim=True) if grey else pixels, 65535 if "16" in mode else 255)
-    if deep:
+    if isinstance(like, DeepImage):
         return like.with_colours(levels)
     image = Image.fromarray(levels[..., 0] if grey else levels)
     if like:

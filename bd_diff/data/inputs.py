@@ -19,7 +19,7 @@ def open_images(image, deblur: bool = True) -> list[Opened]:
     `(..., H, W, 3)` and tensors `(..., 3, H, W)` as tensors. `deblur` as in `Part`. Raises `ValueError` for what
     cannot be read.
     """
-    opened = []
+    opened: list[Opened] = []
     for one in image if isinstance(image, (list, tuple)) else [image]:
         if isinstance(one, (str, os.PathLike)):
             opened.append(part_of(read_image(one), str(one), deblur))
@@ -83,7 +83,7 @@ def to_images(batch: Tensor, opened: list[Opened]) -> list[Image.Image]:
 
     Those of 16 bit per colour have 8 bit: Pillow cannot hold more.
     """
-    likes = []
+    likes: list[Image.Image | None] = []
     for one in opened:
         if isinstance(one, Tensor):
             likes += [None] * (len(one) if one.ndim == 4 else 1)

@@ -125,7 +125,7 @@ def listed(root: Path, patterns: list[str], sharp: str) -> list[Item]:
             if words:
                 name = Path(inputs[0]).with_suffix("").as_posix()
                 items.append(Item(name, root / inputs[0], root / truths[0], Path(inputs[0]).parts[0]))
-    if absent := [path for item in items for path in (item.blurry, item.sharp) if not path.is_file()]:
+    if absent := [path for item in items for path in (item.blurry, item.sharp) if path and not path.is_file()]:
         raise ValueError(f"{lists[0].name} names {len(absent)} files that are not there; the first is {absent[0]}")
     return items
 

@@ -131,7 +131,7 @@ class ImageEncoder(ModelMixin, ConfigMixin):
 
 def hypothesis_maps(hypothesis: Tensor | None, evidence: Tensor | None, like: Tensor) -> Tensor:
     """`(B, 5, 49, 49)` for the map reader; all zero where there was no search."""
-    if hypothesis is None:
+    if hypothesis is None or evidence is None:
         return like.new_zeros(len(like), HYPOTHESIS_MAPS, LAGS, LAGS)
     stacked = torch.cat([20 * hypothesis[:, None], (hypothesis[:, None] + 1e-4).log() / 5 + 1.8, 20 * evidence], 1)
     there = hypothesis.sum((1, 2), keepdim=True)[:, None].expand_as(hypothesis[:, None])

@@ -57,7 +57,7 @@ def is_adapter(folder: str | Path) -> bool:
     return (Path(folder) / ADAPTER).exists()
 
 
-def load_checked(cls: type, folder: Path, **settings):
+def load_checked(cls: Any, folder: Path, **settings):
     """`cls.from_pretrained(folder)` of a network or pipeline, after its files and before its tensors are checked.
 
     Raises `ValueError` naming the file, or the tensor, that is missing, damaged or does not fit.

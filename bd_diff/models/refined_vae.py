@@ -17,8 +17,8 @@ class Refiner(nn.Module):
         self.norm = nn.GroupNorm(groups, channels)
         self.mix = nn.Conv2d(channels + skip_channels, channels, 3, padding=1)
         self.leave = nn.Conv2d(channels, channels, 3, padding=1)
-        nn.init.zeros_(self.leave.weight)
-        nn.init.zeros_(self.leave.bias)
+        for parameter in self.leave.parameters():
+            nn.init.zeros_(parameter)
 
     def forward(self, features: Tensor, skip: Tensor | None = None) -> Tensor:
         seen = self.norm(features)
@@ -36,7 +36,7 @@ class RefinedVAE(AutoencoderKL, ModelMixin):
 
     borrowed = ("encoder", "decoder", "quant_conv", "post_quant_conv")
 
-    @wraps(AutoencoderKL.__init__)
+    @wraps(AutoencoderKL.__init__)  # type: ignore[misc]  # its type is unknown where diffusers is not followed
     def __init__(self, **settings):
         super().__init__(**settings)
         widths, groups = list(self.config.block_out_channels), self.config.norm_num_groups

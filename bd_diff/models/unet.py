@@ -1,6 +1,7 @@
 """The small model's denoiser: a UNet of NAFNet blocks, called like diffusers' UNet2DConditionModel."""
 
 import copy
+from typing import Any
 
 import torch
 from diffusers import ConfigMixin, ModelMixin
@@ -104,8 +105,11 @@ class NAFUNet(ModelMixin, ConfigMixin):
         )
         self.decoders = nn.ModuleList(blocks(n, C) for n, C in zip(decoder_blocks, reversed(widths[:-1]), strict=True))
         self.leave = nn.Conv2d(width, out_channels, 3, padding=1)
-        for zero in (self.shortcut.weight, self.leave.weight, self.leave.bias):
+        for zero in (*self.shortcut.parameters(), *self.leave.parameters()):
             nn.init.zeros_(zero)
+
+    encoders: Any  # nn.ModuleList of nn.ModuleList
+    decoders: Any
 
     def widen_input(self, channels: int) -> None:
         """Let it take `channels` input channels: new weights are zero, so nothing changes until they are trained."""

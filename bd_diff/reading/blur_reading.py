@@ -63,7 +63,8 @@ def search_blur(pipeline, pixels: Tensor, found: tuple[Tensor, Tensor] | None = 
     light = luminance(window)
     hypotheses, evidence = search_evidence(light) if found is None else found
     free, searched = pipeline.read_blur(pixels), pipeline.read_blur(pixels, hypotheses[:, 0], evidence)
-    kernels, residuals = [], []
+    kernels: list[Tensor] = []
+    residuals: list[Tensor] = []
 
     def best(*more: Tensor) -> int:
         """Index of the kernel that explains the window best, of all so far and `more`; the first has an advantage."""
@@ -72,7 +73,7 @@ def search_blur(pipeline, pixels: Tensor, found: tuple[Tensor, Tensor] | None = 
         return min(range(len(kernels)), key=lambda index: residuals[index] * (1 if index else BETTER))
 
     index = best(free.kernels, searched.kernels)
-    doubtful = contradict(*kernels, residuals)
+    doubtful = contradict(free.kernels, searched.kernels, (residuals[0], residuals[1]))
     if pipeline.config.refinements and (
         searched.trust > TRUSTED or reblur_residual(light, hypotheses[:, 0]) < CLEARLY * min(residuals)
     ):

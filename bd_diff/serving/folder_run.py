@@ -196,7 +196,7 @@ def ahead(pool: ThreadPoolExecutor, read: Callable, jobs: Iterable[Job], most: i
 
 def batches(reading: Iterable[tuple[Job, Future]], size: int, settle: Callable) -> Iterator[list[tuple]]:
     """`(job, part, pixels)` in a row that are of one size, at most `size` together."""
-    batch = []
+    batch: list[tuple] = []
     for job, future in reading:
         try:
             part, pixels = future.result()

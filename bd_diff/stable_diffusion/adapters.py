@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from diffusers import AutoencoderKL, DDIMScheduler, DiffusionPipeline
+from diffusers import AutoencoderKL, DDIMScheduler, DiffusionPipeline, ModelMixin
 from peft import LoraConfig
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
@@ -23,7 +23,7 @@ LARGEST_TOWER = 2**31  # numbers in a vision tower that an adapter borrows
 LORA_LAYERS = r".*(attn1\.(to_q|to_k|to_v|to_out\.0)|ff\.net\.(0\.proj|2)|proj_in|proj_out|conv1|conv2|conv_shortcut)"
 
 
-def add_lora(unet: nn.Module, rank: int) -> None:
+def add_lora(unet: ModelMixin, rank: int) -> None:
     """Put LoRA of a rank on self-attention, feed-forward, residual blocks and projections; at first it does nothing."""
     unet.add_adapter(LoraConfig(r=rank, lora_alpha=rank, init_lora_weights="gaussian", target_modules=LORA_LAYERS))
 
@@ -72,7 +72,7 @@ def save_adapter(pipeline: DiffusionPipeline, folder: str | Path) -> None:
     base = pipeline.config.base
     if not base or not base.get("sha256") or not has_lora(pipeline.unet):
         raise ValueError("this pipeline has no LoRA or does not know its base, so it is no adapter; save it whole")
-    sections = {}
+    sections: dict[str, Any] = {}
     for name, part in pipeline.components.items():
         if part is None:
             sections[name] = None
@@ -125,6 +125,7 @@ def load_adapter(
     places = [base] if base else [described["base"]["id"]]
     found = load_base(places, base_config or described["base"].get("config"))
     wanted = described["base"]["sha256"]
+    assert found.sha256 is not None  # its weights were read
     if found.sha256 != wanted:
         raise ValueError(
             f"{folder} was trained on another base than {places[0]} (sha256 {wanted[:12]}, found {found.sha256[:12]}); "

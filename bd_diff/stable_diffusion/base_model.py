@@ -95,8 +95,8 @@ def load_folder(folder: Path, place: str, weights: bool) -> Base:
     configs = {name: read_json(folder / name) for name in CONFIGS}
     unet, vae, schedule = configs.values()
     check_fit(place, unet, vae)
-    parts = {name: load_part(folder / name, weights) for name in PARTS}
-    return Base(place, **parts, scheduler=make_scheduler(schedule, place))
+    network, autoencoder = (load_part(folder / name, weights) for name in PARTS)
+    return Base(place, network, autoencoder, make_scheduler(schedule, place))
 
 
 def load_file(path: Path, config: str | Path | None, weights: bool) -> Base:

@@ -213,6 +213,7 @@ def joint_samples(config: JointConfig) -> Dataset:
     """The training samples that `config.data` names."""
     data, seed = config.data, config.run.seed
     wide = data.window + SIZE - 1  # so that every pixel's blur is real
+    crops: SharpCrops | ProceduralImages
     if data.sharp:
         crops = SharpCrops(read_photographs(data.sharp, data.exclude, skip_smaller_than=wide), wide, seed)
     else:

@@ -68,7 +68,10 @@ def estimate_bank(pipeline: BDDiffPipeline, folder: str | Path, part: int = 0, p
         pixels = sample["blurry"] / 127.5 - 1
         found = sample["hypothesis"][:, None].float(), sample["evidence"].float()
         with torch.no_grad():
-            sample["estimate"] = pipeline.encode_image(pixels, found=found).kernels.half()
+            kernels = pipeline.encode_image(pixels, found=found).kernels
+        if kernels is None:
+            raise ValueError("the estimator has no blur_decoder, so it estimates no kernels")
+        sample["estimate"] = kernels.half()
         write_shard(sample, path)
 
 

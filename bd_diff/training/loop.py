@@ -5,6 +5,7 @@ import os
 import signal
 import time
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
@@ -127,7 +128,9 @@ def fit(
     by name, have a `state_dict` that is kept in checkpoints.
     """
     folder, device = Path(run.folder), accelerator.device
-    shares, stand_in, average_of = None, averaged, EMAModel
+    shares = None
+    stand_in: Callable[..., AbstractContextManager] = averaged
+    average_of: type[EMAModel] = EMAModel
     if (plugin := sharding()) and len(turns) > 1:
         raise ValueError("adversaries do not train under FSDP; launch them by configs/accelerate/eight_gpus.yaml")
     if plugin and accelerator.num_processes > 1:
@@ -156,11 +159,12 @@ def fit(
     accelerator.init_trackers("logs", {name: str(value) for name, value in to_dict(run).items()})
     bar = tqdm(total=run.steps, initial=step, unit="step", disable=not accelerator.is_main_process)
     loader = batches(samples, run, step, accelerator, collate)
-    saved_at, bad_steps, history = time.monotonic(), 0, []
+    saved_at, bad_steps = time.monotonic(), 0
+    history: list[dict[str, float]] = []
     finished = step >= run.steps or bool(step and stop and stop())  # a kill came after its end, before all was saved
     with Interruption() as interruption:
         while not finished:
-            values = {}
+            values: dict[str, float] = {}
             for (_, optimizer), base in zip(prepared, rates, strict=True):
                 for group, full in zip(optimizer.param_groups, base, strict=True):
                     group["lr"] = full * (rate(step) if rate else rate_factor(step, run))
@@ -246,7 +250,7 @@ def batches(samples: Dataset, run: RunConfig, step: int, accelerator: Accelerato
     size, processes = run.batch_size, accelerator.num_processes
     first, last = step * run.gradient_accumulation, run.steps * run.gradient_accumulation
     begins = [(b * processes + accelerator.process_index) * size for b in range(first, last)]
-    indices = [range(begin, begin + size) for begin in begins]
+    indices = [[*range(begin, begin + size)] for begin in begins]
     return iter(DataLoader(samples, batch_sampler=indices, num_workers=run.workers, collate_fn=collate))
 
 

@@ -1,5 +1,7 @@
 """The joint objective of BD-Diff: its task table (arXiv 2502.01522) as losses, every network used in every step."""
 
+from typing import Any
+
 import torch
 import torch.nn.functional as F
 from torch import Generator, Tensor, nn
@@ -21,6 +23,7 @@ from bd_diff.models.conditioning import (
     transfer_guesses,
 )
 from bd_diff.models.lag_maps import lag_maps
+from bd_diff.training.losses import weighted_sum
 
 TARGET_TASKS = ("cross_crop", "reconstruction", "back_translation")
 
@@ -46,6 +49,9 @@ class JointObjective(nn.Module):
     Without a blur decoder among the networks there are no kernels: the UNet sees the image alone, beside the tokens, as
     in the paper.
     """
+
+    networks: Any  # nn.ModuleDict of diffusers' models, which have more methods than its type says
+    steps: Tensor
 
     def __init__(
         self,
@@ -120,8 +126,9 @@ class JointObjective(nn.Module):
             losses |= self.target_tasks(batch["target"][: self.target_rows] * 2 - 1, sharp, generator)
         # Processes stay in step only where every parameter has a gradient: the kernel counts with a weight of 0, too.
         counted = {task: self.weights.get(task) or 0.0 for task in losses}
-        losses["loss"] = sum(counted[task] * loss for task, loss in losses.items() if counted[task] or task == "kernel")
-        self.steps += self.training
+        counted = {task: weight for task, weight in counted.items() if weight or task == "kernel"}
+        losses["loss"] = weighted_sum(counted, losses)
+        self.steps += int(self.training)
         return losses
 
     def target_tasks(self, target: Tensor, sharp: Tensor, generator: Generator) -> dict[str, Tensor]:

@@ -23,7 +23,7 @@ def settings_of(config: Any, left_out: tuple[str, ...] = ()) -> dict[str, Any]:
 
 def flat(values: Mapping[str, Any], before: str = "") -> dict[str, Any]:
     """Nested mappings as one, by dotted names."""
-    found = {}
+    found: dict[str, Any] = {}
     for name, value in values.items():
         found |= flat(value, f"{before}{name}.") if isinstance(value, dict) else {before + name: value}
     return found

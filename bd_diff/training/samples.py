@@ -5,6 +5,7 @@ from torch import Generator, Tensor
 from torch.utils.data import Dataset
 
 from bd_diff.data.crops import SharpCrops, dihedral, draw, random_crop, seeded
+from bd_diff.data.procedural import ProceduralImages
 
 
 class JointSamples(Dataset):
@@ -18,7 +19,7 @@ class JointSamples(Dataset):
 
     def __init__(
         self,
-        sharp: SharpCrops,
+        sharp: SharpCrops | ProceduralImages,
         crop: int,
         targets: list[Tensor] | None = None,
         bank: dict[str, Tensor] | None = None,

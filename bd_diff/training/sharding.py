@@ -6,9 +6,10 @@ that learn, and are lent them whole for as long as somebody looks. What is froze
 """
 
 import copy
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from itertools import chain
+from typing import Any
 
 import torch
 from accelerate import Accelerator
@@ -75,7 +76,7 @@ class Shares:
         finally:
             self.take_back()
 
-    def give(self, shares: list[DTensor], here: bool = True) -> None:
+    def give(self, shares: Iterable[Any], here: bool = True) -> None:
         """Let the networks have the weights of all `shares`; every process takes part, also where it is not `here`."""
         for owner, share in zip(self.owners, shares, strict=True):
             tensor = share.detach().full_tensor()
