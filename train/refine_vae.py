@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 from bd_diff.data.crops import SharpCrops, read_photographs, seeded
+from bd_diff.data.photographs import Photographs
 from bd_diff.data.procedural import ProceduralImages
 from bd_diff.evaluation.metrics import psnr
 from bd_diff.models.refined_vae import RefinedVAE
@@ -53,7 +54,7 @@ def train(config: RefineConfig) -> None:
     wide, data = config.data.crop + BORDER, config.data
     samples = ProceduralImages(wide, config.run.seed)
     if data.sharp:
-        samples = SharpCrops(read_photographs(data.sharp, data.exclude, skip_smaller_than=wide), wide, config.run.seed)
+        samples = SharpCrops(Photographs(data.sharp, data.exclude).check_sizes(wide), wide, config.run.seed)
     out = Path(config.run.folder)
     for phase in PHASES:
         if config.run.resume and (out / phase / "vae").exists():

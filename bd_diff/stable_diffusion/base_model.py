@@ -143,8 +143,8 @@ def check_fit(place: str, unet: dict[str, Any], vae: dict[str, Any]) -> None:
             )
     if unet.get("addition_embed_type") == "text_time":
         raise ValueError(
-            f"{place} is a Stable Diffusion XL: its UNet needs pooled text and sizes (added_cond_kwargs) beside tokens, "
-            "which BD-Diff does not make; choose SD 1.x or 2.x, or SD-Turbo"
+            f"{place} is a Stable Diffusion XL: its UNet needs pooled text and sizes (added_cond_kwargs) beside "
+            "tokens, which BD-Diff does not make; choose SD 1.x or 2.x, or SD-Turbo"
         )
     for name in ("addition_embed_type", "class_embed_type", "encoder_hid_dim_type"):
         if unet.get(name) is not None:

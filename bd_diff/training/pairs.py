@@ -12,9 +12,10 @@ from bd_diff.blur.camera import RandomCamera
 from bd_diff.blur.curriculum import level, severity
 from bd_diff.blur.kernels import SIZE
 from bd_diff.blur.synthesis import draw_kernels
-from bd_diff.data.crops import SharpCrops, draw, random_crop, read_photographs, seeded
+from bd_diff.data.crops import SharpCrops, draw, random_crop, seeded
 from bd_diff.data.folders import Folder, Sample, read_item
 from bd_diff.data.layouts import Item
+from bd_diff.data.photographs import Photographs
 from bd_diff.training.config import RunConfig
 
 BORDER = SIZE - 1  # pixels a side that a crop must have beyond what training sees: every kernel stays inside it
@@ -129,7 +130,7 @@ def training_samples(data: DataConfig, blur: BlurConfig, run: RunConfig, process
         photographs = SharpSides(folder.items, size)
     else:
         held_out = data.validation if data.validation and not Path(data.validation).is_dir() else None
-        photographs = read_photographs(data.folder, held_out, skip_smaller_than=size)
+        photographs = Photographs(data.folder, held_out).check_sizes(size)
     total = run.steps * run.batch_size * run.gradient_accumulation * processes
     return Severities(SharpCrops(photographs, size, run.seed), blur, total)
 
