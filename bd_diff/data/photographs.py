@@ -37,8 +37,9 @@ class Photographs(Sequence):
                 names = [Path(image["path"] or "").name for image in self.table["image"]]
                 self.sources = [row for row, name in enumerate(names) if name not in left_out]
         else:
-            left_out = set(listed_images(folder, exclude)) if exclude else set()
-            self.sources = [path for path in list_images(folder) if path not in left_out]
+            there = list_images(folder)
+            left_out = set(listed_images(folder, exclude, there)) if exclude else set()
+            self.sources = [path for path in there if path not in left_out]
         if not self.sources:
             raise ValueError(f"{folder} holds no photograph that {exclude} does not leave out")
 

@@ -35,7 +35,7 @@ from bd_diff.training.samples import JointSamples, collate_joint
 
 ROOT = Path(__file__).parents[2]
 GIB = 2**30
-DIVISORS = {"toy": 8, "quarter": 4, "half": 2, "full": 1}  # of the channels and groups of UNet and VAE
+DIVISORS = {"toy": 8, "quarter": 4, "half": 2, "full": 1}  # of the channels, groups and heads of UNet, VAE, Q-Formers
 DTYPES = {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}
 GOALS = {"deblur": 1.15, "joint": 1.6}
 DEBLUR = {"kernel": 0.5, "deblur": 1.0}
@@ -134,6 +134,9 @@ def main() -> None:
         *(["lora_rank=0"] if given.whole_unet else []),
     ]
     config = load_config(JointConfig, ["--config", str(ROOT / "configs/sd21_24gb.yaml"), *overrides])
+    for name in ("structure_qformer", "blur_qformer"):
+        for size in ("hidden_size", "num_heads"):
+            config.networks[name][size] //= DIVISORS[given.width]
     torch.manual_seed(0)
     pipeline = build(config, DIVISORS[given.width]).to(device)
     objective = joint_objective(config, pipeline)
