@@ -9,7 +9,7 @@ import numpy as np
 import PIL.Image
 import torch
 import torch.nn.functional as F
-from diffusers import AutoencoderKL, DiffusionPipeline, UNet2DConditionModel
+from diffusers import AutoencoderKL, AutoencoderTiny, DiffusionPipeline, UNet2DConditionModel
 from diffusers.schedulers import KarrasDiffusionSchedulers
 from diffusers.utils import BaseOutput
 from diffusers.utils.torch_utils import randn_tensor
@@ -85,7 +85,7 @@ class BDDiffPipeline(DiffusionPipeline):
         blur_qformer: QFormer,
         blur_decoder: BlurDecoder | None,
         unet: NAFUNet | UNet2DConditionModel,
-        vae: PixelVAE | AutoencoderKL,
+        vae: PixelVAE | AutoencoderKL | AutoencoderTiny,
         scheduler: KarrasDiffusionSchedulers,
         default_steps: int = 1,
         residual: bool = True,
