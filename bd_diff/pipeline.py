@@ -9,7 +9,7 @@ import numpy as np
 import PIL.Image
 import torch
 import torch.nn.functional as F
-from diffusers import AutoencoderKL, DiffusionPipeline, UNet2DConditionModel
+from diffusers import AutoencoderKL, AutoencoderTiny, DiffusionPipeline, UNet2DConditionModel
 from diffusers.schedulers import KarrasDiffusionSchedulers
 from diffusers.utils import BaseOutput
 from diffusers.utils.torch_utils import randn_tensor
@@ -35,6 +35,7 @@ from bd_diff.models.model_folder import HARMLESS, is_adapter
 from bd_diff.models.pixel_vae import PixelVAE
 from bd_diff.models.qformer import QFormer
 from bd_diff.models.refined_vae import RefinedVAE
+from bd_diff.models.samplers import check_scheduler, take_step
 from bd_diff.models.unet import NAFUNet
 from bd_diff.reading.blur_reading import BlurReading, search_blur, stack
 from bd_diff.reading.kernel_search import SMALLEST_WINDOW
@@ -85,7 +86,7 @@ class BDDiffPipeline(DiffusionPipeline):
         blur_qformer: QFormer,
         blur_decoder: BlurDecoder | None,
         unet: NAFUNet | UNet2DConditionModel,
-        vae: PixelVAE | AutoencoderKL,
+        vae: PixelVAE | AutoencoderKL | AutoencoderTiny,
         scheduler: KarrasDiffusionSchedulers,
         default_steps: int = 1,
         residual: bool = True,
@@ -117,6 +118,7 @@ class BDDiffPipeline(DiffusionPipeline):
             base=base,
         )
         self.vae_scale_factor = 2 ** (len(vae.config.block_out_channels) - 1)
+        self.check_channels()
 
     @torch.no_grad()
     def __call__(
@@ -159,7 +161,7 @@ class BDDiffPipeline(DiffusionPipeline):
         # 0. Check the arguments.
         given = open_images(image, deblur=blur_image is None)
         photographs = self.check_inputs(
-            given, num_inference_steps, strength, tile, output_type, callback_on_step_end_tensor_inputs
+            given, num_inference_steps, strength, tile, output_type, callback_on_step_end_tensor_inputs, generator
         )
         references = (
             None if blur_image is None else self.to_photographs(open_images(blur_image, deblur=False), "blur_image")
@@ -251,10 +253,11 @@ class BDDiffPipeline(DiffusionPipeline):
         first, seen = condition(self.vae, guesses.to(self.unet.dtype), count)  # (B, c, h, w), (B, G c, h, w)
         # 5. Denoise.
         self.scheduler.set_timesteps(steps, device=latents.device)
+        self._num_timesteps = len(self.scheduler.timesteps)
         for i, t in enumerate(self.scheduler.timesteps):
             scaled = self.scheduler.scale_model_input(latents, t)
             output = self.unet(torch.cat([scaled, seen], 1), t, encoder_hidden_states=tokens).sample
-            latents = self.scheduler.step(output, t, latents).prev_sample
+            latents = take_step(self.scheduler, output, t, latents, last=i == self.num_timesteps - 1)
             latents, tokens = on_step(i, t, latents, tokens)
         return first, first + latents if self.config.residual else latents
 
@@ -282,7 +285,7 @@ class BDDiffPipeline(DiffusionPipeline):
 
     @classmethod
     def from_pretrained(cls, folder_or_id, **settings) -> "BDDiffPipeline":
-        """As in diffusers; an adapter is put onto its base, with the settings of `load_adapter`."""
+        """As in diffusers; an adapter is put onto its base, with the settings of `load_adapter` beside diffusers'."""
         folder = Path(folder_or_id)
         if not folder.is_dir():
             folder = Path(cls.download(str(folder_or_id), **settings))
@@ -317,10 +320,28 @@ class BDDiffPipeline(DiffusionPipeline):
         self.maybe_free_model_hooks()
         return kernels
 
-    def check_inputs(self, given, steps, strength, tile, output_type, callback_names) -> Tensor:
+    @property
+    def num_timesteps(self) -> int:
+        """How often the UNet ran for the last image or tile, as other pipelines of diffusers have it."""
+        return self._num_timesteps
+
+    def check_channels(self) -> None:
+        """Raise ValueError where the UNet takes another condition than these components make."""
+        latents = self.vae.config.latent_channels
+        guesses = guess_count(self.config.linear_light) if self.blur_decoder is not None else 1
+        if (found := self.unet.config.in_channels) != (wanted := (1 + guesses) * latents):
+            trained = "was trained with a blur_decoder; load it with that" if found > wanted else "does not fit"
+            raise ValueError(
+                f"the UNet takes {found} channels, but noise and {guesses} guess{'es' * (guesses > 1)} make {wanted}: "
+                f"this pipeline {trained}"
+            )
+
+    def check_inputs(self, given, steps, strength, tile, output_type, callback_names, generator=None) -> Tensor:
         """The images as `(B, 3, H, W)` in [0, 1], once every argument has been found usable."""
         if steps is not None and (not isinstance(steps, int) or steps < 1):
             raise ValueError(f"num_inference_steps is {steps!r}; it must be a whole number from 1 up")
+        self.check_channels()
+        check_scheduler(self.scheduler, steps or self.config.default_steps)
         if not 0 <= strength <= 1:
             raise ValueError(f"strength is {strength!r}; it must be between 0 and 1")
         if tile and (tile < SMALLEST_TILE or tile % self.multiple):
@@ -331,7 +352,10 @@ class BDDiffPipeline(DiffusionPipeline):
             raise ValueError(
                 f"callbacks cannot get {unknown[0]}; they can get {', '.join(self._callback_tensor_inputs)}"
             )
-        return self.to_photographs(given, "image")
+        photographs = self.to_photographs(given, "image")
+        if isinstance(generator, list) and len(generator) != len(photographs):
+            raise ValueError(f"generator holds {len(generator)} for {len(photographs)} images; give one or as many")
+        return photographs
 
     def to_photographs(self, given: list, name: str) -> Tensor:
         """Opened images as `(B, 3, H, W)` in [0, 1] on the pipeline's device, float32: a tensor itself, not a copy."""

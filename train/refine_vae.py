@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 from bd_diff.data.crops import SharpCrops, read_photographs, seeded
+from bd_diff.data.photographs import Photographs
 from bd_diff.data.procedural import ProceduralImages
 from bd_diff.evaluation.metrics import psnr
 from bd_diff.models.model_folder import load_checked
@@ -39,6 +40,7 @@ class RefineConfig:
     optimizer: dict
     blur: BlurConfig
     loss_weights: dict[str, float] = field(default_factory=lambda: {"mae": 1.0})  # of the decoder's phase
+    layer_weight: float = 0.0  # of the features of every stage in the encoder's phase, see RefineObjective
     data: DataConfig = field(default_factory=DataConfig)
 
 
@@ -53,31 +55,44 @@ def train(config: RefineConfig) -> None:
     wide, data = config.data.crop + BORDER, config.data
     samples = ProceduralImages(wide, config.run.seed)
     if data.sharp:
-        samples = SharpCrops(read_photographs(data.sharp, data.exclude, skip_smaller_than=wide), wide, config.run.seed)
+        samples = SharpCrops(Photographs(data.sharp, data.exclude).check_sizes(wide), wide, config.run.seed)
     out = Path(config.run.folder)
     for phase in PHASES:
         if config.run.resume and (out / phase / "vae").exists():
             vae = load_checked(RefinedVAE, out / phase / "vae")
             continue
         run = replace(config.run, folder=str(out / phase), resume=config.run.resume and (out / phase).exists())
-        objective = RefineObjective(vae, phase, losses, config.blur)
+        objective = RefineObjective(vae, phase, losses, config.blur, config.layer_weight)
         trained = [parameter for parameter in vae.parameters() if parameter.requires_grad]
         turn = Turn(objective, make_optimizer(trained, config.optimizer))
         fit(start(run), [turn], samples, run, save=partial(save_vae, vae))
         vae = load_checked(RefinedVAE, out / phase / "vae")  # the averaged weights
     save_vae(vae, out)
     if data.sharp and data.exclude:
-        plain, refined = gain(vae, config)
-        print(f"held out: {plain:.2f} dB through the VAE, {refined:.2f} dB refined, gain {refined - plain:+.2f} dB")
+        print(report_gain(vae, config))
 
 
 def save_vae(vae: RefinedVAE, folder: Path) -> None:
     save_network(vae, folder / "vae")
 
 
+def report_gain(vae: RefinedVAE, config: RefineConfig) -> str:
+    """What the refined VAE gains on the photographs kept out of training, in words and dB PSNR."""
+    found = gain(vae, config)
+    return (
+        "held out: blurry {blurry:.2f} dB through the VAE, {refined:.2f} dB refined, gain {gain:+.2f} dB; "
+        "sharp {sharp:.2f} dB through the VAE, {detailed:.2f} dB with the blurry one's detail, gain {detail:+.2f} dB"
+    ).format(
+        **found, gain=found["refined"] - found["blurry"], detail=found["detailed"] - found["sharp"]
+    )  # fmt: skip
+
+
 @torch.no_grad()
-def gain(vae: RefinedVAE, config: RefineConfig) -> tuple[float, float]:
-    """Mean PSNR of blurred photographs through the plain VAE and through the refined one, against the sharp ones."""
+def gain(vae: RefinedVAE, config: RefineConfig) -> dict[str, float]:
+    """Mean PSNR against the sharp photographs: blurred ones through the plain VAE (`blurry`) and the refined one
+    (`refined`); the sharp ones, which are what a perfect UNet would give, decoded plainly (`sharp`) and with the detail
+    of the blurred ones (`detailed`).
+    """
     wide, found = config.data.crop + BORDER, []
     for index, photograph in enumerate(read_photographs(config.data.sharp, only=config.data.exclude)):
         top, left = ((side - wide) // 2 for side in photograph.shape[1:])
@@ -86,12 +101,17 @@ def gain(vae: RefinedVAE, config: RefineConfig) -> tuple[float, float]:
         crop = photograph[None, :, top : top + wide, left : left + wide] / 255
         blurry, sharp = make_pair({"sharp": crop}, config.blur, seeded(1, index))
         pixels = blurry * 2 - 1
-        plain = vae.decode(vae.encode(pixels).latent_dist.mode()).sample
-        refined = vae.decode(vae.refine(pixels)[0], source=pixels).sample
-        found.append([psnr((image / 2 + 0.5).clamp(0, 1), sharp).item() for image in (plain, refined)])
+        perfect = vae.encode(sharp * 2 - 1).latent_dist.mode()
+        images = {
+            "blurry": vae.decode(vae.encode(pixels).latent_dist.mode()),
+            "refined": vae.decode(vae.refine(pixels)[0], source=pixels),
+            "sharp": vae.decode(perfect),
+            "detailed": vae.decode(perfect, source=pixels),
+        }
+        found.append({k: psnr((image.sample / 2 + 0.5).clamp(0, 1), sharp).item() for k, image in images.items()})
     if not found:
         raise ValueError(f"{config.data.exclude} names no photograph of at least {wide} pixels a side")
-    return tuple(torch.tensor(found).mean(0).tolist())
+    return {name: sum(one[name] for one in found) / len(found) for name in found[0]}
 
 
 if __name__ == "__main__":

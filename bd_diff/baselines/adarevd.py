@@ -248,7 +248,10 @@ def convert_released(
     state = unwrap(state_dict)
     check_keys(state, ["encoder.intro.weight", "subdenets.0.alpha0", "outputs.0.0.weight"], "an AdaRevD checkpoint")
     if any(key.startswith(("encoder.flow.", "encoder.kernel_extra.")) for key in state):
-        raise ValueError("this AdaRevD has a UFPNet encoder, which is not implemented; use one with a NAFNet encoder")
+        raise ValueError(
+            "this AdaRevD has a UFPNet encoder, which is not implemented; use one with a NAFNet encoder (none was "
+            "released: train one from NAFNet-GoPro-width64.pth, see configs/adarevd/README.md)"
+        )
     parts = {key.removeprefix("ape."): tensor for key, tensor in state.items() if key.startswith("ape.")}
     state = {key: tensor for key, tensor in state.items() if not key.startswith("ape.")}
     if classifier is not None:

@@ -11,7 +11,13 @@ from bd_diff.commands.options import Model, Overwrite, check_output, load_system
 def export(
     out: Annotated[Path, typer.Option(help="The .onnx file to write.")],
     model: Model = None,
-    side: Annotated[int, typer.Option(min=64, help="BD-Diff, AdaRevD: pixels a side of what it takes.")] = 256,
+    side: Annotated[
+        int,
+        typer.Option(
+            min=64,
+            help="BD-Diff, AdaRevD: pixels a side of what it takes; AdaRevD pads it to a power of two, so give one.",
+        ),
+    ] = 256,
     overwrite: Overwrite = False,
 ) -> None:
     """Write a regression system, or BD-Diff's learned kernel estimator, as an ONNX file."""

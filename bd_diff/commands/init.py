@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from bd_diff.commands.options import BaseConfig, Overwrite, check_writable
+from bd_diff.commands.options import BaseConfig, Overwrite, Vae, check_writable
 
 
 def init(
@@ -15,6 +15,7 @@ def init(
     ],
     out: Annotated[Path, typer.Option(help="The folder for the pipeline.")],
     base_config: BaseConfig = None,
+    vae: Vae = None,
     config: Annotated[
         Path | None, typer.Option(help="A training configuration: sizes are those of its section `networks`.")
     ] = None,
@@ -43,6 +44,7 @@ def init(
 
     from bd_diff.stable_diffusion.base_model import load_base
     from bd_diff.stable_diffusion.image_encoders import image_encoder_section
+    from bd_diff.stable_diffusion.vaes import put_vae
     from bd_diff.training.config import read_yaml
     from bd_diff.training.pipelines import pipeline_from_base, save_pipeline
 
@@ -57,6 +59,8 @@ def init(
         sections["image_encoder"] = image_encoder_section(image_encoder)
     torch.manual_seed(seed)
     pipeline = pipeline_from_base(load_base(base, base_config), sections)
+    if vae:
+        put_vae(pipeline, vae)
     save_pipeline(pipeline, out)
     count = sum(
         p.numel()

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from bd_diff.commands.options import BaseConfig, Overwrite, check_writable
+from bd_diff.commands.options import BaseConfig, Overwrite, Vae, check_writable
 
 
 def merge(
@@ -13,6 +13,7 @@ def merge(
     out: Annotated[Path, typer.Option(help="The folder for the pipeline.")],
     base: Annotated[str | None, typer.Option(help="Where the base is, if not where the adapter found it.")] = None,
     base_config: BaseConfig = None,
+    vae: Vae = None,
     overwrite: Overwrite = False,
 ) -> None:
     """Add an adapter's LoRA into the weights of its base and save the whole pipeline."""
@@ -26,7 +27,9 @@ def merge(
 
     from bd_diff.pipeline import BDDiffPipeline
     from bd_diff.stable_diffusion.adapters import merge_lora
+    from bd_diff.stable_diffusion.vaes import put_vae
     from bd_diff.training.pipelines import save_pipeline
 
-    save_pipeline(merge_lora(BDDiffPipeline.from_pretrained(adapter, base=base, base_config=base_config)), out)
+    pipeline = merge_lora(BDDiffPipeline.from_pretrained(adapter, base=base, base_config=base_config))
+    save_pipeline(put_vae(pipeline, vae) if vae else pipeline, out)
     print(f"{out} holds the pipeline")

@@ -21,6 +21,10 @@ ColourFix = Annotated[
 ]
 ColourStrength = Annotated[float | None, typer.Option(min=0, max=1, help="Of the colour fix; 1 is all of it.")]
 BaseConfig = Annotated[str | None, typer.Option(help="Folder or hub id whose configuration describes a single file.")]
+Vae = Annotated[
+    str | None,
+    typer.Option(help="Folder or hub id of a refined VAE (train/refine_vae.py), or of a small one such as TAESD."),
+]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace results that are already there.")]
 
 

@@ -1,16 +1,20 @@
-"""Training samples: photographs held in memory, cut into crops that are a pure function of (seed, index).
+"""Training samples: photographs cut into crops that are a pure function of (seed, index).
 
 Because sample i never depends on what was drawn before it, a training resumed at any step sees the same batches.
 """
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Protocol
 
 import torch
 from torch import Generator, Tensor
 from torch.utils.data import Dataset
+from tqdm import tqdm
 
 from bd_diff.data.images import list_images, listed_images, read_image, to_tensor
+
+MOST_DRAWS = 1000  # photographs in a row that are too small
 
 
 def read_photographs(
@@ -26,7 +30,8 @@ def read_photographs(
     """
     left_out = set(listed_images(folder, exclude)) if exclude else set()
     paths = [path for path in (listed_images(folder, only) if only else list_images(folder)) if path not in left_out]
-    photographs = [(to_tensor(read_image(path)) * 255).round().byte() for path in paths]
+    shown = tqdm(paths, desc=f"reading {folder}", unit="image", delay=2, leave=False)
+    photographs = [(to_tensor(read_image(path)) * 255).round().byte() for path in shown]
     large = [photograph for photograph in photographs if min(photograph.shape[1:]) >= skip_smaller_than]
     if not large:
         raise ValueError(f"{folder} has no photograph of at least {skip_smaller_than} pixels a side")
@@ -48,6 +53,15 @@ def draw(high: int, generator: Generator) -> int:
     return int(torch.randint(high, (), generator=generator))
 
 
+def draw_photograph(photographs: Sequence[Tensor], smallest: int, generator: Generator) -> Tensor:
+    """A random photograph of at least `smallest` pixels a side; those that are smaller are passed over."""
+    for _ in range(MOST_DRAWS):
+        photograph = photographs[draw(len(photographs), generator)]
+        if min(photograph.shape[1:]) >= smallest:
+            return photograph
+    raise ValueError(f"{MOST_DRAWS} photographs in a row have less than {smallest} pixels a side; lower the crop")
+
+
 def random_crop(photograph: Tensor, size: int, generator: Generator, turn: int | None = None) -> Tensor:
     """A square crop `(3, size, size)`, turned and mirrored at random unless `turn` says how."""
     height, width = photograph.shape[1:]
@@ -64,7 +78,7 @@ def dihedral(images: Tensor, which: int) -> Tensor:
     return images.transpose(-1, -2) if which & 4 else images
 
 
-class Photographs(Protocol):
+class PhotographSource(Protocol):
     """Photographs `(3, H, W)` by number: a list of them, or a reader."""
 
     def __len__(self) -> int: ...
@@ -75,10 +89,10 @@ class Photographs(Protocol):
 class SharpCrops(Dataset):
     """Sample i: `{"sharp": (3, size, size)}` float32 in [0, 1], from a random photograph."""
 
-    def __init__(self, photographs: Photographs, size: int, seed: int = 0):
+    def __init__(self, photographs: PhotographSource, size: int, seed: int = 0):
         self.photographs, self.size, self.seed = photographs, size, seed
 
     def __getitem__(self, index: int) -> dict[str, Tensor]:
         generator = seeded(self.seed, index)
-        photograph = self.photographs[draw(len(self.photographs), generator)]
+        photograph = draw_photograph(self.photographs, self.size, generator)
         return {"sharp": random_crop(photograph, self.size, generator) / 255}

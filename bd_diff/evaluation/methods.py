@@ -14,7 +14,7 @@ from bd_diff.data.colour import fix_colours
 from bd_diff.data.images import EXTENSIONS, read_image, to_tensor
 from bd_diff.data.pairs import Pair
 from bd_diff.data.pixels import luminance
-from bd_diff.models.model_folder import find_folder
+from bd_diff.models.model_folder import ADAPTER, find_folder
 from bd_diff.restore import call_settings, load, require_pipeline
 
 WIENER_NOISE = 0.01  # the middle of the three levels of `bd_diff.blur.operator.wiener`
@@ -72,7 +72,9 @@ def kernel_source(
 
 def holds_results(folder: Path) -> bool:
     """Whether this is a folder of images and not of a model."""
-    return folder.is_dir() and not (folder / "model_index.json").exists() and not (folder / "config.json").exists()
+    return folder.is_dir() and not any(
+        (folder / name).exists() for name in ("model_index.json", "config.json", ADAPTER)
+    )
 
 
 def open_model(name: str, seed: int, settings: dict) -> Method:
@@ -89,7 +91,8 @@ def open_model(name: str, seed: int, settings: dict) -> Method:
         result = restorer(pair.blurry[None], **call_settings(restorer, seed, **call)).float().cpu()
         return fix_colours(result, pair.blurry[None], **colours)[0]
 
-    return Method(folder.name, restore, digest(sorted(folder.rglob("*.safetensors"))), {"seed": seed, **settings})
+    made_of = sorted([*folder.rglob("*.safetensors"), *folder.glob(ADAPTER)])  # which has the hash of its base
+    return Method(folder.name, restore, digest(made_of), {"seed": seed, **settings})
 
 
 def open_results(folder: Path) -> Method:

@@ -47,15 +47,20 @@ def transfer_guesses(pixels: Tensor, kernels: Tensor | None) -> Tensor:
     return torch.stack([reblur(pixels, kernels), pixels], 1)
 
 
-def to_latents(vae, pixels: Tensor) -> Tensor:
-    """Scaled latents of pixels `(B, 3, H, W)` in [-1, 1]."""
-    return vae.encode(pixels).latent_dist.mode() * vae.config.scaling_factor
+def to_latents(vae, pixels: Tensor, degraded: bool = False) -> Tensor:
+    """Scaled latents of pixels `(B, 3, H, W)` in [-1, 1]; a refined VAE filters what is `degraded`."""
+    if degraded and hasattr(vae, "refine"):
+        latents, _ = vae.refine(pixels)
+    else:
+        encoded = vae.encode(pixels)
+        latents = encoded.latents if "latents" in encoded else encoded.latent_dist.mode()  # TAESD has no distribution
+    return (latents - (vae.config.get("shift_factor") or 0)) * vae.config.scaling_factor
 
 
 def to_pixels(vae, latents: Tensor, source: Tensor | None = None) -> Tensor:
     """The inverse of `to_latents`; a refined VAE takes detail from the `source` image `(B, 3, H, W)` in [-1, 1]."""
     known = {} if source is None else {"source": source.to(latents.dtype)}
-    return vae.decode(latents / vae.config.scaling_factor, **known).sample
+    return vae.decode(latents / vae.config.scaling_factor + (vae.config.get("shift_factor") or 0), **known).sample
 
 
 def guess_count(linear_light: bool) -> int:
@@ -65,10 +70,13 @@ def guess_count(linear_light: bool) -> int:
 
 def condition(vae, guesses: Tensor, count: int) -> tuple[Tensor, Tensor]:
     """Latents of the first guess `(B, c, h, w)`, and the UNet's condition `(B, count c, h, w)`: they and how the others
-    differ from them. A single other one stands for every deconvolution, and is encoded once.
+    differ from them. A single other one stands for every deconvolution, and is encoded once: then blur is transferred,
+    and nothing is filtered. Otherwise the first is the photograph, which a refined VAE filters.
     """
     latents = to_latents(vae, guesses.flatten(0, 1)).unflatten(0, guesses.shape[:2])
     first, others = latents[:, 0], latents[:, 1:] - latents[:, :1]
+    if hasattr(vae, "refine") and guesses.shape[1] != 2:
+        first = to_latents(vae, guesses[:, 0], degraded=True)
     if others.shape[1] == 1:
         others = others.expand(-1, count - 1, -1, -1, -1)
     return first, torch.cat([first, others.flatten(1, 2)], 1)

@@ -28,10 +28,11 @@ class Refiner(nn.Module):
 
 class RefinedVAE(AutoencoderKL, ModelMixin):
     """An `AutoencoderKL` that also takes the degraded image an output belongs to, for the detail that 8x compression
-    loses: `decode(latents, source=pixels)`. Without it, and in `encode`, it is the frozen VAE itself.
+    loses: `decode(latents, source=pixels)`, and whose latents of a degraded image are nearly those of the clean one:
+    `refine(pixels)`. In `encode`, and in `decode` without a source, it is the frozen VAE itself.
 
     A refiner after each encoder stage filters the degraded features; a refiner after each decoder stage takes the
-    filtered features of its resolution by a skip connection.
+    filtered features of its resolution by a skip connection. In a pipeline the UNet sees the photograph as filtered.
     """
 
     borrowed = ("encoder", "decoder", "quant_conv", "post_quant_conv")
@@ -57,15 +58,26 @@ class RefinedVAE(AutoencoderKL, ModelMixin):
     def refine(self, pixels: Tensor) -> tuple[Tensor, list[Tensor]]:
         """Filtered latents `(B, c, h, w)` of a degraded image in [-1, 1], and the filtered features of every stage."""
         x, features = pixels, []
-        for stage, refiner in zip(
-            [self.encoder.conv_in, *self.encoder.down_blocks], self.encoder_refiners, strict=True
-        ):
+        for stage, refiner in zip(self.stages, self.encoder_refiners, strict=True):
             x = refiner(stage(x))
             features.append(x)
         x = self.encoder.mid_block(x)
         moments = self.encoder.conv_out(self.encoder.conv_act(self.encoder.conv_norm_out(x)))
         moments = moments if self.quant_conv is None else self.quant_conv(moments)
         return moments.chunk(2, 1)[0], features
+
+    @property
+    def stages(self) -> list[nn.Module]:
+        """The frozen encoder's entry and down blocks, each followed by a refiner."""
+        return [self.encoder.conv_in, *self.encoder.down_blocks]
+
+    def features(self, pixels: Tensor) -> list[Tensor]:
+        """The frozen encoder's own features of an image in [-1, 1] after every stage, nothing filtered."""
+        found = []
+        for stage in self.stages:
+            pixels = stage(pixels)
+            found.append(pixels)
+        return found
 
     @apply_forward_hook
     def decode(

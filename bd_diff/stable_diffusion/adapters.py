@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from diffusers import AutoencoderKL, DDIMScheduler, DiffusionPipeline, ModelMixin
+from diffusers import AutoencoderKL, AutoencoderTiny, DDIMScheduler, DiffusionPipeline, ModelMixin
 from peft import LoraConfig
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
@@ -15,10 +15,11 @@ from torch import Tensor, nn
 from bd_diff.data.writing import replacing_folder
 from bd_diff.models.model_folder import ADAPTER, ADVICE, LARGEST_NUMBER, check_numbers, no_more_than, read_json
 from bd_diff.models.refined_vae import RefinedVAE
-from bd_diff.stable_diffusion.base_model import components_from_base, load_base
+from bd_diff.stable_diffusion.base_model import HUB_SETTINGS, components_from_base, load_base
 
 WEIGHTS = "adapter.safetensors"
 LARGEST_TOWER = 2**31  # numbers in a vision tower that an adapter borrows
+OF_FILES = {"variant", "revision", "use_safetensors", "low_cpu_mem_usage", *HUB_SETTINGS}  # of diffusers' loading
 # LoRA is for the rest of the UNet: cross-attention reads new tokens and the input new channels, so both train in full.
 LORA_LAYERS = r".*(attn1\.(to_q|to_k|to_v|to_out\.0)|ff\.net\.(0\.proj|2)|proj_in|proj_out|conv1|conv2|conv_shortcut)"
 
@@ -76,7 +77,7 @@ def save_adapter(pipeline: DiffusionPipeline, folder: str | Path) -> None:
     for name, part in pipeline.components.items():
         if part is None:
             sections[name] = None
-        elif name not in ("unet", "vae", "scheduler"):
+        elif name not in ("unet", "scheduler") and type(part) is not AutoencoderKL:
             sections[name] = {key: value for key, value in part.config.items() if not key.startswith("_")}
             sections[name]["class"] = type(part).__name__
     sections["pipeline"] = settings_of(pipeline)
@@ -109,12 +110,25 @@ def load_adapter(
     base: str | None = None,
     base_config: str | None = None,
     dtype: torch.dtype | None = None,
+    torch_dtype: torch.dtype | None = None,
+    device_map: str | torch.device | None = None,
+    **settings,
 ) -> DiffusionPipeline:
     """The pipeline that `save_adapter` wrote, as one of `pipeline_class`, on its base, with LoRA in place.
 
-    base: where the base is, if not where it was; base_config: see `load_base`. Raises ValueError where
-    the base is not found or is another one, and naming a file or tensor that is missing, damaged or too much.
+    base: where the base is, if not where it was; base_config: see `load_base`. dtype, or torch_dtype: of all networks.
+    device_map: the device that all of it goes to. Of `settings`, `HUB_SETTINGS` hold for the base as they did for the
+    adapter, components and settings of the pipeline replace the adapter's, and what else diffusers knows of files
+    (`variant`, `revision`, ...) says nothing here: an adapter is one file, and its base is known by its hash.
+
+    Raises ValueError where the base is not found or is another one, naming a file or tensor that is missing, damaged or
+    too much, and for a device map of several devices; TypeError for settings that there are not.
     """
+    dtype = dtype or torch_dtype
+    if dtype is not None and not isinstance(dtype, torch.dtype):
+        raise ValueError(f"torch_dtype is {dtype!r}; an adapter takes one torch.dtype for all networks")
+    if isinstance(device_map, dict) or device_map in ("auto", "balanced", "sequential"):
+        raise ValueError(f"device_map is {device_map!r}; an adapter goes to one device, such as 'cuda'")
     folder = Path(folder)
     described = read_json(folder / ADAPTER)
     try:
@@ -123,7 +137,8 @@ def load_adapter(
         raise ValueError(f"{folder / WEIGHTS} is missing or damaged ({error}); {ADVICE}") from None
     check_described(folder / ADAPTER, described)
     places = [base] if base else [described["base"]["id"]]
-    found = load_base(places, base_config or described["base"].get("config"))
+    hub = {name: settings.pop(name) for name in HUB_SETTINGS if settings.get(name) is not None}
+    found = load_base(places, base_config or described["base"].get("config"), **hub)
     wanted = described["base"]["sha256"]
     assert found.sha256 is not None  # its weights were read
     if found.sha256 != wanted:
@@ -131,10 +146,13 @@ def load_adapter(
             f"{folder} was trained on another base than {places[0]} (sha256 {wanted[:12]}, found {found.sha256[:12]}); "
             f"pass base= with the place of {described['base']['id']}"
         )
+    sections = {name: section for name, section in described["networks"].items() if name != "vae"}
     with no_more_than(len(state), sum(tensor.numel() for tensor in state.values()), spare=LARGEST_TOWER):
-        pipeline = pipeline_class(**components_from_base(found, described["networks"]))
+        pipeline = pipeline_class(**components_from_base(found, sections))
     add_lora(pipeline.unet, described["lora_rank"])
-    if any(name.startswith("vae.") for name in state):
+    if described["networks"].get("vae", {}).get("class") == "AutoencoderTiny":
+        pipeline.vae = AutoencoderTiny.from_config(described["networks"]["vae"]).eval()
+    elif any(name.startswith("vae.") for name in state):
         pipeline.vae = RefinedVAE.around(pipeline.vae)
     own = own_tensors(pipeline)
     for name in sorted(own.keys() ^ state.keys()):
@@ -148,4 +166,18 @@ def load_adapter(
                 raise ValueError(f"{folder / WEIGHTS}: {name} holds NaN or infinite values, or whole numbers; {ADVICE}")
             tensor.copy_(state[name])
     pipeline.scheduler = DDIMScheduler.from_config(described["scheduler"])
-    return pipeline if dtype is None else pipeline.to(dtype)
+    replace_parts(pipeline, settings)
+    if dtype is not None:
+        pipeline.to(dtype)
+    return pipeline if device_map is None else pipeline.to(device_map)
+
+
+def replace_parts(pipeline: DiffusionPipeline, settings: dict[str, Any]) -> None:
+    """Put the components and plain settings of `settings` in place. Raises TypeError for names that there are not."""
+    known = settings_of(pipeline)
+    if unknown := set(settings) - set(pipeline.components) - set(known) - OF_FILES:
+        raise TypeError(f"from_pretrained has no setting {min(unknown)}; it has {', '.join(sorted(known))}")
+    parts = {name: value for name, value in settings.items() if name in pipeline.components}
+    pipeline.register_modules(**parts)
+    pipeline.register_to_config(**{name: value for name, value in settings.items() if name in known})
+    pipeline.check_channels()

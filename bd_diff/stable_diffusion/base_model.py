@@ -21,6 +21,7 @@ from bd_diff.models.unet import widened
 PARTS = {"unet": UNet2DConditionModel, "vae": AutoencoderKL}
 CONFIGS = ["unet/config.json", "vae/config.json", "scheduler/scheduler_config.json"]
 LAYOUT = "a base is a folder with unet/, vae/ and scheduler/ as diffusers saves them"
+HUB_SETTINGS = ("cache_dir", "force_download", "local_files_only", "proxies", "token")  # of the hub's client
 # On the hub the same network often lies several times in its folder, for other libraries and in other precisions.
 WEIGHTS = ["diffusion_pytorch_model.safetensors", "*.safetensors.index.json", "diffusion_pytorch_model-*.safetensors"]
 
@@ -45,7 +46,7 @@ class Base:
 
 
 def load_base(
-    places: str | Path | Sequence[str | Path], config: str | Path | None = None, weights: bool = True
+    places: str | Path | Sequence[str | Path], config: str | Path | None = None, weights: bool = True, **hub
 ) -> Base:
     """The first of `places` that is there: local folders and files first, then ids of the Hugging Face hub, in order.
 
@@ -53,6 +54,7 @@ def load_base(
         places: folders in the layout of diffusers, hub ids, or single .safetensors files of the original layout.
         config: a folder or hub id in the layout of diffusers whose configuration describes a single file.
         weights: False reads the configuration alone; the networks are random, or empty inside `torch.device("meta")`.
+        hub: `HUB_SETTINGS` of the hub's client.
 
     Raises ValueError naming every place tried where none is there, and naming the fault of one that cannot be used.
     """
@@ -60,15 +62,17 @@ def load_base(
     failures = []
     for place in sorted(places, key=lambda place: not Path(place).exists()):
         try:
-            folder = find(place, weights)
+            folder = find(place, weights, **hub)
         except OSError as error:
             failures.append(f"{place} ({error})")
             continue
-        return load_file(folder, config, weights) if folder.is_file() else load_folder(folder, str(place), weights)
+        return (
+            load_file(folder, config, weights, **hub) if folder.is_file() else load_folder(folder, str(place), weights)
+        )
     raise ValueError(f"no base was found; tried {'; '.join(failures) or 'nothing, for none was named'}")
 
 
-def find(place: str | Path, weights: bool = True) -> Path:
+def find(place: str | Path, weights: bool = True, **hub) -> Path:
     """A local path as it is, or where the hub's client keeps what a base needs of a repository. Raises OSError."""
     path = Path(place)
     if path.exists():
@@ -79,7 +83,7 @@ def find(place: str | Path, weights: bool = True) -> Path:
 
     wanted = CONFIGS + ["*config.json"] + [f"{part}/{name}" for part in PARTS for name in WEIGHTS if weights]
     try:
-        return Path(snapshot_download(str(place), allow_patterns=wanted))
+        return Path(snapshot_download(str(place), allow_patterns=wanted, **hub))
     except Exception as error:  # no network, no such model, no permission: each has its own class there
         raise OSError(
             f"not a local path, and the hub does not give it: {str(error).strip().splitlines()[0]}"
@@ -91,6 +95,9 @@ def load_folder(folder: Path, place: str, weights: bool) -> Base:
     if not (folder / "unet" / "config.json").exists():
         kind = read_json(folder / "config.json").get("model_type") if (folder / "config.json").exists() else None
         what = f"it holds a {kind} model" if kind else "it has no unet/config.json"
+        if (folder / "transformer" / "config.json").exists():
+            kind = read_json(folder / "transformer" / "config.json").get("_class_name")
+            what = f"its network is the transformer {kind} (as of SD3, FLUX or Qwen-Image), and BD-Diff needs a UNet"
         raise ValueError(f"{place} is no base: {what}; {LAYOUT}")
     configs = {name: read_json(folder / name) for name in CONFIGS}
     unet, vae, schedule = configs.values()
@@ -99,13 +106,13 @@ def load_folder(folder: Path, place: str, weights: bool) -> Base:
     return Base(place, network, autoencoder, make_scheduler(schedule, place))
 
 
-def load_file(path: Path, config: str | Path | None, weights: bool) -> Base:
+def load_file(path: Path, config: str | Path | None, weights: bool, **hub) -> Base:
     """A single file of the original layout, through diffusers' converter."""
     if config is None:
         raise ValueError(
             f"{path} does not say its architecture; name a folder or hub id with its configuration as well"
         )
-    folder = find(config, weights=False)
+    folder = find(config, weights=False, **hub)
     described = load_folder(folder, str(config), weights=False)
     if not weights:
         return described
@@ -134,6 +141,11 @@ def check_fit(place: str, unet: dict[str, Any], vae: dict[str, Any]) -> None:
             raise ValueError(
                 f"{place}: {name} is a {values.get('_class_name')}; BD-Diff needs a {PARTS[name].__name__}"
             )
+    if unet.get("addition_embed_type") == "text_time":
+        raise ValueError(
+            f"{place} is a Stable Diffusion XL: its UNet needs pooled text and sizes (added_cond_kwargs) beside "
+            "tokens, which BD-Diff does not make; choose SD 1.x or 2.x, or SD-Turbo"
+        )
     for name in ("addition_embed_type", "class_embed_type", "encoder_hid_dim_type"):
         if unet.get(name) is not None:
             raise ValueError(

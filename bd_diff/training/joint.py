@@ -11,14 +11,15 @@ from torch import nn
 from torch.utils.data import Dataset
 
 from bd_diff.blur.kernels import SIZE
-from bd_diff.data.crops import SharpCrops, read_photographs
-from bd_diff.data.images import list_images
+from bd_diff.data.crops import SharpCrops
+from bd_diff.data.photographs import MEMORY, Photographs
 from bd_diff.data.procedural import ProceduralImages
 from bd_diff.models.conditioning import guess_count
 from bd_diff.models.unet import NAFUNet
 from bd_diff.pipeline import BDDiffPipeline
 from bd_diff.stable_diffusion.adapters import add_lora, has_lora
 from bd_diff.stable_diffusion.base_model import load_base, widen_input
+from bd_diff.stable_diffusion.vaes import put_vae
 from bd_diff.training.config import RunConfig
 from bd_diff.training.kernel_bank import read_bank
 from bd_diff.training.loop import Turn, fit, report, start
@@ -39,7 +40,7 @@ from bd_diff.training.validation import Validation
 class DataConfig:
     """Photographs to learn from."""
 
-    sharp: str | None = None  # folder; None trains on procedural images
+    sharp: str | None = None  # folder of images, or of shards by `datasets`; None trains on procedural images
     exclude: str | None = None  # text file of names in `sharp` that are kept for validation
     target: str | None = None  # folder of unpaired blurry photographs
     target_exclude: str | None = None  # text file of names in `target` that are kept for judging
@@ -48,6 +49,7 @@ class DataConfig:
     window: int = 256  # pixels a side that blur is read from
     crop: int = 128  # pixels a side that the restorer is trained on
     validation_photographs: int = 8
+    memory: float = MEMORY  # GiB that a machine keeps of decoded photographs; the others are read when they are drawn
 
 
 @dataclass(frozen=True)
@@ -77,6 +79,7 @@ class JointConfig:
         str, ...
     ] = ()  # Stable Diffusion to begin with: folders, hub ids or a file, see stable_diffusion/base_model.py
     base_config: str | None = None  # folder or hub id that describes a base of a single file
+    vae: str | None = None  # folder or hub id of a refined VAE (train/refine_vae.py) or AutoencoderTiny instead
     lora_rank: int = 0  # LoRA on the UNet instead of training all of it; the model is then saved as an adapter
     gradient_checkpointing: bool = False  # less memory, more time
     attention_backend: str = "sdpa"  # or xformers
@@ -139,6 +142,8 @@ def starting_pipeline(config: JointConfig) -> BDDiffPipeline:
             pipeline = pipeline_from_base(base, config.networks)
     else:
         pipeline = build_pipeline(config.networks)
+    if config.vae and not config.run.dry_run:
+        put_vae(pipeline, config.vae)
     if config.linear_light and not pipeline.config.linear_light:
         see_linear_light(pipeline)
     if config.lora_rank and not has_lora(pipeline.unet):
@@ -168,7 +173,7 @@ def estimates(config: JointConfig, networks: nn.ModuleDict) -> list[str]:
     lines = [memory_estimate(networks, config.optimizer, bool(config.run.ema_decay))]
     if config.data.sharp:
         count, batch = (
-            len(list_images(Path(config.data.sharp))),
+            len(Photographs(config.data.sharp, config.data.exclude)),
             config.run.batch_size * config.run.gradient_accumulation,
         )
         lines.append(f"steps per epoch: {count / batch:.1f} on one process ({count} photographs, {batch} a step)")
@@ -215,12 +220,14 @@ def joint_samples(config: JointConfig) -> Dataset:
     wide = data.window + SIZE - 1  # so that every pixel's blur is real
     crops: SharpCrops | ProceduralImages
     if data.sharp:
-        crops = SharpCrops(read_photographs(data.sharp, data.exclude, skip_smaller_than=wide), wide, seed)
+        crops = SharpCrops(Photographs(data.sharp, data.exclude, data.memory).check_sizes(wide), wide, seed)
     else:
         crops = ProceduralImages(wide, seed)
     if data.target and not any(config.weights.get(task) for task in TARGET_TASKS):
         raise ValueError(f"data.target: no task on photographs has a weight; give one to {', '.join(TARGET_TASKS)}")
-    targets = read_photographs(data.target, data.target_exclude, skip_smaller_than=data.crop) if data.target else None
+    targets = None
+    if data.target:
+        targets = Photographs(data.target, data.target_exclude, data.memory).check_sizes(data.crop)
     bank = read_bank(data.bank) if data.bank else None
     estimates = read_bank(data.estimates, ("kernel", "estimate")) if data.estimates else None
     return JointSamples(crops, data.crop, targets, bank, estimates)

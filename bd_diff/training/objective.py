@@ -23,6 +23,9 @@ from bd_diff.models.conditioning import (
     transfer_guesses,
 )
 from bd_diff.models.lag_maps import lag_maps
+from bd_diff.models.refined_vae import RefinedVAE
+from bd_diff.models.samplers import take_step
+from bd_diff.training.encode_once import EncodeOnce
 from bd_diff.training.losses import weighted_sum
 
 TARGET_TASKS = ("cross_crop", "reconstruction", "back_translation")
@@ -93,9 +96,28 @@ class JointObjective(nn.Module):
         self.restores = any(weight for task, weight in weights.items() if task != "kernel")
         if "blur_decoder" not in networks and (weights.get("kernel") or not self.restores):
             raise ValueError("weights: without a blur_decoder no kernel is learned; set kernel to 0, others not")
+        self.remembering: EncodeOnce | None = None
         self.register_buffer("steps", torch.zeros((), dtype=torch.long))
 
     def forward(self, batch: dict[str, Tensor], generator: Generator) -> dict[str, Tensor]:
+        if not any(parameter.requires_grad for parameter in self.networks["vae"].parameters()):
+            self.remembering = EncodeOnce(self.networks["vae"])
+        losses = self.tasks(batch, generator)
+        self.remembering = None
+        # Processes stay in step only where every parameter has a gradient: the kernel counts with a weight of 0, too.
+        counted = {task: self.weights.get(task) or 0.0 for task in losses}
+        counted = {task: weight for task, weight in counted.items() if weight or task == "kernel"}
+        losses["loss"] = weighted_sum(counted, losses)
+        self.steps += int(self.training)
+        return losses
+
+    @property
+    def vae(self) -> nn.Module | EncodeOnce:
+        """The VAE, which within a step encodes every image once where it is frozen."""
+        return self.remembering or self.networks["vae"]
+
+    def tasks(self, batch: dict[str, Tensor], generator: Generator) -> dict[str, Tensor]:
+        """The loss of every task."""
         with torch.autocast(batch["sharp"].device.type, enabled=False):
             sharp, blurry, kernels, seen = self.synthesize(batch, generator)
         read = len(seen["maps"])
@@ -124,11 +146,6 @@ class JointObjective(nn.Module):
             )
         if "target" in batch and any(self.weights.get(task) for task in TARGET_TASKS):
             losses |= self.target_tasks(batch["target"][: self.target_rows] * 2 - 1, sharp, generator)
-        # Processes stay in step only where every parameter has a gradient: the kernel counts with a weight of 0, too.
-        counted = {task: self.weights.get(task) or 0.0 for task in losses}
-        counted = {task: weight for task, weight in counted.items() if weight or task == "kernel"}
-        losses["loss"] = weighted_sum(counted, losses)
-        self.steps += int(self.training)
         return losses
 
     def target_tasks(self, target: Tensor, sharp: Tensor, generator: Generator) -> dict[str, Tensor]:
@@ -137,24 +154,24 @@ class JointObjective(nn.Module):
         features, tokens, kernels = self.read_blur(torch.cat([first, second]))
         structure, other_tokens = features.structure[: len(first)], tokens[len(first) :]
         own, other = known(kernels, slice(len(first))), known(kernels, slice(len(first), None))
-        with torch.no_grad():
-            guesses = self.deblur_guesses(first, own)
-            deblurred = self.sample(guesses, structure, tokens[: len(first)], 0.0, generator)
-        losses = {
-            # The blur comes from elsewhere in the photograph: tokens can carry blur but never this crop's content.
-            "cross_crop": self.produce(
-                first, transfer_guesses(deblurred, other), structure, other_tokens, strength=1.0, generator=generator
-            ),
-            "reconstruction": self.produce(
-                first,
-                transfer_guesses(deblurred, own),
-                structure,
-                tokens[: len(first)],
-                strength=1.0,
-                generator=generator,
-            ),
+        if self.weights.get("cross_crop") or self.weights.get("reconstruction"):
+            with torch.no_grad():
+                guesses = self.deblur_guesses(first, own)
+                deblurred = self.sample(guesses, structure, tokens[: len(first)], 0.0, generator)
+        wanted = {  # cross_crop's blur comes from elsewhere: tokens can carry blur but never this crop's content
+            "cross_crop": (other, other_tokens),
+            "reconstruction": (own, tokens[: len(first)]),
         }
-        if self.weights.get("back_translation"):
+        losses = {
+            task: self.produce(
+                first, transfer_guesses(deblurred, kernel), structure, blur, strength=1.0, generator=generator
+            )
+            for task, (kernel, blur) in wanted.items()
+            if self.weights.get(task)
+        }
+        if self.weights.get("back_translation") and self.steps < self.back_translation_from:
+            losses["back_translation"] = target.new_zeros(())
+        elif self.weights.get("back_translation"):
             sharp = sharp[: len(first)]
             with torch.no_grad():
                 guesses = transfer_guesses(sharp, known(own, slice(len(sharp))))
@@ -163,7 +180,7 @@ class JointObjective(nn.Module):
                 grain = sigma * torch.randn(pseudo.shape, generator=generator)
                 pseudo = (pseudo + grain.to(pseudo.device)).clamp(-1, 1)
             pseudo_features, pseudo_tokens, pseudo_kernels = self.read_blur(pseudo)
-            loss = self.produce(
+            losses["back_translation"] = self.produce(
                 sharp,
                 self.deblur_guesses(pseudo, known(pseudo_kernels)),
                 pseudo_features.structure,
@@ -171,7 +188,6 @@ class JointObjective(nn.Module):
                 strength=0.0,
                 generator=generator,
             )
-            losses["back_translation"] = loss * (self.steps >= self.back_translation_from)
         return losses
 
     def synthesize(self, batch: dict[str, Tensor], generator: Generator):
@@ -231,7 +247,7 @@ class JointObjective(nn.Module):
     def produce(self, wanted, guesses, structure, blur_tokens, strength: float, generator: Generator) -> Tensor:
         """Denoising loss: mean error of the prediction at random timesteps, a share of them the last one."""
         start, seen = self.start(guesses)
-        clean = to_latents(self.networks["vae"], wanted) - start
+        clean = to_latents(self.vae, wanted) - start
         last = self.scheduler.config.num_train_timesteps - 1
         timesteps = torch.randint(last + 1, (len(clean),), generator=generator)
         timesteps[torch.rand(len(clean), generator=generator) < self.last_step_share] = last
@@ -255,14 +271,15 @@ class JointObjective(nn.Module):
         latents = torch.randn(start.shape, generator=generator).to(start.device)
         tokens = self.tokens(structure, blur_tokens, strength)
         self.scheduler.set_timesteps(self.sampling_steps, device=start.device)
-        for t in self.scheduler.timesteps:
+        for i, t in enumerate(self.scheduler.timesteps, 1):
             output = self.networks["unet"](torch.cat([latents, seen], 1), t, tokens).sample
-            latents = self.scheduler.step(output, t, latents).prev_sample
-        return to_pixels(self.networks["vae"], start + latents)
+            latents = take_step(self.scheduler, output, t, latents, last=i == len(self.scheduler.timesteps))
+        source = guesses[:, 0] if strength == 0 and isinstance(self.networks["vae"], RefinedVAE) else None
+        return to_pixels(self.networks["vae"], start + latents, source)
 
     def start(self, guesses: Tensor) -> tuple[Tensor, Tensor]:
         """Where the diffused latents count from (the first guess, or zero), and the UNet's condition."""
-        first, seen = condition(self.networks["vae"], guesses, guess_count(self.linear_light))
+        first, seen = condition(self.vae, guesses, guess_count(self.linear_light))
         return (first if self.residual else torch.zeros_like(first)), seen
 
 

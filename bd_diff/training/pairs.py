@@ -12,10 +12,11 @@ from bd_diff.blur.camera import RandomCamera
 from bd_diff.blur.curriculum import level, severity
 from bd_diff.blur.kernels import SIZE
 from bd_diff.blur.synthesis import draw_kernels
-from bd_diff.data.crops import Photographs, SharpCrops, draw, random_crop, read_photographs, seeded
+from bd_diff.data.crops import PhotographSource, SharpCrops, draw, random_crop, seeded
 from bd_diff.data.folders import Folder, read_item
 from bd_diff.data.layouts import Item
 from bd_diff.data.pairs import Pair, as_pair
+from bd_diff.data.photographs import Photographs
 from bd_diff.training.config import RunConfig
 
 BORDER = SIZE - 1  # pixels by which a crop exceeds what the network sees, so that kernels stay inside it
@@ -126,12 +127,12 @@ def training_samples(data: DataConfig, blur: BlurConfig, run: RunConfig, process
         if blur.curriculum != "none":
             raise ValueError(f"{data.folder} holds pairs, whose blur follows no curriculum; set data.own_blur=false")
         return PairedCrops(folder.items, data.crop, run.seed)
-    photographs: Photographs
+    photographs: PhotographSource
     if folder.kind == "paired":
         photographs = SharpSides(folder.items, size)
     else:
         held_out = data.validation if data.validation and not Path(data.validation).is_dir() else None
-        photographs = read_photographs(data.folder, held_out, skip_smaller_than=size)
+        photographs = Photographs(data.folder, held_out).check_sizes(size)
     total = run.steps * run.batch_size * run.gradient_accumulation * processes
     return Severities(SharpCrops(photographs, size, run.seed), blur, total)
 

@@ -1,10 +1,12 @@
 """Samples of BD-Diff's joint training, and how they become a batch."""
 
+from collections.abc import Sequence
+
 import torch
 from torch import Generator, Tensor
 from torch.utils.data import Dataset
 
-from bd_diff.data.crops import SharpCrops, dihedral, draw, random_crop, seeded
+from bd_diff.data.crops import SharpCrops, dihedral, draw, draw_photograph, random_crop, seeded
 from bd_diff.data.procedural import ProceduralImages
 
 
@@ -21,7 +23,7 @@ class JointSamples(Dataset):
         self,
         sharp: SharpCrops | ProceduralImages,
         crop: int,
-        targets: list[Tensor] | None = None,
+        targets: Sequence[Tensor] | None = None,
         bank: dict[str, Tensor] | None = None,
         estimates: dict[str, Tensor] | None = None,
     ):
@@ -31,7 +33,7 @@ class JointSamples(Dataset):
         sample: dict[str, Tensor | dict[str, Tensor]] = {**self.sharp[index]}
         generator = seeded(self.sharp.seed, index, 2)
         if self.targets:
-            photograph = self.targets[draw(len(self.targets), generator)]
+            photograph = draw_photograph(self.targets, self.crop, generator)
             crops = [random_crop(photograph, self.crop, generator, turn=0) for _ in range(2)]
             sample["target"] = dihedral(torch.stack(crops), draw(8, generator)) / 255
         if self.estimates and index % 4 > 0:

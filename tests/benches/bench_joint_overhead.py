@@ -8,6 +8,7 @@ their ratio to the UNet alone, the same of the multiplications, and the VAE's pa
 """
 
 import argparse
+import inspect
 import json
 import resource
 import statistics
@@ -18,6 +19,7 @@ from contextlib import nullcontext
 from pathlib import Path
 
 import torch
+from diffusers import AutoencoderTiny
 from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import flop_registry
@@ -25,6 +27,7 @@ from torch.utils.flop_counter import flop_registry
 from bd_diff.blur.kernels import SIZE
 from bd_diff.data.crops import seeded
 from bd_diff.data.procedural import ProceduralImages
+from bd_diff.models.image_encoder import ImageEncoder
 from bd_diff.pipeline import BDDiffPipeline
 from bd_diff.stable_diffusion.adapters import add_lora
 from bd_diff.stable_diffusion.base_model import load_base
@@ -35,7 +38,7 @@ from bd_diff.training.samples import JointSamples, collate_joint
 
 ROOT = Path(__file__).parents[2]
 GIB = 2**30
-DIVISORS = {"toy": 8, "quarter": 4, "half": 2, "full": 1}  # of the channels and groups of UNet and VAE
+DIVISORS = {"toy": 8, "quarter": 4, "half": 2, "full": 1}  # of channels, groups and heads, of every network
 DTYPES = {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}
 GOALS = {"deblur": 1.15, "joint": 1.6}
 DEBLUR = {"kernel": 0.5, "deblur": 1.0}
@@ -54,6 +57,12 @@ def narrow_base(divisor: int, folder: Path) -> Path:
         (folder / path.parent.name).mkdir(parents=True)
         (folder / path.parent.name / path.name).write_text(json.dumps(values))
     return folder
+
+
+def narrow_encoder(divisor: int) -> dict[str, int]:
+    """The small image encoder with fewer channels."""
+    sizes = {name: p.default for name, p in inspect.signature(ImageEncoder.__init__).parameters.items()}
+    return {name: size // divisor for name, size in sizes.items() if name.endswith("_channels")}
 
 
 def build(config: JointConfig, divisor: int) -> BDDiffPipeline:
@@ -126,6 +135,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--checkpointing", action="store_true")
     parser.add_argument("--whole-unet", action="store_true", help="train all of the UNet instead of LoRA")
+    parser.add_argument("--taesd", action="store_true", help="TAESD's architecture as the VAE, at its own width")
     given = parser.parse_args()
     device, dtype = given.device, DTYPES[given.dtype]
     overrides = [
@@ -134,8 +144,14 @@ def main() -> None:
         *(["lora_rank=0"] if given.whole_unet else []),
     ]
     config = load_config(JointConfig, ["--config", str(ROOT / "configs/sd21_24gb.yaml"), *overrides])
+    for name in ("structure_qformer", "blur_qformer"):
+        for size in ("hidden_size", "num_heads"):
+            config.networks[name][size] //= DIVISORS[given.width]
+    config.networks["image_encoder"] = narrow_encoder(DIVISORS[given.width])
     torch.manual_seed(0)
     pipeline = build(config, DIVISORS[given.width]).to(device)
+    if given.taesd:
+        pipeline.register_modules(vae=AutoencoderTiny().to(device))
     objective = joint_objective(config, pipeline)
     weights = {"deblur": DEBLUR, "joint": dict(config.weights)}
     objective.back_translation_from = 0

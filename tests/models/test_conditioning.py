@@ -1,8 +1,10 @@
 """What the UNet invents stays within reach of its guesses."""
 
 import torch
+from bd_diff_toys.stable_diffusion import toy_vae
+from diffusers import AutoencoderTiny
 
-from bd_diff.models.conditioning import keep_in_reach
+from bd_diff.models.conditioning import keep_in_reach, to_latents, to_pixels
 
 
 def case():
@@ -33,3 +35,18 @@ def test_an_explosion_fades_into_the_first_guess_and_what_is_far_from_it_stays()
     assert torch.equal(kept[..., 74:, :], pixels[..., 74:, :])
     between = (kept - pixels)[..., 40, 57:72].abs().mean((0, 1))
     assert between[0] > between[7] > between[-1] > 0
+
+
+def test_a_vaes_shift_is_taken_off_and_put_back():
+    torch.manual_seed(0)
+    vae, pixels = toy_vae(shift_factor=0.3, scaling_factor=0.5).eval(), torch.rand(1, 3, 32, 32) * 2 - 1
+    raw = vae.encode(pixels).latent_dist.mode()
+    assert torch.equal(to_latents(vae, pixels), (raw - 0.3) * 0.5)
+    assert torch.allclose(to_pixels(vae, to_latents(vae, pixels)), vae.decode(raw).sample, atol=1e-5)
+
+
+def test_taesd_has_latents_without_a_distribution():
+    torch.manual_seed(0)
+    vae, pixels = AutoencoderTiny().eval(), torch.rand(1, 3, 32, 32) * 2 - 1
+    assert torch.equal(to_latents(vae, pixels), vae.encode(pixels).latents)
+    assert to_pixels(vae, to_latents(vae, pixels)).shape == pixels.shape

@@ -7,16 +7,22 @@ import torch
 import yaml
 from accelerate.state import AcceleratorState
 from bd_diff_toys.stable_diffusion import SIZES, save_base, toy_vae
+from diffusers import AutoencoderTiny
 from safetensors.torch import load_file
+from typer.testing import CliRunner
 
 from bd_diff import BDDiffPipeline
 from bd_diff.blur.kernels import SIZE
+from bd_diff.cli import app
 from bd_diff.data.crops import seeded
 from bd_diff.data.images import save_image, to_image
 from bd_diff.data.procedural import procedural_image
+from bd_diff.models.conditioning import condition, to_latents
+from bd_diff.models.fingerprint import fingerprint
 from bd_diff.models.refined_vae import RefinedVAE
 from bd_diff.stable_diffusion.adapters import add_lora, save_adapter
 from bd_diff.stable_diffusion.base_model import load_base
+from bd_diff.stable_diffusion.vaes import put_vae
 from bd_diff.training.config import load_config
 from bd_diff.training.losses import WeightedLosses
 from bd_diff.training.pairs import BlurConfig
@@ -90,6 +96,65 @@ def test_a_few_steps_lower_each_phases_loss(vae, phase):
     assert values[-1] < 0.8 * values[0]
 
 
+def test_the_encoder_can_learn_the_features_of_every_stage_too(vae):
+    refined = moved(RefinedVAE.around(vae))
+    one = RefineObjective(refined, "encoder", WeightedLosses({"mae": 1.0}), BLUR, layer_weight=0.5)
+    losses = one(batch(), seeded(1))
+    plain = objective(refined, "encoder")(batch(), seeded(1))
+    assert losses["layers"] > 0 and torch.equal(losses["latent"], plain["loss"])
+    assert torch.allclose(losses["loss"], losses["latent"] + 0.5 * losses["layers"])
+    untouched = RefinedVAE.around(vae)
+    pixels = torch.rand(1, 3, 32, 32) * 2 - 1
+    assert all(torch.equal(*pair) for pair in zip(untouched.features(pixels), untouched.refine(pixels)[1], strict=True))
+
+
+def test_the_unet_sees_the_photograph_filtered_and_everything_else_as_it_is(vae):
+    refined, guesses = moved(RefinedVAE.around(vae)), torch.rand(2, 4, 3, 32, 32) * 2 - 1
+    plain, seen = (condition(one, guesses, 4) for one in (vae, refined))
+    assert torch.equal(seen[0], to_latents(refined, guesses[:, 0], degraded=True))
+    assert not torch.equal(seen[0], plain[0]) and torch.equal(seen[1][:, 4:], plain[1][:, 4:])
+    transfer = guesses[:, :2]  # blur that is wanted, which must not be filtered away
+    assert all(
+        torch.equal(*pair) for pair in zip(*(condition(one, transfer, 4) for one in (vae, refined)), strict=True)
+    )
+    alone = guesses[:, :1]  # the paper's model, without an explicit operator
+    assert torch.equal(condition(refined, alone, 1)[1], to_latents(refined, alone[:, 0], degraded=True))
+
+
+def test_init_and_merge_put_it_into_a_pipeline(vae, tmp_path):
+    base = save_base(tmp_path / "sd", vae=vae)
+    refined = moved(RefinedVAE.around(load_base(base).vae))
+    refined.save_pretrained(tmp_path / "refined")
+    run = CliRunner().invoke
+    sizes = ["--structure-tokens", "3", "--blur-tokens", "2", "--hidden-size", "64", "--layers", "1"]
+    init = ["init", "--base", str(base), "--out", str(tmp_path / "out"), *sizes]
+    run(app, [*init, "--vae", str(tmp_path / "refined")], catch_exceptions=False)
+    pipeline = BDDiffPipeline.from_pretrained(tmp_path / "out")
+    assert fingerprint(pipeline.vae) == fingerprint(refined)
+    assert pipeline.config.base["sha256"] == load_base(base).sha256  # an adapter still finds the base as it was
+    plain = pipeline_from_base(load_base(base), SIZES)
+    add_lora(plain.unet, 2)
+    save_adapter(plain, tmp_path / "adapter")
+    merge = ["merge", str(tmp_path / "adapter"), "--out", str(tmp_path / "whole"), "--vae", str(tmp_path / "refined")]
+    run(app, merge, catch_exceptions=False)
+    assert fingerprint(BDDiffPipeline.from_pretrained(tmp_path / "whole").vae) == fingerprint(refined)
+
+
+def test_a_vae_that_does_not_belong_there_is_named(vae, tmp_path):
+    pipeline = pipeline_from_base(load_base(save_base(tmp_path / "sd", vae=vae)), SIZES)
+    torch.manual_seed(5)
+    RefinedVAE.around(toy_vae()).save_pretrained(tmp_path / "other")
+    toy_vae().save_pretrained(tmp_path / "plain")
+    AutoencoderTiny(latent_channels=16).save_pretrained(tmp_path / "taef1")
+    for name, message in (
+        ("other", "was refined around another VAE than the pipeline's"),
+        ("plain", "holds a AutoencoderKL; a pipeline takes the VAE of its base, or RefinedVAE or AutoencoderTiny"),
+        ("taef1", "its latents have 16 channels, and those of the pipeline's 4"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            put_vae(pipeline, tmp_path / name)
+
+
 def test_an_unknown_phase_is_named(vae):
     with pytest.raises(ValueError, match="phase is 'both'; it must be encoder or decoder"):
         objective(RefinedVAE.around(vae), "both")
@@ -143,7 +208,10 @@ def test_training_runs_both_phases_and_says_the_gain(tmp_path, capsys):
     (tmp_path / "refine.yaml").write_text(yaml.safe_dump(values))
     refine_vae.train(load_config(refine_vae.RefineConfig, ["--config", str(tmp_path / "refine.yaml")]))
     AcceleratorState._reset_state(reset_partial_state=True)
-    assert re.search(r"held out: .* dB refined, gain [+-]\d+\.\d\d dB", capsys.readouterr().out)
+    assert re.search(
+        r"held out: .* dB refined, gain [+-]\d+\.\d\d dB; sharp .*detail, gain [+-]\d+\.\d\d dB",
+        capsys.readouterr().out,
+    )
     refined = RefinedVAE.from_pretrained(tmp_path / "run/vae")
     for half in ("encoder", "decoder"):
         leaving = [p for n, p in refined.named_parameters() if n.startswith(half) and n.endswith("leave.weight")]

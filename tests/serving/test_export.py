@@ -1,5 +1,6 @@
 """An exported system gives what PyTorch gives, in another runtime."""
 
+import onnx
 import onnxruntime
 import pytest
 import torch
@@ -11,6 +12,7 @@ from bd_diff.baselines.uresnet import UResNet
 from bd_diff.baselines.xdecode import Generator
 from bd_diff.cli import app
 from bd_diff.restore import load
+from bd_diff.serving.export import power_of_two
 
 TOYS = {
     "uresnet": lambda: UResNet(width=2),
@@ -42,6 +44,24 @@ def test_a_network_gives_the_same_images_at_the_sizes_it_takes(system, tmp_path)
         expected = restorer(images)
         assert (torch.from_numpy(restored) - expected).abs().max() < 1e-5
         assert (expected - images).abs().max() > 1e-3
+
+
+def test_adarevd_works_at_the_next_power_of_two(tmp_path):
+    torch.manual_seed(0)
+    network = TOYS["adarevd"]()
+    for parameter in network.parameters():
+        if parameter.ndim > 1 and not parameter.any():
+            torch.nn.init.normal_(parameter, std=0.1)
+    network.save_pretrained(tmp_path / "model")
+    session = exported(tmp_path / "model", tmp_path / "network.onnx", "--side", 72)
+    images = torch.rand(1, 3, 72, 72, generator=torch.Generator().manual_seed(0))
+    (restored,) = session.run(None, {"images": images.numpy()})
+    with torch.no_grad():
+        padded = torch.nn.functional.pad(images, (0, 56, 0, 56), mode="reflect")
+        expected = network.eval().every_depth(padded)[-1][..., :72, :72].clamp(0, 1)
+    assert restored.shape == (1, 3, 72, 72) and (torch.from_numpy(restored) - expected).abs().max() < 1e-5
+    spectra = [node for node in onnx.load(tmp_path / "network.onnx").graph.node if node.op_type == "DFT"]
+    assert spectra and [power_of_two(side) for side in (1, 2, 33, 64, 65)] == [1, 2, 64, 64, 128]
 
 
 def test_the_kernel_estimator_sees_the_same_kernel(tiny_pipeline, tiny_pipeline_folder, tmp_path):

@@ -1,18 +1,23 @@
 """What training adds to a base: LoRA and our networks, saved small, loaded onto the base, or merged."""
 
+import json
 import shutil
 
 import pytest
 import torch
 from bd_diff_toys.stable_diffusion import SIZES, save_base
+from diffusers import AutoencoderTiny, EulerDiscreteScheduler
 from safetensors.torch import load_file, save_file
 from typer.testing import CliRunner
 
 from bd_diff import BDDiffPipeline
 from bd_diff.cli import app
+from bd_diff.data.images import save_image, to_image
+from bd_diff.evaluation.methods import holds_results
 from bd_diff.restore import load
 from bd_diff.stable_diffusion.adapters import add_lora, has_lora, merge_lora, save_adapter
 from bd_diff.stable_diffusion.base_model import load_base
+from bd_diff.stable_diffusion.vaes import put_vae
 from bd_diff.training.pipelines import load_pipeline, pipeline_from_base, save_pipeline
 
 
@@ -124,6 +129,61 @@ def test_a_damaged_adapter_is_named(adapter, tmp_path, damage, message):
     damage(folder / "adapter.safetensors")
     with pytest.raises(ValueError, match=message):
         BDDiffPipeline.from_pretrained(folder)
+
+
+def test_it_takes_what_diffusers_takes(trained, adapter, tmp_path):
+    files = {"variant": "fp16", "revision": "main", "token": None, "cache_dir": str(tmp_path), "local_files_only": True}
+    loaded = BDDiffPipeline.from_pretrained(adapter, torch_dtype=torch.float32, device_map="cpu", **files)
+    assert torch.equal(restored(loaded), restored(trained))
+    half = BDDiffPipeline.from_pretrained(adapter, torch_dtype=torch.bfloat16)
+    assert half.unet.dtype == half.vae.dtype == torch.bfloat16
+    euler = EulerDiscreteScheduler.from_config(trained.scheduler.config)
+    loaded = BDDiffPipeline.from_pretrained(adapter, scheduler=euler, default_steps=3)
+    assert loaded.scheduler is euler and loaded.config.default_steps == 3
+    for wrong in ({"device_map": "balanced"}, {"torch_dtype": "auto"}, {"blur_decoder": None}):
+        with pytest.raises(ValueError, match="goes to one device|takes one torch.dtype|trained with a blur_decoder"):
+            BDDiffPipeline.from_pretrained(adapter, **wrong)
+    with pytest.raises(TypeError, match="has no setting default_stpes"):
+        BDDiffPipeline.from_pretrained(adapter, default_stpes=3)
+
+
+def test_the_hubs_settings_reach_the_base_but_not_the_adapters_revision(adapter, monkeypatch, tmp_path):
+    asked = {}
+
+    def load_base(places, config, **hub):
+        asked.update(hub)
+        raise ValueError("far enough")
+
+    monkeypatch.setattr("bd_diff.stable_diffusion.adapters.load_base", load_base)
+    with pytest.raises(ValueError, match="far enough"):
+        BDDiffPipeline.from_pretrained(adapter, cache_dir="here", local_files_only=True, token="t", revision="v2")
+    assert asked == {"cache_dir": "here", "local_files_only": True, "token": "t"}
+
+
+def test_an_adapter_is_scored_as_a_model(adapter, tmp_path):
+    assert not holds_results(adapter)
+    for side in ("blurry", "sharp"):
+        (tmp_path / "pairs" / side).mkdir(parents=True)
+        save_image(to_image(torch.rand(3, 48, 48)), tmp_path / "pairs" / side / "1.png")
+    where = ["--data", str(tmp_path / "pairs"), "--out", str(tmp_path / "card")]
+    CliRunner().invoke(app, ["eval", str(adapter), *where, "--steps", "1"], catch_exceptions=False)
+    entry = json.loads((tmp_path / "card/card.json").read_text())["entry"]
+    assert entry["weights_sha256"] and entry["settings"]["num_inference_steps"] == 1
+
+
+def test_taesd_goes_through_an_adapter(trained, base_folder, tmp_path):
+    torch.manual_seed(1)
+    widths = (8, 8, 8, 8)
+    tiny = AutoencoderTiny(encoder_block_out_channels=widths, decoder_block_out_channels=widths)
+    tiny.save_pretrained(tmp_path / "taesd")
+    pipeline = put_vae(pipeline_from_base(load_base(base_folder), SIZES), tmp_path / "taesd")
+    add_lora(pipeline.unet, 2)
+    save_adapter(pipeline, tmp_path / "adapter")
+    again = BDDiffPipeline.from_pretrained(tmp_path / "adapter")
+    assert isinstance(again.vae, AutoencoderTiny) and torch.equal(restored(again), restored(pipeline))
+    merge = ["merge", str(tmp_path / "adapter"), "--out", str(tmp_path / "whole")]
+    CliRunner().invoke(app, merge, catch_exceptions=False)
+    assert isinstance(BDDiffPipeline.from_pretrained(tmp_path / "whole").vae, AutoencoderTiny)
 
 
 def change(path, name, tensor):

@@ -261,6 +261,21 @@ def test_a_text_model_is_refused_by_what_it_is(tmp_path):
         load_base(tmp_path.parent)
 
 
+@pytest.mark.parametrize("kind", ["SD3Transformer2DModel", "FluxTransformer2DModel", "QwenImageTransformer2DModel"])
+def test_a_base_of_a_transformer_is_refused_by_what_it_is(tmp_path, kind):
+    (tmp_path / "transformer").mkdir()
+    (tmp_path / "transformer/config.json").write_text(json.dumps({"_class_name": kind}))
+    with pytest.raises(ValueError, match=f"its network is the transformer {kind} .*BD-Diff needs a UNet"):
+        load_base(tmp_path)
+
+
+def test_stable_diffusion_xl_is_refused_by_name(base_folder, damaged):
+    path = damaged / "unet/config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"addition_embed_type": "text_time"}))
+    with pytest.raises(ValueError, match="is a Stable Diffusion XL: .*added_cond_kwargs.*choose SD 1.x or 2.x"):
+        load_base(damaged)
+
+
 def test_sections_that_belong_to_the_base_and_unknown_keys_are_named(base_folder):
     with pytest.raises(ValueError, match="unet comes from the base"):
         pipeline_from_base(load_base(base_folder), {"unet": {}})

@@ -1,0 +1,48 @@
+"""Which of diffusers' schedulers can sample a BD-Diff, and the step that ends it."""
+
+import logging
+
+from torch import Tensor
+
+NOT_OF_CLEAN_IMAGES = (  # they raise for `prediction_type` "sample", or, as Heun, leave the image far from sharp
+    "PNDMScheduler",
+    "HeunDiscreteScheduler",
+    "EulerAncestralDiscreteScheduler",
+    "KDPM2DiscreteScheduler",
+    "KDPM2AncestralDiscreteScheduler",
+)
+FIT = "DDIMScheduler, DDPMScheduler, EulerDiscreteScheduler, DPMSolverMultistepScheduler or UniPCMultistepScheduler"
+FEWEST_OF_PNDM = 4  # steps: its Runge-Kutta start needs them
+
+
+def check_scheduler(scheduler, steps: int) -> None:
+    """Raise ValueError, naming the scheduler and others that work, for one that cannot sample in so many steps."""
+    name, kind = type(scheduler).__name__, scheduler.config.get("prediction_type")
+    if name == "EDMEulerScheduler" or not hasattr(scheduler, "init_noise_sigma"):
+        reason = "is made for another noise schedule than the model's"
+    elif kind == "sample" and name in NOT_OF_CLEAN_IMAGES:
+        reason = "cannot sample a model that predicts clean images (prediction_type sample)"
+    elif name == "PNDMScheduler" and steps < FEWEST_OF_PNDM:
+        reason = f"needs at least {FEWEST_OF_PNDM} steps, not {steps}"
+    else:
+        return
+    raise ValueError(f"{name} {reason}; set pipeline.scheduler to {FIT}")
+
+
+def take_step(scheduler, output: Tensor, t: Tensor, latents: Tensor, last: bool) -> Tensor:
+    """The latents after the step at `t`. The last one gives the clean latents it predicts, where the scheduler names
+    them: DDIM's own last timestep may lie above 0, which would leave noise in the image.
+    """
+    done = scheduler.step(output, t, latents)
+    clean = done.get("pred_original_sample")
+    return clean if last and clean is not None else done.prev_sample
+
+
+class NoEmptyLists(logging.Filter):
+    """Leaves out what diffusers 0.42 says of every network that is cast: that the parts "[]" should stay float32."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        return "should be kept in float32: []" not in record.getMessage()
+
+
+logging.getLogger("diffusers.models.modeling_utils").addFilter(NoEmptyLists())
