@@ -13,7 +13,7 @@ from torch import Tensor
 
 from bd_diff.blur.kernels import SIZE
 from bd_diff.blur_mix import synthesis_like
-from bd_diff.checkpoints import newest_checkpoint, recorded, step_of
+from bd_diff.checkpoints import begun, newest_checkpoint, recorded, step_of
 from bd_diff.config import RunConfig
 from bd_diff.data.batches import read_photographs, seeded
 from bd_diff.data.claims import claim
@@ -60,7 +60,7 @@ def adaptation_config(
             steps=steps,
             batch_size=4,
             seed=seed,
-            resume=bool(recorded(out)),
+            resume=begun(out),
             validate_every=max(1, steps // CHECKS),
             ema_decay=0.98,
             warmup_steps=20,

@@ -21,7 +21,7 @@ from bd_diff.baselines.uresnet import UResNetObjective
 from bd_diff.baselines.validation import save_whole
 from bd_diff.blur.domains import find_domain
 from bd_diff.blur_mix import CAMERA, synthesis_like
-from bd_diff.checkpoints import recorded
+from bd_diff.checkpoints import begun
 from bd_diff.config import RunConfig, construct
 from bd_diff.data.batches import SharpCrops, read_photographs
 from bd_diff.data.folders import Folder
@@ -163,7 +163,7 @@ def train_row(config: ExperimentConfig, row: str, target: str, seed: int, exclud
 
 def run_of(config: ExperimentConfig, out: Path, seed: int, **values) -> RunConfig:
     """The run of one training in `out`, to be resumed if it was begun."""
-    resume = bool(recorded(out))
+    resume = begun(out)
     return replace(config.run, folder=str(out), seed=seed, resume=resume, trackers=(), validate_every=0, **values)
 
 

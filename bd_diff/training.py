@@ -27,7 +27,7 @@ from torch.optim import Optimizer
 from torch.utils.data import DataLoader, Dataset, default_collate
 from tqdm import tqdm
 
-from bd_diff.checkpoints import Checkpoints, recorded
+from bd_diff.checkpoints import Checkpoints, begun
 from bd_diff.config import RunConfig, to_dict
 from bd_diff.data.batches import seeded
 from bd_diff.data.claims import claim
@@ -80,7 +80,7 @@ def start(run: RunConfig) -> Accelerator:
         )
     if accelerator.is_main_process:
         claim(folder)
-    if any(gather_object([not run.resume and bool(recorded(folder))])):  # of computers without a disk in common
+    if any(gather_object([not run.resume and begun(folder)])):  # of computers without a disk in common
         raise ValueError(f"{folder} already holds a training; pass --resume to continue it, or another run.folder")
     return accelerator
 
