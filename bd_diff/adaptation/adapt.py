@@ -14,6 +14,7 @@ from torch import Tensor
 
 from bd_diff.adaptation.blur_mix import synthesis_like
 from bd_diff.adaptation.domain_gap import (
+from bd_diff.training.checkpoints import begun
     STATISTICS,
     TRAINED_ON,
     as_reference,
@@ -62,7 +63,7 @@ def adaptation_config(
             steps=steps,
             batch_size=4,
             seed=seed,
-            resume=bool(recorded(out)),
+            resume=begun(out),
             validate_every=max(1, steps // CHECKS),
             ema_decay=0.98,
             warmup_steps=20,

@@ -21,7 +21,9 @@ from bd_diff.baselines.sweep import WEIGHTS
 from bd_diff.baselines.uresnet import UResNetObjective
 from bd_diff.baselines.validation import save_whole
 from bd_diff.blur.domains import find_domain
-from bd_diff.data.crops import SharpCrops, read_photographs
+from bd_diff.data.crops import SharpCrops
+from bd_diff.data.crops import read_photographs
+from bd_diff.training.checkpoints import begun
 from bd_diff.data.folders import Folder
 from bd_diff.data.images import list_images, listed_images
 from bd_diff.data.synthetic import MANIFEST, write_domain
@@ -165,7 +167,7 @@ def train_row(config: ExperimentConfig, row: str, target: str, seed: int, exclud
 
 def run_of(config: ExperimentConfig, out: Path, seed: int, **values) -> RunConfig:
     """The run of one training in `out`, to be resumed if it was begun."""
-    resume = bool(recorded(out))
+    resume = begun(out)
     return replace(config.run, folder=str(out), seed=seed, resume=resume, trackers=(), validate_every=0, **values)
 
 

@@ -71,7 +71,7 @@ class Checkpoints:
             try:
                 self.write(saving, networks, optimizers, others)
                 replace_folder(saving, final)
-                for path in self.folder.glob("checkpoint-*"):
+                for path in folders(self.folder):
                     if path not in (final, self.last):
                         remove(path)
             except (OSError, SafetensorError) as error:
@@ -133,9 +133,8 @@ class Checkpoints:
             print(f"{fault}; looking for the checkpoint before it", file=sys.stderr, flush=True)
         if told:
             raise ValueError(f"no checkpoint in {self.folder} is whole: {told[0]}; begin again in another folder")
-        for path in self.folder.glob("checkpoint-*"):
-            if path.name != SAVING and (path / "random_states_0.pkl").exists():
-                raise ValueError(f"{path} is of an earlier version, which pickled; begin again in another folder")
+        if path := pickled(self.folder):
+            raise ValueError(f"{path} is of an earlier version, which pickled; begin again in another folder")
         return None
 
     def load_network(self, folder: Path, index: int, objective: nn.Module) -> None:
@@ -164,8 +163,23 @@ def newest_checkpoint(folder: Path) -> Path | None:
 
 def recorded(folder: Path) -> list[Path]:
     """Checkpoints that were written to their end, whether or not damaged since, newest first."""
-    found = [path for path in folder.glob("checkpoint-*") if path.name.split("-")[1].isdigit()]
-    return sorted((path for path in found if (path / RECORD).exists()), key=step_of, reverse=True)
+    return sorted((path for path in folders(folder) if (path / RECORD).exists()), key=step_of, reverse=True)
+
+
+def begun(folder: Path) -> bool:
+    """Whether a training was begun here that came to a checkpoint, whole or not."""
+    return bool(recorded(folder) or pickled(folder))
+
+
+def pickled(folder: Path) -> Path | None:
+    """A checkpoint of an earlier version."""
+    return next((path for path in folders(folder) if (path / "random_states_0.pkl").exists()), None)
+
+
+def folders(folder: Path) -> list[Path]:
+    """All that is called like a checkpoint."""
+    found = (path for path in folder.glob("checkpoint-*") if path.is_dir())
+    return [path for path in found if path.name.split("-", 1)[1].isdigit()]
 
 
 def damage(path: Path) -> str | None:

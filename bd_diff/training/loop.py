@@ -28,6 +28,7 @@ from torch.optim import Optimizer
 from torch.utils.data import DataLoader, Dataset, default_collate
 from tqdm import tqdm
 
+from bd_diff.training.checkpoints import begun
 from bd_diff.data.claims import claim
 from bd_diff.data.crops import seeded
 from bd_diff.data.processes import PATIENCE, leave_at_exit
@@ -81,7 +82,7 @@ def start(run: RunConfig) -> Accelerator:
         )
     if accelerator.is_main_process:
         claim(folder)
-    if any(gather_object([not run.resume and bool(recorded(folder))])):  # of computers without a disk in common
+    if any(gather_object([not run.resume and begun(folder)])):  # of computers without a disk in common
         raise ValueError(f"{folder} already holds a training; pass --resume to continue it, or another run.folder")
     return accelerator
 

@@ -131,7 +131,11 @@ def test_where_all_are_damaged_this_is_told(whole, tmp_path):
 
 def test_a_folder_with_an_empty_checkpoint_can_be_begun_in(tmp_path):
     (tmp_path / "run/checkpoint-999").mkdir(parents=True)
-    assert train(tmp_path / "run", resume=True)[1] and names(tmp_path / "run")[-1] == "checkpoint-6"
+    (tmp_path / "run/checkpoint-notes.txt").touch()
+    assert train(tmp_path / "run", resume=True)[1] and names(tmp_path / "run")[-2:] == [
+        "checkpoint-6",
+        "checkpoint-notes.txt",
+    ]
 
 
 def test_no_pickle_in_a_checkpoint_is_run(whole, tmp_path):
@@ -146,6 +150,8 @@ def test_no_pickle_in_a_checkpoint_is_run(whole, tmp_path):
         pickle.dump(Flag(tmp_path / "ran"), file)
     with pytest.raises(ValueError, match="checkpoint-3 is of an earlier version, which pickled"):
         train(tmp_path / "old", resume=True)
+    with pytest.raises(ValueError, match="old already holds a training"):
+        train(tmp_path / "old")
     assert not (tmp_path / "ran").exists()
 
 

@@ -81,6 +81,20 @@ def test_every_parameter_gets_a_gradient_with_and_without_bank_and_target(photog
         assert all(loss.isfinite() for loss in losses.values())
 
 
+def test_without_a_weight_on_the_kernel_the_decoder_stays_and_all_that_trains_still_gets_a_gradient(tiny_pipeline):
+    pipeline = build_pipeline(TINY)
+    config = load_config(JointConfig, ["--config", str(ROOT / "configs/bd_diff_tiny/smoke.yaml"), "weights.kernel=0"])
+    objective = joint_objective(config, pipeline)
+    for parameter in objective.networks["unet"].parameters():
+        if not parameter.any():
+            nn.init.normal_(parameter, std=0.02)
+    samples = JointSamples(SharpCrops([torch.rand(3, 140, 140)], 96, 0), config.data.crop)
+    objective(collate_joint([samples[0], samples[1]]), seeded(1))["loss"].backward()
+    trained = {name: p for name, p in objective.named_parameters() if p.requires_grad}
+    assert [name for name, p in trained.items() if p.grad is None] == []
+    assert not any("blur_decoder" in name for name in trained)
+
+
 def test_the_loss_is_the_weighted_sum_of_the_tasks(photographs):
     losses = make_objective()(batch(photographs, targets=photographs), seeded(1))
     total = sum(WEIGHTS[task] * loss for task, loss in losses.items() if task != "loss")
