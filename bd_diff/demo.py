@@ -83,7 +83,7 @@ class Demo:
         return self.show(path, part, result[0], "blurred")
 
     def open(self, path: str | None, what: str, deblur: bool = True) -> Part:
-        """What a model gets of the photograph at `path`; errors name the file as the visitor knows it, without folder."""
+        """What a model gets of the photograph at `path`; errors name the file as the visitor knows it."""
         if not path:
             raise ValueError(f"give {what} first")
         try:
