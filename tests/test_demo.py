@@ -50,7 +50,9 @@ def test_previews_have_the_colours_of_the_profile_and_white_where_they_are_trans
     srgb = ImageCms.createProfile("sRGB")
     profile = ImageCms.ImageCmsProfile(srgb).tobytes()
     wide = bytearray(profile)  # red and green change places, as far as a viewer can tell
-    place = {bytes(wide[128 + 4 + 12 * n :][:4]): 128 + 4 + 12 * n + 4 for n in range(int.from_bytes(wide[128:132]))}
+    place = {
+        bytes(wide[128 + 4 + 12 * n :][:4]): 128 + 4 + 12 * n + 4 for n in range(int.from_bytes(wide[128:132], "big"))
+    }
     red, green = (slice(place[tag], place[tag] + 8) for tag in (b"rXYZ", b"gXYZ"))
     wide[red], wide[green] = wide[green], wide[red]
     pixels = np.zeros((32, 48, 4), np.uint8)
