@@ -21,9 +21,7 @@ from bd_diff.baselines.sweep import WEIGHTS
 from bd_diff.baselines.uresnet import UResNetObjective
 from bd_diff.baselines.validation import save_whole
 from bd_diff.blur.domains import find_domain
-from bd_diff.data.crops import SharpCrops
-from bd_diff.data.crops import read_photographs
-from bd_diff.training.checkpoints import begun
+from bd_diff.data.crops import SharpCrops, read_photographs
 from bd_diff.data.folders import Folder
 from bd_diff.data.images import list_images, listed_images
 from bd_diff.data.synthetic import MANIFEST, write_domain
@@ -33,7 +31,7 @@ from bd_diff.evaluation.methods import open_method
 from bd_diff.evaluation.metrics import lpips
 from bd_diff.evaluation.protocols import find_protocol
 from bd_diff.models.components import construct
-from bd_diff.training.checkpoints import recorded
+from bd_diff.training.checkpoints import begun
 from bd_diff.training.config import RunConfig
 from bd_diff.training.joint import DataConfig, JointConfig, joint_objective, train_joint
 from bd_diff.training.loop import Turn, fit, start

@@ -48,7 +48,7 @@ def named_colours(data: bytes) -> tuple[int, int, int, int] | None:
     if place < 0:
         return None
     box = data[place + 8 : place + 15]
-    return *(int.from_bytes(box[index : index + 2]) for index in (0, 2, 4)), box[6] >> 7
+    return *(int.from_bytes(box[index : index + 2], "big") for index in (0, 2, 4)), box[6] >> 7
 
 
 def _av1_depth(data: bytes) -> int:
@@ -100,7 +100,7 @@ def with_named_colours(encoded: bytes, cicp: tuple[int, int, int, int] | None) -
         return encoded
     changed, place = bytearray(encoded), -1
     while (place := changed.find(NCLX, place + 1)) >= 0:
-        changed[place + 8 : place + 12] = cicp[0].to_bytes(2) + cicp[1].to_bytes(2)
+        changed[place + 8 : place + 12] = cicp[0].to_bytes(2, "big") + cicp[1].to_bytes(2, "big")
     return bytes(changed)
 
 
@@ -113,15 +113,15 @@ def with_payload(shell: bytes, deep: bytes) -> bytes:
         place, source = -1, -1
         while (place := joined.find(box, place + 1)) >= 0:
             source = deep.index(box, source + 1)
-            length = int.from_bytes(deep[source - 4 : source]) - 4
+            length = int.from_bytes(deep[source - 4 : source], "big") - 4
             joined[place : place + length] = deep[source : source + length]
     pixels = deep.index(b"mdat") - 4
     moved = len(joined) - pixels
     theirs = {number: deep[place : place + 8] for number, place in _locations(deep)}
     for number, place in _locations(shell):
         if number in theirs:
-            offset = int.from_bytes(theirs[number][:4]) + moved
-            joined[place : place + 8] = offset.to_bytes(4) + theirs[number][4:]
+            offset = int.from_bytes(theirs[number][:4], "big") + moved
+            joined[place : place + 8] = offset.to_bytes(4, "big") + theirs[number][4:]
     return bytes(joined) + deep[pixels:]
 
 
@@ -130,7 +130,8 @@ def _locations(data: bytes) -> list[tuple[int, int]]:
     place = data.index(b"iloc") + 4
     if data[place] != 0 or data[place + 4 : place + 6] != b"\x44\0":
         raise ValueError("the encoder locates items in a way that is not known here")
-    count = int.from_bytes(data[place + 6 : place + 8])
+    count = int.from_bytes(data[place + 6 : place + 8], "big")
     return [
-        (int.from_bytes(data[start : start + 2]), start + 6) for start in range(place + 8, place + 8 + 14 * count, 14)
+        (int.from_bytes(data[start : start + 2], "big"), start + 6)
+        for start in range(place + 8, place + 8 + 14 * count, 14)
     ]

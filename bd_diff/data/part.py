@@ -15,7 +15,7 @@ from torch import Tensor
 from bd_diff.data.deep import DeepImage
 from bd_diff.data.surroundings import filled, find_sharp, inside_borders, spread
 
-AROUND, ENOUGH = 32, 256  # pixels of filling around what is visible; a side from which blur is read well
+UNCHANGED = 0.5 / 255  # root mean square of a change that nobody sees
 HIDDEN = 0.02  # alpha below which colours mean nothing
 NARROW = 0.7, 0.25  # shares of the range of 16 and of 8 bit that are stretched over all of it
 DARK, MIDDLE = 0.08, 0.2  # a median below this (a linear frame) is brought to that
@@ -77,7 +77,7 @@ class Part:
         name: str = "the photograph",
         deblur: bool = True,
     ):
-        self.photograph, self.colours = photograph, colours
+        self.photograph, self.colours, self.name = photograph, colours, name
         self.grey = bool((colours[0] == colours[1]).all() and (colours[1] == colours[2]).all())
         alpha = alpha_of(photograph)
         visible = np.ones(colours.shape[-2:], bool) if alpha is None else alpha > HIDDEN
@@ -86,7 +86,7 @@ class Part:
         pixels = self.range.stretch(colours).permute(1, 2, 0).numpy()
         self.box = (slice(None), slice(None))
         if not visible.all() and visible.any():
-            self.box = tuple(around(at, side) for at, side in zip(visible.nonzero(), visible.shape, strict=True))
+            self.box = tuple(slice(int(at.min()), int(at.max()) + 1) for at in visible.nonzero())
         self._within(inside_borders(filled(pixels[self.box], ~visible[self.box])))
         self.hidden = ~visible[self.box]
         seen = ~self.hidden & (self.range.midtone == 0.5)  # nothing is drawn on a linear frame, but stars look like it
@@ -97,9 +97,9 @@ class Part:
             self._within(box)
             self.hidden = self.hidden[box]
         self.kept = torch.from_numpy(self.hidden.astype(np.float32))
-        self.unchanged = deblur and sharp.graphic or not visible.any()
-        if deblur and sharp.graphic:
-            warnings.warn(f"{name}: it is sharp as a drawing, and stays as it is", stacklevel=3)
+        self.unchanged = deblur and sharp.everywhere or not visible.any()
+        if deblur and sharp.everywhere:
+            warnings.warn(f"{name}: it is sharp already, and stays as it is", stacklevel=3)
         inside = filled(pixels[self.box], ~visible[self.box])
         if sharp.drawn.any():
             inside = spread(inside, ~self.hidden)
@@ -123,6 +123,9 @@ class Part:
         if self.grey:
             result = result.mean(0, keepdim=True).expand(3, -1, -1)
         whole[:, self.box[0], self.box[1]] = result.lerp(own, self.kept)
+        span = self.range.white - self.range.black
+        if (whole - self.colours).square().mean().sqrt() < UNCHANGED * span:
+            warnings.warn(f"{self.name}: nothing was changed that one could see", stacklevel=2)
         return whole
 
     def whole_map(self, values: Tensor) -> Tensor:
@@ -131,13 +134,6 @@ class Part:
         if not self.unchanged:
             whole[:, self.box[0], self.box[1]] = values * (1 - self.kept).to(values)
         return whole
-
-
-def around(positions: np.ndarray, side: int) -> slice:
-    """From the first to the last position and `AROUND` pixels more, at least `ENOUGH`, of a side of the picture."""
-    first, last = int(positions.min()), int(positions.max()) + 1
-    more = max(AROUND, -(-(ENOUGH - (last - first)) // 2))
-    return slice(max(first - more, 0), min(last + more, side))
 
 
 def alpha_of(photograph: Image.Image | DeepImage) -> np.ndarray | None:

@@ -10,14 +10,17 @@ import numpy as np
 from scipy import ndimage
 
 SAME, ABRUPT = 6 / 255, 24 / 255  # how far a border's pixels may differ, and how far the photograph beside it must
+BESIDE = 16  # lines: two blocks of a JPEG
 SMALLEST = 32  # pixels: sides of the photograph within its borders
 REACH = 3  # pixels around each that are searched for sharp edges
 SHARP, DRAWN = 0.4, 0.6  # sharpness that blurred photographs do not have, and that drawings have nearly everywhere
 CONTRAST = 0.2  # range within reach from which a place counts as structure
-SPECK = 32  # pixels: what is enclosed by drawing and smaller is drawing
+EVERYWHERE = 0.3  # share of structure, in the softest direction, that is sharp in sharp photographs and drawings
+STRUCTURED = 0.3  # of a picture, for that: the streaks that lights draw in dark ones are sharp, too
+SPECK, LARGEST = 32, 0.05  # pixels and share of a picture: areas that are drawing whatever is in them, and none
 NOISE = 10  # standard deviations of noise that second differences must exceed: they have the largest of some hundred
 SWEEPS = 6  # of smoothing at each scale of a fill
-MIRRORED = 16  # pixels over which a fill fades from the mirrored photograph to its mean
+MIRRORED = 10  # pixels over which a fill fades from the mirrored photograph to its mean
 
 
 def inside_borders(pixels: np.ndarray) -> tuple[slice, slice]:
@@ -38,38 +41,44 @@ def inside_borders(pixels: np.ndarray) -> tuple[slice, slice]:
 
 
 def border_width(lines: np.ndarray) -> int:
-    """How many of the first lines `(L, N, 3)` are a border: of one colour, against which the next one stands out."""
-    colour = np.median(lines[0], axis=0)
-    apart = np.abs(lines - colour).max(-1)  # (L, N)
-    same = np.quantile(apart, 0.98, axis=1) <= SAME
-    count = int(np.argmin(same)) if not same.all() else 0
-    if not count:
+    """How many of the first lines `(L, N, 3)` are a border: of one colour, and then, at once, of others.
+
+    Beside its end a border of a JPEG is less exact, and one that was resized ends within a line.
+    """
+    apart = np.abs(lines - np.median(lines[0], axis=0)).max(-1)  # (L, N)
+    farthest = np.quantile(apart, 0.98, axis=1)
+    same, near = (int(np.argmin(farthest <= limit)) if farthest.max() > limit else 0 for limit in (SAME, ABRUPT))
+    if not same or near > same + BESIDE:
         return 0
-    first = apart[count : count + 2]  # a border of a JPEG, or one that was resized, may end within a line
-    return count if (first > ABRUPT).mean(1).max() > 0.5 else 0
+    last, following = lines[max(near - 1, 0)], lines[near : near + 2]
+    return near if (np.abs(following - last).max(-1) > ABRUPT).mean(1).max() > 0.5 else 0
 
 
-def sharpness(pixels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Per pixel of `(H, W, 3)`: how sharp the place is, from 0 to about 1, and the range of values around it.
+def sharpness(pixels: np.ndarray, seen: np.ndarray) -> tuple[np.ndarray, np.ndarray, float]:
+    """Of `(H, W, 3)`, per pixel: how sharp the place is, from 0 to about 1, and the range of values around it. Of the
+    whole: the share of structure that is sharp, in the softest direction.
 
     Blur widens edges in at least one direction, in which second differences are then small against the range; letters
     and other drawings have large ones in all directions. 0 where there is no structure but noise.
     """
     size, height, width = 2 * REACH + 1, *pixels.shape[:2]
     sharpest, widest = np.zeros((height, width), np.float32), np.zeros((height, width), np.float32)
+    shares = []
     for channel in range(3):
         light = pixels[..., channel]
         padded = np.pad(light, 1, mode="edge")
+        contrast = ndimage.maximum_filter(light, size + 2) - ndimage.minimum_filter(light, size + 2)
+        structure, level = seen & (contrast > CONTRAST), NOISE * noise(light)
         softest = np.full(light.shape, np.inf, np.float32)
         for down, right in ((0, 1), (1, 0), (1, 1), (1, -1)):
             ahead = padded[1 + down : 1 + down + height, 1 + right : 1 + right + width]
             behind = padded[1 - down : 1 - down + height, 1 - right : 1 - right + width]
-            softest = np.minimum(softest, ndimage.maximum_filter(np.abs(ahead + behind - 2 * light), size))
-        contrast = ndimage.maximum_filter(light, size + 2) - ndimage.minimum_filter(light, size + 2)
-        there = (contrast > CONTRAST) & (softest > NOISE * noise(light))
-        sharpest = np.maximum(sharpest, np.where(there, softest / np.maximum(contrast, CONTRAST), 0))
-        widest = np.maximum(widest, contrast)
-    return sharpest, widest
+            bend = ndimage.maximum_filter(np.abs(ahead + behind - 2 * light), size)
+            bend = np.where(structure & (bend > level), bend / np.maximum(contrast, CONTRAST), 0)
+            shares.append((bend > 0.5).sum() / max(structure.sum(), 1))
+            softest = np.minimum(softest, bend)
+        sharpest, widest = np.maximum(sharpest, softest), np.maximum(widest, contrast)
+    return sharpest, widest, max(min(shares[first : first + 4]) for first in (0, 4, 8))
 
 
 def noise(light: np.ndarray) -> float:
@@ -80,67 +89,70 @@ def noise(light: np.ndarray) -> float:
 
 @dataclass
 class Sharp:
-    """What of `pixels` is not blurred: `drawn` over it (letters, stamps), a mask; `graphic`: all of it is drawn."""
+    """What of `pixels` is not blurred: `drawn` over it (letters, stamps), a mask; `everywhere`: all of it is sharp."""
 
     drawn: np.ndarray
-    graphic: bool = False
+    everywhere: bool = False
 
 
 def find_sharp(pixels: np.ndarray, seen: np.ndarray) -> Sharp:
     """What of the pixels, of which those `seen` are a photograph, is sharp, and how it got there."""
-    sharpness_, contrast = sharpness(pixels)
     inside = ndimage.binary_erosion(seen, iterations=REACH + 2, border_value=1)  # no edges that hiding made
-    places = np.where(inside, sharpness_, 0)
-    sharp, structure = places > SHARP, seen & (contrast > CONTRAST)
+    places, contrast, share = sharpness(pixels, inside)
+    sharp = places > SHARP
     found = Sharp(np.zeros(seen.shape, bool))
     if not sharp.any():
         return found
     drawn = (places > DRAWN).sum() / sharp.sum()
     beside = seen & (contrast > CONTRAST / 2) & ~ndimage.binary_dilation(sharp, iterations=2 * REACH)
-    if drawn > 0.75 and sharp.sum() < 0.5 * seen.sum() and beside.sum() > 0.02 * seen.sum():
+    few = sharp.sum() < 0.5 * seen.sum() and beside.sum() > 0.02 * seen.sum()
+    found.everywhere = share > EVERYWHERE and (inside & (contrast > CONTRAST)).sum() > STRUCTURED * inside.sum()
+    if few and drawn > (0.8 if found.everywhere else 0.67):
+        found.everywhere = False
         found.drawn = drawing(pixels, sharp)
         for _ in range(3):  # what is as the photograph around it, between letters, is the photograph
             guess = spread(pixels, seen & ~found.drawn)
             found.drawn &= np.abs(pixels - guess).max(-1) > ABRUPT / 2
-    elif drawn > 0.65 and sharp.sum() > 0.5 * structure.sum():
-        found.graphic = True
     return found
 
 
 def drawing(pixels: np.ndarray, sharp: np.ndarray) -> np.ndarray:
-    """The lines and areas drawn at sharp places: their edges, and what of one colour is enclosed by them."""
+    """The lines and areas drawn at sharp places: their edges, and what of one colour lies between abrupt ones."""
     height, width = sharp.shape
     padded = np.pad(pixels, ((1, 1), (1, 1), (0, 0)), mode="edge")
     steps = [
         np.abs(padded[1 + down : height + 1 + down, 1 + right : width + 1 + right] - pixels).max(-1)
         for down, right in ((0, 1), (1, 0), (0, -1), (-1, 0))
     ]
-    edges = ndimage.binary_dilation(sharp & (np.maximum.reduce(steps) > ABRUPT), np.ones((3, 3)))
+    abrupt = np.maximum.reduce(steps) > ABRUPT
+    edges = ndimage.binary_dilation(sharp & abrupt, np.ones((3, 3)))
     edges |= ndimage.binary_closing(edges, np.ones((3, 3)))
-    holes, count = ndimage.label(ndimage.binary_fill_holes(edges) & ~edges)
-    flat = np.zeros(count + 1, bool)
-    if count:
-        flat[1:] = ndimage.standard_deviation(pixels.mean(-1), holes, np.arange(1, count + 1)) < SAME / 2
-        flat[1:] |= np.bincount(holes.ravel())[1:] < SPECK
-    return edges | flat[holes]
+    areas, count = ndimage.label(~abrupt)
+    if not count:
+        return edges
+    sizes, touched = np.bincount(areas.ravel(), minlength=count + 1), np.zeros(count + 1, bool)
+    touched[np.unique(areas[edges])] = True
+    deviation = ndimage.standard_deviation(pixels.mean(-1), areas, np.arange(count + 1))
+    letters = touched & (sizes < LARGEST * sharp.size) & ((deviation < SAME / 2) | (sizes < SPECK))
+    letters[0] = False
+    inside = letters[areas]
+    return edges | inside | (ndimage.binary_dilation(inside, np.ones((3, 3)), iterations=2) & abrupt)
 
 
 def filled(pixels: np.ndarray, hidden: np.ndarray) -> np.ndarray:
-    """The pixels with what is hidden filled from what is not: near it mirrored, so that texture and blur go on, farther
-    away ever smoother.
+    """The pixels with what is hidden filled from what is not: near it mirrored about the value at its border, so that
+    slopes go on (a deconvolution rings at any break in them), farther away ever smoother.
     """
     if not hidden.any() or hidden.all():
         return pixels
     distance, (rows, columns) = ndimage.distance_transform_edt(hidden, return_indices=True)
-    smooth = spread(pixels, ~hidden)
     down, right = np.indices(hidden.shape)
-    mirrored_rows = (2 * rows - down).clip(0, hidden.shape[0] - 1)
-    mirrored_columns = (2 * columns - right).clip(0, hidden.shape[1] - 1)
-    mirrored = np.where(
-        hidden[mirrored_rows, mirrored_columns][..., None], smooth, pixels[mirrored_rows, mirrored_columns]
-    )
+    across = (2 * rows - down).clip(0, hidden.shape[0] - 1), (2 * columns - right).clip(0, hidden.shape[1] - 1)
+    smooth = spread(pixels, ~hidden)
+    mirrored = np.where(hidden[across][..., None], smooth, 2 * pixels[rows, columns] - pixels[across])
     share = (1 - distance / MIRRORED).clip(0, 1)[..., None].astype(np.float32)
-    return np.where(hidden[..., None], smooth + share * (mirrored - smooth), pixels).astype(np.float32)
+    fill = (smooth + share * (mirrored - smooth)).clip(0, 1)
+    return np.where(hidden[..., None], fill, pixels).astype(np.float32)
 
 
 def spread(pixels: np.ndarray, known: np.ndarray) -> np.ndarray:

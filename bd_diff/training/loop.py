@@ -28,11 +28,10 @@ from torch.optim import Optimizer
 from torch.utils.data import DataLoader, Dataset, default_collate
 from tqdm import tqdm
 
-from bd_diff.training.checkpoints import begun
 from bd_diff.data.claims import claim
 from bd_diff.data.crops import seeded
 from bd_diff.data.processes import PATIENCE, leave_at_exit
-from bd_diff.training.checkpoints import Checkpoints, recorded
+from bd_diff.training.checkpoints import Checkpoints, begun
 from bd_diff.training.config import RunConfig, to_dict
 
 FSDP_CONFIG = "configs/accelerate/eight_gpus_fsdp.yaml"

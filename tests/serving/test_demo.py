@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, ImageCms
 
 from bd_diff.data.claims import LOCK
 from bd_diff.restore import PipelineRestorer
@@ -49,6 +49,26 @@ def test_strength_zero_shows_the_photograph_twice(demo, photo):
     shown = demo.deblur(photo, strength=0.0)
     before, after = (np.asarray(Image.open(path), int) for path in (shown.before, shown.after))
     assert np.abs(before - after).max() <= 1
+
+
+def test_previews_have_the_colours_of_the_profile_and_white_where_they_are_transparent(demo, tmp_path):
+    srgb = ImageCms.createProfile("sRGB")
+    profile = ImageCms.ImageCmsProfile(srgb).tobytes()
+    wide = bytearray(profile)  # red and green change places, as far as a viewer can tell
+    place = {
+        bytes(wide[128 + 4 + 12 * n :][:4]): 128 + 4 + 12 * n + 4 for n in range(int.from_bytes(wide[128:132], "big"))
+    }
+    red, green = (slice(place[tag], place[tag] + 8) for tag in (b"rXYZ", b"gXYZ"))
+    wide[red], wide[green] = wide[green], wide[red]
+    pixels = np.zeros((32, 48, 4), np.uint8)
+    pixels[:, :24] = 200, 40, 40, 255
+    pixels[:, 24:, 2] = 255  # blue, under nothing
+    Image.fromarray(pixels).save(tmp_path / "wide.png", icc_profile=bytes(wide))
+    shown = demo.deblur(str(tmp_path / "wide.png"), strength=0.0, fast=True)
+    for path in (shown.before, shown.after):
+        seen = np.asarray(Image.open(path), int)
+        assert np.abs(seen[:, 2:20] - (40, 200, 40)).max() <= 3
+        assert (seen[:, 24:] == 255).all()
 
 
 def test_blur_is_moved_from_one_photograph_to_another(demo, photo, tmp_path):

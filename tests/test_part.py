@@ -1,0 +1,225 @@
+"""What stands in and around a photograph does not reach the model, and is there again in the result."""
+
+import warnings
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image, ImageDraw, ImageFont
+from scipy import ndimage
+from skimage import data
+
+from bd_diff.data.deep import from_levels
+from bd_diff.data.images import to_image, to_tensor
+from bd_diff.data.inputs import open_images, part_of, to_batch, to_images
+from bd_diff.data.part import Range
+
+
+@pytest.fixture(scope="module")
+def sharp():
+    """A sharp photograph, 128 x 128 pixels."""
+    return np.asarray(Image.fromarray(data.astronaut()[:256, 96:352]).resize((128, 128), Image.LANCZOS))
+
+
+@pytest.fixture(scope="module")
+def blurry(sharp):
+    """The same, blurred by a line of 9 pixels, with a little noise."""
+    moved = ndimage.uniform_filter1d(sharp.astype(float), 9, axis=1, mode="reflect")
+    return (moved + np.random.default_rng(0).normal(0, 1, moved.shape)).clip(0, 255).astype(np.uint8)
+
+
+def part(levels, **options):
+    levels = levels.reshape(*levels.shape[:2], -1)
+    return part_of(from_levels(np.ascontiguousarray(levels), {}), **options)
+
+
+def seen(levels):
+    return levels.astype(np.float32) / np.iinfo(levels.dtype).max
+
+
+def pixels(given):
+    return given.pixels.permute(1, 2, 0).numpy()
+
+
+def told(levels):
+    """The lines that are told of a photograph whose result is itself."""
+    with warnings.catch_warnings(record=True) as lines:
+        warnings.simplefilter("always")
+        part(levels)
+    return [str(line.message) for line in lines]
+
+
+def test_a_photograph_without_anything_goes_through_as_it_is(blurry):
+    given = part(blurry)
+    assert torch.equal(given.pixels, to_tensor(Image.fromarray(blurry)))
+    assert torch.equal(given.put_back(1 - given.pixels), 1 - given.pixels)
+
+
+@pytest.mark.parametrize("colours", [[0], [255], [255, 0], [30]])
+@pytest.mark.parametrize("sides", [((40, 40), (0, 0)), ((0, 0), (30, 12)), ((20, 20), (20, 20)), ((0, 0), (0, 9))])
+def test_borders_are_cut_off_and_put_back(blurry, colours, sides):
+    framed = blurry
+    for colour in reversed(colours):
+        framed = np.pad(framed, (*sides, (0, 0)), constant_values=colour)
+    given = part(framed)
+    assert np.array_equal(pixels(given), seen(blurry))
+    result = given.put_back(1 - given.pixels)
+    whole = np.asarray(to_image(result))
+    inside = tuple(slice(len(colours) * before, len(colours) * before + 128) for before, _ in sides)
+    assert np.array_equal(whole[inside], 255 - blurry)
+    border = np.ones(whole.shape[:2], bool)
+    border[inside] = False
+    assert np.array_equal(whole[border], framed[border])
+
+
+def test_a_border_survives_jpeg(blurry, tmp_path):
+    framed = np.pad(blurry, ((40, 40), (0, 0), (0, 0)))
+    Image.fromarray(framed).save(tmp_path / "film.jpg", quality=85)
+    (given,) = open_images(tmp_path / "film.jpg")
+    assert abs(given.pixels.shape[1] - 128) <= 2 and given.pixels.shape[2] == 128
+
+
+def test_a_white_sky_that_fades_in_is_no_border(blurry):
+    sky = blurry.astype(float)
+    fade = np.clip((np.arange(128) - 30) / 40, 0, 1)[:, None, None]
+    sky = (255 * (1 - fade) + sky * fade).astype(np.uint8)
+    assert pixels(part(sky)).shape == sky.shape
+
+
+@pytest.mark.parametrize("hidden", [0, 255, "noise"])
+def test_colours_under_transparency_do_not_matter_and_are_put_back(blurry, hidden):
+    rows, columns = np.mgrid[-1:1:128j, -1:1:128j]
+    visible = rows**2 + columns**2 < 0.7
+    under = np.random.default_rng(1).integers(0, 256, blurry.shape) if hidden == "noise" else hidden
+    cut = np.dstack([np.where(visible[..., None], blurry, under), 255 * visible]).astype(np.uint8)
+    given, other = part(cut), part(np.dstack([blurry * visible[..., None], 255 * visible]).astype(np.uint8))
+    assert torch.equal(given.pixels, other.pixels)
+    rest = ~visible[given.box]
+    steps = np.abs(np.diff(pixels(given), axis=0)).max(-1)
+    assert steps[rest[1:] | rest[:-1]].max() < 1.5 * steps[~(rest[1:] | rest[:-1])].max()  # no edge at the cut
+    result = np.asarray(to_image(given.put_back(1 - given.pixels), like=given.photograph))
+    assert np.array_equal(result[visible][:, :3], 255 - blurry[visible])
+    assert np.array_equal(result[~visible], cut[~visible])
+
+
+def written(photograph, text, place, size, fill, stroke):
+    image = Image.fromarray(photograph)
+    outline = {"stroke_width": 1, "stroke_fill": "black"} if stroke else {}
+    ImageDraw.Draw(image).text(place, text, fill=fill, font=ImageFont.load_default(size), **outline)
+    return np.asarray(image)
+
+
+@pytest.mark.parametrize(
+    "text, place, size, fill, stroke",
+    [
+        ("(c) a stock preview", (4, 60), 14, "white", True),
+        ("2019 07 14", (50, 108), 13, (255, 140, 20), False),
+        ("CAPTION", (10, 8), 26, "yellow", False),
+    ],
+)
+def test_what_is_written_over_a_blurry_photograph_is_kept_from_the_model_and_stays(
+    blurry, text, place, size, fill, stroke
+):
+    captioned = written(blurry, text, place, size, fill, stroke)
+    letters = np.abs(captioned.astype(int) - blurry).max(-1) > 40
+    given = part(captioned)
+    assert given.hidden[letters].mean() > 0.9 and given.hidden[~letters].mean() < 0.05
+    before, after = (np.abs(values - seen(blurry)).mean() for values in (seen(captioned), pixels(given)))
+    assert after < 0.5 * before
+    result = np.asarray(to_image(given.put_back(1 - given.pixels)))
+    assert np.array_equal(result[given.hidden], captioned[given.hidden])
+    assert np.array_equal(result[~given.hidden], 255 - captioned[~given.hidden])
+
+
+def test_a_band_with_a_caption_is_a_border(blurry):
+    banded = written(np.pad(blurry, ((0, 30), (0, 0), (0, 0)), constant_values=255), "a title", (20, 132), 16, 0, False)
+    assert pixels(part(banded)).shape == blurry.shape
+
+
+@pytest.mark.parametrize("kind", ["pixel art", "rings", "halftone", "photograph"])
+def test_what_is_sharp_already_stays_as_it_is_and_a_line_says_so(sharp, kind):
+    rows, columns = np.mgrid[:128, :128]
+    random = np.random.default_rng(0)
+    colours = random.integers(0, 256, (6, 3), dtype=np.uint8)
+    grey = sharp.mean(-1, keepdims=True).repeat(3, -1)
+    levels = {
+        "pixel art": colours[random.integers(0, 6, (16, 16))].repeat(8, 0).repeat(8, 1),
+        "rings": (255 * (np.hypot(rows - 64, columns - 64) // 6 % 2))[..., None].repeat(3, -1).astype(np.uint8),
+        "halftone": np.uint8(255 * (grey > 64 + 128 * ((rows + columns) % 6 / 6)[..., None])),
+        "photograph": sharp,
+    }[kind]
+    assert told(levels) == ["the photograph: it is sharp already, and stays as it is"]
+    given = part(levels)
+    assert np.array_equal(np.asarray(to_image(given.put_back(torch.rand_like(given.pixels)))), levels)
+    blurred = part(levels, deblur=False)  # as blur is moved to it
+    assert torch.equal(blurred.put_back(1 - blurred.pixels), 1 - blurred.pixels)
+
+
+@pytest.mark.parametrize("noise", [0, 10, 25])
+def test_noise_is_not_taken_for_sharpness(blurry, noise):
+    noisy = blurry + np.random.default_rng(0).normal(0, noise, blurry.shape)
+    given = part(noisy.clip(0, 255).astype(np.uint8))
+    assert not given.unchanged and not given.hidden.any()
+
+
+def test_a_result_that_is_the_photograph_is_told_of(blurry):
+    given = part(blurry, name="in.png")
+    with pytest.warns(UserWarning, match="in.png: nothing was changed"):
+        given.put_back(given.pixels)
+
+
+def test_grey_stored_as_colours_stays_grey(blurry):
+    given = part(blurry[..., :1].repeat(3, -1))
+    result = given.put_back(given.pixels + torch.tensor([0.1, 0.0, -0.1])[:, None, None])
+    assert torch.equal(result[0], result[1]) and torch.equal(result[1], result[2])
+
+
+# Range
+
+
+@pytest.mark.parametrize("bits", [10, 12])
+def test_ten_and_twelve_bit_in_sixteen_reach_the_model_over_the_whole_range_and_come_back_in_their_own(blurry, bits):
+    levels = np.round(blurry[..., 1:2] / 255 * (2**bits - 1)).astype(np.uint16)
+    given = part(levels)
+    low, high = given.pixels.aminmax()
+    assert low == 0 and high == 1
+    same = np.asarray(to_image(given.put_back(given.pixels), like=given.photograph))
+    assert np.array_equal(same, levels[..., 0])
+    brightest = np.asarray(to_image(given.put_back(torch.ones_like(given.pixels)), like=given.photograph))
+    assert brightest.max() == levels.max()
+
+
+def test_a_linear_frame_of_stars_reaches_the_model_with_its_sky_visible_and_comes_back(blurry):
+    random = np.random.default_rng(0)
+    sky = np.zeros((128, 128))
+    sky[random.integers(0, 128, 40), random.integers(0, 128, 40)] = 10 ** random.uniform(2, 6, 40)
+    frame = ndimage.gaussian_filter(sky, 1.5) + 300 + random.normal(0, 15, sky.shape)
+    levels = np.round(frame.clip(0, 65535)).astype(np.uint16)
+    given = part(levels)
+    assert 0.15 < given.pixels.median() < 0.25 and not given.hidden.any()
+    same = np.asarray(to_image(given.put_back(given.pixels), like=given.photograph))
+    assert np.abs(same.astype(int) - levels).max() <= 1
+    # A pattern of one level of 8 bit that a network leaves is far below the noise of the sky.
+    pattern = given.pixels + (torch.arange(128) % 4 == 0) / 255
+    changed = np.asarray(to_image(given.put_back(pattern), like=given.photograph)).astype(float)
+    dark = levels < 330
+    assert (changed - levels)[dark].std() < 0.5 * levels[dark].std()
+
+
+@pytest.mark.parametrize("found", [Range(), Range(0.1, 0.3), Range(0.0, 1.0, 0.02), Range(0.01, 0.2, 0.1)])
+def test_a_stretch_is_undone(found):
+    values = torch.linspace(found.black, found.white, 1001, dtype=torch.float64)
+    assert torch.allclose(found.back(found.stretch(values)), values, atol=1e-9)
+
+
+def test_photographs_of_the_usual_range_are_not_stretched(blurry):
+    assert part(blurry).range == Range()
+    assert part(blurry.astype(np.uint16) * 257).range == Range()
+
+
+def test_a_list_of_parts_makes_whole_pictures(blurry):
+    framed = Image.fromarray(np.pad(blurry, ((40, 40), (0, 0), (0, 0))))
+    opened = open_images([framed, torch.zeros(3, 128, 128)])
+    batch = to_batch(opened)
+    assert batch.shape == (2, 3, 128, 128)
+    assert [image.size for image in to_images(1 - batch, opened)] == [(128, 208), (128, 128)]
