@@ -14,7 +14,6 @@ from torch import Tensor
 
 from bd_diff.adaptation.blur_mix import synthesis_like
 from bd_diff.adaptation.domain_gap import (
-from bd_diff.training.checkpoints import begun
     STATISTICS,
     TRAINED_ON,
     as_reference,
@@ -34,7 +33,7 @@ from bd_diff.data.procedural import procedural_image
 from bd_diff.data.writing import replacing, replacing_folder
 from bd_diff.models.model_folder import read_json
 from bd_diff.pipeline import BDDiffPipeline
-from bd_diff.training.checkpoints import newest_checkpoint, recorded, step_of
+from bd_diff.training.checkpoints import begun, newest_checkpoint, recorded, step_of
 from bd_diff.training.config import RunConfig
 from bd_diff.training.joint import DataConfig, JointConfig, train_joint
 from bd_diff.training.objective import JointObjective

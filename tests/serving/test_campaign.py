@@ -1,8 +1,7 @@
-"""The short form of tests/campaign.py: seconds of what it does for an hour."""
+"""The short form of tests/benches/campaign.py: seconds of what it does for an hour."""
 
+import campaign
 import pytest
-
-from tests import campaign
 
 
 @pytest.mark.parametrize("part", [["mutants", "--mutants", "400"], ["disk"], ["deblur", "--kills", "6"]])
