@@ -3,7 +3,6 @@
 Because sample i never depends on what was drawn before it, a training resumed at any step sees the same batches.
 """
 
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Protocol
 
@@ -53,7 +52,15 @@ def draw(high: int, generator: Generator) -> int:
     return int(torch.randint(high, (), generator=generator))
 
 
-def draw_photograph(photographs: Sequence[Tensor], smallest: int, generator: Generator) -> Tensor:
+class PhotographSource(Protocol):
+    """Photographs `(3, H, W)` by number: a list of them, or a reader."""
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, index: int, /) -> Tensor: ...
+
+
+def draw_photograph(photographs: PhotographSource, smallest: int, generator: Generator) -> Tensor:
     """A random photograph of at least `smallest` pixels a side; those that are smaller are passed over."""
     for _ in range(MOST_DRAWS):
         photograph = photographs[draw(len(photographs), generator)]
@@ -76,14 +83,6 @@ def dihedral(images: Tensor, which: int) -> Tensor:
     if which & 2:
         images = images.flip(-2)
     return images.transpose(-1, -2) if which & 4 else images
-
-
-class PhotographSource(Protocol):
-    """Photographs `(3, H, W)` by number: a list of them, or a reader."""
-
-    def __len__(self) -> int: ...
-
-    def __getitem__(self, index: int, /) -> Tensor: ...
 
 
 class SharpCrops(Dataset):

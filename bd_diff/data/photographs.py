@@ -4,19 +4,21 @@ import io
 import os
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from PIL import Image
 from torch import Tensor
 from torch.utils.data import get_worker_info
 from tqdm import tqdm
 
+from bd_diff.data.deep import DeepImage
 from bd_diff.data.images import list_images, listed_images, read_image, to_tensor
 
 GIB = 2**30
 MEMORY = 2.0  # GiB of decoded photographs that the processes and workers of one machine keep together
 
 
-class Photographs(Sequence):
+class Photographs:
     """The photographs of a folder as uint8 `(3, H, W)`: image files, or shards that `datasets` saved (`save_to_disk`).
 
     A file is decoded when it is asked for, in whichever worker asks, and kept until those of one machine hold `memory`
@@ -27,7 +29,9 @@ class Photographs(Sequence):
     """
 
     def __init__(self, folder: str | Path, exclude: str | Path | None = None, memory: float = MEMORY):
-        self.folder, self.memory, self.kept, self.held = Path(folder), memory, {}, 0
+        self.folder, self.memory, self.held = Path(folder), memory, 0
+        self.kept: dict[int, Tensor] = {}
+        self.sources: Sequence[Any]  # paths of files, or rows of the table
         self.table = None
         if (self.folder / "dataset_info.json").exists():
             self.table = read_shards(self.folder)
@@ -38,8 +42,8 @@ class Photographs(Sequence):
                 self.sources = [row for row, name in enumerate(names) if name not in left_out]
         else:
             there = list_images(folder)
-            left_out = set(listed_images(folder, exclude, there)) if exclude else set()
-            self.sources = [path for path in there if path not in left_out]
+            excluded = set(listed_images(folder, exclude, there)) if exclude else set()
+            self.sources = [path for path in there if path not in excluded]
         if not self.sources:
             raise ValueError(f"{folder} holds no photograph that {exclude} does not leave out")
 
@@ -54,7 +58,8 @@ class Photographs(Sequence):
             self.kept[index], self.held = photograph, self.held + photograph.nbytes
         return photograph
 
-    def read(self, source: Path | int) -> Image.Image:
+    def read(self, source: Any) -> Image.Image | DeepImage:
+        """The photograph of a path, or of a row of the table."""
         if self.table is None:
             return read_image(source)
         image = self.table[source]["image"]

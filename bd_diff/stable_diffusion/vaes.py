@@ -1,10 +1,10 @@
 """Another VAE for a pipeline than its base's: a refined one, or a small fast one of the same latents (TAESD)."""
 
 from pathlib import Path
+from typing import Any
 
 import torch
 from diffusers import AutoencoderTiny, DiffusionPipeline
-from torch import nn
 
 from bd_diff.models.model_folder import find_folder, load_checked, read_json
 from bd_diff.models.refined_vae import RefinedVAE
@@ -34,7 +34,7 @@ def put_vae(pipeline: DiffusionPipeline, place: str | Path) -> DiffusionPipeline
     return pipeline
 
 
-def same_frozen(vae: RefinedVAE, own: nn.Module) -> bool:
+def same_frozen(vae: RefinedVAE, own: Any) -> bool:
     """Whether every tensor that a refined VAE has from its base is also in `own`, which may be refined, too."""
     wanted, found = own.state_dict(), vae.state_dict()
     frozen = [name for name in found if name.split(".")[0] in RefinedVAE.borrowed]

@@ -133,8 +133,8 @@ class Checkpoints:
             print(f"{fault}; looking for the checkpoint before it", file=sys.stderr, flush=True)
         if told:
             raise ValueError(f"no checkpoint in {self.folder} is whole: {told[0]}; begin again in another folder")
-        if path := pickled(self.folder):
-            raise ValueError(f"{path} is of an earlier version, which pickled; begin again in another folder")
+        if old := pickled(self.folder):
+            raise ValueError(f"{old} is of an earlier version, which pickled; begin again in another folder")
         return None
 
     def load_network(self, folder: Path, index: int, objective: nn.Module) -> None:

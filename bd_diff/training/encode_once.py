@@ -1,8 +1,10 @@
 """Images are encoded once in a training step, however many of its tasks look at them."""
 
+from typing import Any
+
 import torch
 from diffusers.models.autoencoders.autoencoder_tiny import AutoencoderTinyOutput
-from torch import Tensor, nn
+from torch import Tensor
 
 
 class EncodeOnce:
@@ -11,8 +13,11 @@ class EncodeOnce:
     The photograph that one task begins with is what another has to produce. An image is known again by its pixels.
     """
 
-    def __init__(self, vae: nn.Module):
-        self.vae, self.images, self.latents, self.places = vae, [], [], {}
+    def __init__(self, vae: Any):
+        self.vae = vae
+        self.images: list[Tensor] = []
+        self.latents: list[Tensor] = []
+        self.places: dict[float, list[int]] = {}
 
     def __getattr__(self, name: str):
         return getattr(self.vae, name)

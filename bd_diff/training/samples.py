@@ -1,12 +1,10 @@
 """Samples of BD-Diff's joint training, and how they become a batch."""
 
-from collections.abc import Sequence
-
 import torch
 from torch import Generator, Tensor
 from torch.utils.data import Dataset
 
-from bd_diff.data.crops import SharpCrops, dihedral, draw, draw_photograph, random_crop, seeded
+from bd_diff.data.crops import PhotographSource, SharpCrops, dihedral, draw, draw_photograph, random_crop, seeded
 from bd_diff.data.procedural import ProceduralImages
 
 
@@ -23,7 +21,7 @@ class JointSamples(Dataset):
         self,
         sharp: SharpCrops | ProceduralImages,
         crop: int,
-        targets: Sequence[Tensor] | None = None,
+        targets: PhotographSource | None = None,
         bank: dict[str, Tensor] | None = None,
         estimates: dict[str, Tensor] | None = None,
     ):
