@@ -65,7 +65,7 @@ def main() -> None:
         sys.exit(1)
 
 
-def one_line(message, category, *_) -> str:
+def one_line(message, category, filename="", lineno=0, line=None) -> str:
     """A warning as a person reads it; those of libraries keep the name of their kind."""
     kind = "warning" if category is UserWarning else category.__name__
     return f"{kind}: {' '.join(str(message).split())}\n"

@@ -228,7 +228,7 @@ class Criterion:
 
     def best_step(self, until: int) -> int:
         """The step of the best model so far at the step `until`."""
-        return min((step for step in self.history if step <= until), key=self.history.get)
+        return min((step for step in self.history if step <= until), key=lambda step: self.history[step])
 
     def best(self) -> Path:
         """The folder of the best model."""

@@ -42,7 +42,7 @@ def demo(
             signal.signal(getattr(signal, number), stop)
     running = None
     try:
-        running = Demo(restorer, megapixels and int(megapixels * 1e6))
+        running = Demo(restorer, int(megapixels * 1e6) if megapixels else None)
         os.environ["GRADIO_TEMP_DIR"] = str(running.folder)  # uploads are removed with everything else
         samples = Path(__file__).parents[2] / "assets" / "samples" / "blurry"
         page = build(running, [str(path) for path in sorted(samples.glob("*"))], running.warm_up())

@@ -29,7 +29,7 @@ def domain(
 
     from tqdm import tqdm
 
-    from bd_diff.adaptation.adapt import domain_gap
+    from bd_diff.adaptation import domain_gap
     from bd_diff.commands.options import load_pipeline, shipped_model
     from bd_diff.data.crops import read_photographs
     from bd_diff.data.images import list_images, read_image, to_tensor

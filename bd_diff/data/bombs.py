@@ -2,6 +2,7 @@
 
 import math
 from pathlib import Path
+from typing import Any
 
 from PIL import Image, TiffImagePlugin
 
@@ -16,6 +17,7 @@ TIFF = {
     "tiff_adobe_deflate": DEFLATE,
     "tiff_deflate": DEFLATE,
 }
+TIFF_CODES = {1: 1, 5: LZW, 8: DEFLATE, 32773: PACKBITS, 32946: DEFLATE}  # the same by the number in the file
 # JPEG: an MCU holds at most ten blocks of 64 samples (ITU-T T.81, B.2.3), a bit of the first scan each at the least.
 JPEG = 8 * 64
 SPARE = 4096  # bytes, for what a file holds beside pixels
@@ -27,8 +29,15 @@ def check_claim(file: Image.Image, size: int) -> None:
     Formats whose coding knows no such bound (WebP, AVIF, HEIC) are not judged.
     """
     most = ratio(file)
-    if most and samples(file) > most * (size + SPARE):
-        raise ValueError(f"it claims {file.width} x {file.height} pixels, more than its {size} bytes can hold")
+    if most:
+        check_room(samples(file), most, size, file.size)
+
+
+def check_room(needed: float, most: float, size: int, pixels: tuple[int, int]) -> None:
+    """Raise `ValueError` where `needed` bytes of pixels are more than a file of `size` bytes holds, `most` a byte."""
+    if needed > most * (size + SPARE):
+        width, height = pixels
+        raise ValueError(f"it claims {width} x {height} pixels, more than its {size} bytes can hold")
 
 
 def check_pixels(path: Path, most: int) -> None:
@@ -46,14 +55,14 @@ def check_pixels(path: Path, most: int) -> None:
         raise ValueError(f"{path} has {width} x {height} pixels; up to {most / 1e6:.3g} megapixels are taken here")
 
 
-def ratio(file: Image.Image) -> float | None:
+def ratio(file: Any) -> float | None:
     """The most bytes of pixels per byte of file; None where nobody knows."""
     if file.format == "TIFF":
         return TIFF.get(file.info.get("compression"))
     return {"PNG": DEFLATE, "GIF": LZW, "JPEG": JPEG, "MPO": JPEG}.get(file.format)
 
 
-def samples(file: Image.Image) -> float:
+def samples(file: Any) -> float:
     """Bytes of the pixels as they are before they are coded, at the least."""
     bits = 8 * len(file.getbands())
     if file.format == "TIFF":

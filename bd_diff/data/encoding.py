@@ -7,6 +7,7 @@ lossless or not, HEIC and AVIF with their depth, TIFF compressed or not.
 import io
 import struct
 import warnings
+from typing import Any
 
 import numpy as np
 from PIL import Image
@@ -71,7 +72,9 @@ def encode(image: Image.Image | DeepImage, kind: str, quality: int | None = None
     if kind == "PPM" and levels.dtype == np.uint16:
         head = f"P{5 if levels.shape[-1] == 1 else 6}\n{image.width} {image.height}\n65535\n"
         return head.encode() + levels.astype(">u2").tobytes()
-    options = {key: info[key] for key in ("icc_profile", "exif", "xmp") if key in HELD[kind] and info.get(key)}
+    options: dict[str, Any] = {
+        key: info[key] for key in ("icc_profile", "exif", "xmp") if key in HELD[kind] and info.get(key)
+    }
     if kind == "JPEG":
         options |= jpeg_options(info, quality, name)
     elif kind == "WEBP":
@@ -79,7 +82,8 @@ def encode(image: Image.Image | DeepImage, kind: str, quality: int | None = None
         options |= {"quality": quality or QUALITY[kind], "lossless": lossless, "exact": True}
     elif kind == "BMP" and info.get("dpi"):
         options["dpi"] = info["dpi"]
-    file, plain = io.BytesIO(), image.copy()
+    plain = (image.to_pil() if isinstance(image, DeepImage) else image).copy()
+    file = io.BytesIO()
     plain.info = {}
     plain.save(file, format=kind, **options)
     return file.getvalue()
@@ -96,7 +100,7 @@ def warn_of_losses(info: dict, kind: str, name: str) -> None:
 
 def jpeg_options(info: dict, quality: int | None, name: str) -> dict:
     """How a JPEG is written: as its source was, or at a quality."""
-    options = {"quality": quality or QUALITY["JPEG"], "subsampling": 0}
+    options: dict[str, Any] = {"quality": quality or QUALITY["JPEG"], "subsampling": 0}
     source = info.get("jpeg")
     if source and quality is None:
         options = {"qtables": source["qtables"], "subsampling": source["subsampling"]}
@@ -115,13 +119,13 @@ def jpeg_options(info: dict, quality: int | None, name: str) -> dict:
     return options
 
 
-def jpeg_info(file: Image.Image) -> dict:
+def jpeg_info(file: Any) -> dict:
     """How an opened JPEG was written, and what it holds that Pillow does not hand on: IPTC, and XMP beyond 64 KiB."""
     from PIL import JpegImagePlugin
 
     subsampling = JpegImagePlugin.get_sampling(file)
     tables = {index: list(table) for index, table in file.quantization.items()}
-    found = {
+    found: dict[str, Any] = {
         "jpeg": {
             "qtables": tables,
             "subsampling": max(subsampling, 0),

@@ -2,6 +2,7 @@
 
 import io
 from pathlib import Path
+from typing import Any
 
 import imagecodecs
 import numpy as np
@@ -17,7 +18,8 @@ def read_depth(path: Path, kind: str) -> tuple[np.ndarray | None, dict]:
     where not), and the `info` that Pillow does not give. HEIC comes upright, AVIF as stored.
     """
     data = path.read_bytes()
-    info, levels = {}, None
+    info: dict[str, Any] = {}
+    levels = None
     if (cicp := named_colours(data)) and cicp[:2] not in SRGB:
         info["cicp"] = cicp
     if kind == "HEIF":
@@ -48,7 +50,8 @@ def named_colours(data: bytes) -> tuple[int, int, int, int] | None:
     if place < 0:
         return None
     box = data[place + 8 : place + 15]
-    return *(int.from_bytes(box[index : index + 2], "big") for index in (0, 2, 4)), box[6] >> 7
+    primaries, transfer, matrix = (int.from_bytes(box[index : index + 2], "big") for index in (0, 2, 4))
+    return primaries, transfer, matrix, box[6] >> 7
 
 
 def _av1_depth(data: bytes) -> int:
@@ -90,7 +93,7 @@ def encode_avif(levels: np.ndarray, info: dict, quality: int) -> bytes:
     if levels.dtype == np.uint16:
         depth = info.get("depth", 10)
         deep = np.round(levels / 65535 * (2**depth - 1)).astype(np.uint16)
-        encoded = with_payload(encoded, imagecodecs.avif_encode(deep, level=quality, bitspersample=depth))
+        encoded = with_payload(encoded, bytes(imagecodecs.avif_encode(deep, level=quality, bitspersample=depth)))
     return with_named_colours(encoded, info.get("cicp"))
 
 

@@ -14,7 +14,7 @@ from contextlib import suppress
 from functools import cache
 from importlib import import_module
 from pathlib import Path
-from typing import overload
+from typing import Any, overload
 
 import numpy as np
 import torch
@@ -32,15 +32,56 @@ from bd_diff.data.tiff import is_tiff, read_tiff, upright_levels
 from bd_diff.data.writing import replacing
 
 HEIC = (".heic", ".heif", ".hif")  # with the extra `heic`
-EXTENSIONS = (".png", ".jpg", ".jpeg", ".jpe", ".jfif", ".webp", ".tif", ".tiff", ".bmp", ".dib", ".gif", ".ppm")
+EXTENSIONS: tuple[str, ...] = (
+    ".png",
+    ".jpg",
+    ".jpeg",
+    ".jpe",
+    ".jfif",
+    ".webp",
+    ".tif",
+    ".tiff",
+    ".bmp",
+    ".dib",
+    ".gif",
+    ".ppm",
+)
 EXTENSIONS += (".pgm", ".pbm", ".pnm", ".avif", ".mpo", *HEIC)
-RAW = (".dng", ".cr2", ".cr3", ".crw", ".nef", ".nrw", ".arw", ".srf", ".sr2", ".raf", ".rw2", ".orf", ".pef", ".srw")
+RAW: tuple[str, ...] = (
+    ".dng",
+    ".cr2",
+    ".cr3",
+    ".crw",
+    ".nef",
+    ".nrw",
+    ".arw",
+    ".srf",
+    ".sr2",
+    ".raf",
+    ".rw2",
+    ".orf",
+    ".pef",
+    ".srw",
+)
 RAW += (".raw", ".rwl", ".x3f", ".3fr", ".fff", ".iiq", ".kdc", ".dcr", ".erf", ".mef", ".mos", ".mrw")
 VIDEO = (".mp4", ".mov", ".m4v", ".avi", ".mkv", ".webm", ".mts", ".m2ts", ".3gp", ".wmv", ".mpg", ".mpeg", ".insv")
 OTHER = (".jp2", ".jxl", ".psd", ".exr", ".hdr", ".svg", ".fits", ".fit", ".insp", ".tga", ".ico", ".pdf")
 LEFT_OUT = {"camera RAW": RAW, "video": VIDEO, "not read here": OTHER}
 FORMATS = ("PNG", "JPEG", "MPO", "WEBP", "TIFF", "BMP", "DIB", "GIF", "PPM", "AVIF", "HEIF")
-KEPT = ("icc_profile", "exif", "xmp", "dpi", "cicp", "comment", "png", "jpeg", "segments", "webp", "tiff", "heif")
+KEPT: tuple[str, ...] = (
+    "icc_profile",
+    "exif",
+    "xmp",
+    "dpi",
+    "cicp",
+    "comment",
+    "png",
+    "jpeg",
+    "segments",
+    "webp",
+    "tiff",
+    "heif",
+)
 KEPT += ("depth",)
 LONGEST_NAME = 255  # bytes, on the file systems in use
 
@@ -80,13 +121,14 @@ def read_image(path: str | os.PathLike) -> Image.Image | DeepImage:
         raise ValueError(f"{path} cannot be read as an image: {error}") from error
 
 
-def upright(image: Image.Image, path: Path | None = None) -> Image.Image | DeepImage:
+def upright(image: Any, path: Path | None = None) -> Image.Image | DeepImage:
     """A copy of any still PIL image as `read_image` gives them: turned by its EXIF, and in one of its modes.
 
     path: of its file, from which levels and chunks come that Pillow does not give. Raises `ValueError` for an animation
     and for pixels that are not 8 or 16 bit.
     """
-    name = path or getattr(image, "filename", "") or "image"
+    own = getattr(image, "filename", None)
+    name = str(path or own or "image")
     frames = getattr(image, "n_frames", 1)
     # Phones store a gain map or a second lens with the photograph (MPO, HEIC); the photograph comes first.
     if frames > 1 and image.format not in ("MPO", "HEIF"):
@@ -98,11 +140,12 @@ def upright(image: Image.Image, path: Path | None = None) -> Image.Image | DeepI
         warnings.warn(f"{name}: it holds {frames} pictures; only the first one is restored and written", stacklevel=2)
     if b"MotionPhoto" in xmp or b"MicroVideo" in xmp:
         warnings.warn(f"{name}: its video was left out", stacklevel=2)
-    if path is None and getattr(image, "tile", None) and isinstance(getattr(image, "filename", None), str):
-        path = Path(image.filename) if image.filename else None  # opened and not yet loaded
+    if path is None and getattr(image, "tile", None) and isinstance(own, str):
+        path = Path(own) if own else None  # opened and not yet loaded
     if path and image.format == "TIFF":
         return from_levels(*read_tiff(path))
-    levels, extra = None, {}
+    levels = None
+    extra: dict[str, Any] = {}
     if path and image.format == "PNG":
         levels, extra = read_png(path)
     elif path and image.format in ("HEIF", "AVIF"):
@@ -123,13 +166,17 @@ def upright(image: Image.Image, path: Path | None = None) -> Image.Image | DeepI
         warnings.warn(f"{name}: its EXIF is damaged and was left out", stacklevel=2)
         turn, exif = 1, b""
     dpi = extra.get("dpi") or image.info.get("dpi")
-    kept = {"icc_profile": _icc(image), "exif": exif, "xmp": clean_xmp(xmp, turn >= 5) if xmp else b""} | extra
+    kept: dict[str, Any] = {
+        "icc_profile": _icc(image),
+        "exif": exif,
+        "xmp": clean_xmp(xmp, turn >= 5) if xmp else b"",
+    } | extra
     if dpi and min(dpi) > 1:
         kept["dpi"] = tuple(map(float, dpi[::-1] if turn >= 5 else dpi))
     if levels is None:
         image.load()
         turned = ImageOps.exif_transpose(image) if turn != 1 else image.copy()
-        plain = _plain_mode(turned)
+        plain: Image.Image | DeepImage = _plain_mode(turned)
     else:
         plain = from_levels(upright_levels(levels, turn if image.format != "HEIF" else 1), {})
     plain.info = {key: value for key, value in kept.items() if value}
@@ -240,9 +287,9 @@ def save_image(image: Image.Image | DeepImage, path: str | os.PathLike, quality:
     without permission an `OSError` naming the path.
     """
     path = Path(path)
-    if not can_write(path):
-        raise ValueError(f"{path} does not end in an image format that can be written ({', '.join(WRITTEN)})")
     kind = file_kind(path)
+    if kind is None or not can_write(path):
+        raise ValueError(f"{path} does not end in an image format that can be written ({', '.join(WRITTEN)})")
     if not holds(kind, image):
         what = "16 bits per colour" if "16" in image.mode else "transparency"
         raise ValueError(f"{path}: {kind} cannot hold {what}; write a .png")
@@ -255,7 +302,7 @@ def file_kind(path: str | os.PathLike) -> str | None:
     """The format that the path's ending stands for."""
     init_formats()
     kind = Image.registered_extensions().get(Path(path).suffix.lower())
-    return {"MPO": "JPEG", "DIB": "BMP"}.get(kind, kind)
+    return {"MPO": "JPEG", "DIB": "BMP"}.get(kind, kind) if kind else None
 
 
 def can_write(path: str | os.PathLike) -> bool:

@@ -7,6 +7,8 @@ anywhere else. Where it is part of a TIFF, it is taken apart and put together ag
 
 import re
 import struct
+from mmap import mmap
+from typing import Any
 
 SIZES = {1: 1, 2: 1, 3: 2, 4: 4, 5: 8, 6: 1, 7: 1, 8: 2, 9: 4, 10: 8, 11: 4, 12: 8, 16: 8, 17: 8}  # bytes by type
 ORIENTATION, X_RESOLUTION, Y_RESOLUTION, DESCRIPTION, XMP, ICC = 274, 282, 283, 270, 700, 34675
@@ -16,10 +18,11 @@ MAKER_NOTE, PIXELS_X, PIXELS_Y = 0x927C, 0xA002, 0xA003
 FILE_TAGS = {*range(254, 270), ORIENTATION, *range(277, 282), 284, 317, *range(320, 326), 330, *range(338, 348)}
 FILE_TAGS |= {*range(512, 522), *range(529, 533), 32995, 32996, 32997, 32998, 34377, ICC, 37724, 50839}
 
-Entry = tuple[int, int, "bytes | dict"]  # type, count, and the value as bytes or the directory that it points to
+Buffer = bytes | bytearray | mmap
+Entry = tuple[int, int, Any]  # type, number of values, their bytes or the entries of the directory inside
 
 
-def byte_order(data: bytes) -> str:
+def byte_order(data: Buffer) -> str:
     """Of a TIFF or EXIF block, as `struct` writes it."""
     orders = {b"II": "<", b"MM": ">"}
     if bytes(data[:2]) not in orders:
@@ -27,7 +30,7 @@ def byte_order(data: bytes) -> str:
     return orders[bytes(data[:2])]
 
 
-def unpack_directory(data: bytes, offset: int, order: str, big: bool = False) -> dict[int, Entry]:
+def unpack_directory(data: Buffer, offset: int, order: str, big: bool = False) -> dict[int, Entry]:
     """The directory at `offset` of a TIFF (`big`: of a BigTIFF), with those inside; unknown types are left out."""
     counted, entry, inline = ("Q", 20, 8) if big else ("H", 12, 4)
     word = "Q" if big else "I"
@@ -35,7 +38,7 @@ def unpack_directory(data: bytes, offset: int, order: str, big: bool = False) ->
     offset += struct.calcsize(order + counted)
     if offset + count * entry > len(data):
         raise ValueError("a directory does not fit into it")
-    found = {}
+    found: dict[int, Entry] = {}
     for place in range(offset, offset + count * entry, entry):
         tag, kind, number = struct.unpack_from(f"{order}HH{word}", data, place)
         if tag in NESTED:

@@ -84,13 +84,13 @@ class Part:
         seen = colours if visible.all() or not visible.any() else colours[:, torch.from_numpy(visible)]
         self.range = own_range(seen, "16" in photograph.mode)
         pixels = self.range.stretch(colours).permute(1, 2, 0).numpy()
-        self.box = (slice(None), slice(None))
+        self.box: tuple[slice, ...] = (slice(None), slice(None))
         if not visible.all() and visible.any():
             self.box = tuple(slice(int(at.min()), int(at.max()) + 1) for at in visible.nonzero())
         self._within(inside_borders(filled(pixels[self.box], ~visible[self.box])))
         self.hidden = ~visible[self.box]
-        seen = ~self.hidden & (self.range.midtone == 0.5)  # nothing is drawn on a linear frame, but stars look like it
-        sharp = find_sharp(filled(pixels[self.box], self.hidden), seen)
+        drawable = ~self.hidden & (self.range.midtone == 0.5)  # nothing is drawn on a linear frame: stars look like it
+        sharp = find_sharp(filled(pixels[self.box], self.hidden), drawable)
         self.hidden = self.hidden | sharp.drawn
         if sharp.drawn.any():  # a band with a caption is a border without it
             box = inside_borders(spread(filled(pixels[self.box], ~visible[self.box]), ~self.hidden))

@@ -4,6 +4,7 @@ import struct
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import imagecodecs
 import numpy as np
@@ -39,7 +40,8 @@ def read_png(path: Path) -> tuple[np.ndarray, dict]:
     names = {name for name, _ in found}
     if data[25] == PALETTE and b"tRNS" not in names:
         levels = levels[..., :3]
-    info, kept = {}, []
+    info: dict[str, Any] = {}
+    kept = []
     for name, content in found:
         if name == b"cICP" and len(content) == 4:
             info["cicp"] = tuple(content)
@@ -64,7 +66,7 @@ def encode_png(levels: np.ndarray, info: dict) -> bytes:
     """A PNG of levels `(H, W, C)` uint8 or uint16; profile, EXIF, XMP and all else in chunks of their own (PNG 3,
     section 11.3).
     """
-    encoded = imagecodecs.png_encode(np.ascontiguousarray(levels))
+    encoded = bytes(imagecodecs.png_encode(np.ascontiguousarray(levels)))
     added = []
     if cicp := info.get("cicp"):
         added.append((b"cICP", bytes([*cicp[:2], 0, cicp[3]])))  # RGB has no matrix

@@ -83,7 +83,7 @@ def sharpness(pixels: np.ndarray, seen: np.ndarray) -> tuple[np.ndarray, np.ndar
 
 def noise(light: np.ndarray) -> float:
     """Standard deviation of white noise in one channel `(H, W)` (Immerkaer 1996, with a median)."""
-    mask = np.float32([[1, -2, 1], [-2, 4, -2], [1, -2, 1]])
+    mask = np.array([[1, -2, 1], [-2, 4, -2], [1, -2, 1]], np.float32)
     return float(np.median(np.abs(ndimage.convolve(light, mask, mode="nearest"))) / (6 * 0.6745))
 
 

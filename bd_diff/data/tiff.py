@@ -10,12 +10,14 @@ import struct
 import warnings
 import zlib
 from pathlib import Path
+from typing import Any
 
 import imagecodecs
 import numpy as np
 import tifffile
 from PIL import Image, ImageCms
 
+from bd_diff.data.bombs import TIFF_CODES, check_room
 from bd_diff.data.metadata import (
     EXIF,
     ICC,
@@ -64,7 +66,9 @@ def read_tiff(path: Path) -> tuple[np.ndarray, dict]:
     turn = page.tags.valueof(ORIENTATION, 1)
     levels = upright_levels(levels, turn)
     size, turned = levels.shape[1::-1], turn >= 5
-    info = {"tiff": {"compressed": page.compression != NONE, "white_is_zero": int(page.photometric) == 0}}
+    info: dict[str, Any] = {
+        "tiff": {"compressed": page.compression != NONE, "white_is_zero": int(page.photometric) == 0}
+    }
     if profile and profile_holds:
         info["icc_profile"] = profile
     if XMP in entries:
@@ -80,7 +84,7 @@ def read_tiff(path: Path) -> tuple[np.ndarray, dict]:
 
 def photograph_page(tiff: tifffile.TiffFile) -> tifffile.TiffPage:
     """The one page that is a photograph: no thumbnail, no mask."""
-    pages = [tiff.pages[index] for index in range(len(tiff.pages))]
+    pages: list[Any] = [tiff.pages[index] for index in range(len(tiff.pages))]
     for page in pages:
         if RAW_TAGS.intersection(tag.code for tag in page.tags) or page.photometric in (32803, 34892):
             raise ValueError("it is camera RAW; develop it, and deblur the photograph that comes out")
@@ -96,7 +100,11 @@ def photograph_page(tiff: tifffile.TiffFile) -> tifffile.TiffPage:
 
 
 def check_whole(page: tifffile.TiffPage, file_size: int) -> None:
-    """`ValueError` for a page that goes beyond the end of its file, or has fewer bytes than pixels."""
+    """`ValueError` for a page that goes beyond the end of its file, or has fewer bytes than its pixels need."""
+    if most := TIFF_CODES.get(int(page.compression)):
+        depth = page.bitspersample if isinstance(page.bitspersample, int) else min(page.bitspersample)
+        needed = page.imagewidth * page.imagelength * page.samplesperpixel * depth / 8
+        check_room(needed, most, file_size, (page.imagewidth, page.imagelength))
     parts = list(zip(page.dataoffsets, page.databytecounts, strict=False))
     if not parts or any(offset + count > file_size for offset, count in parts):
         raise ValueError("it is truncated: its pixels go beyond its end")
@@ -185,7 +193,13 @@ def cmyk_to_rgb(inks: np.ndarray, profile: bytes | None) -> np.ndarray:
         srgb = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
         inks = np.ascontiguousarray(inks)
         return imagecodecs.cms_transform(
-            inks, profile, srgb, colorspace="cmyk", outcolorspace="rgb", outdtype=inks.dtype, intent="perceptual"
+            inks,
+            profile,
+            srgb,
+            colorspace="cmyk",
+            outcolorspace="rgb",
+            outdtype=inks.dtype,
+            intent=imagecodecs.CMS.INTENT.PERCEPTUAL,
         )
     highest = np.iinfo(inks.dtype).max
     left = highest - inks.astype(np.float64)
@@ -241,11 +255,11 @@ def encode_tiff(levels: np.ndarray, info: dict, path: Path | str = "the TIFF") -
     if white_is_zero:
         levels = np.iinfo(levels.dtype).max - levels
     bits = levels.dtype.itemsize * 8
-    content = np.ascontiguousarray(levels, levels.dtype.newbyteorder(order)).tobytes()
+    content = np.ascontiguousarray(levels, np.dtype(f"{order}{levels.dtype.str[1:]}")).tobytes()
     compression = NONE
     if info.get("tiff", {}).get("compressed"):
         compression, content = DEFLATE, zlib.compress(content)
-    words = {  # TIFF 6.0, section 3 to 6
+    words: dict[int, tuple[Any, ...]] = {  # TIFF 6.0, section 3 to 6
         256: ("I", width),
         257: ("I", height),
         258: ("H", *[bits] * channels),

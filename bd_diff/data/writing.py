@@ -43,7 +43,7 @@ class Failed(OSError):
     """An `OSError` with its number that says its sentence alone."""
 
     def __str__(self) -> str:
-        return self.strerror
+        return str(self.strerror)
 
 
 def failed(path: Path, error: Exception) -> OSError:

@@ -93,8 +93,8 @@ class Demo:
         """Deblur the photograph at `path`. Raises `ValueError` for what is no photograph."""
         part = self.open(path, "a photograph")
         images = part.pixels[None]
-        settings = {"strength": strength, "num_inference_steps": int(steps), "fast": fast}
-        output = self.restorer.run(images, **call_settings(self.restorer, seed, **settings))
+        settings = call_settings(self.restorer, seed, strength=strength, num_inference_steps=int(steps), fast=fast)
+        output = self.restorer.run(images, **settings)
         result, kernel = output.images.cpu(), output.kernels.cpu()
         return self.show(
             path,
@@ -109,8 +109,8 @@ class Demo:
         """Blur the photograph at `path` as the one at `reference` is blurred."""
         part = self.open(path, "a photograph", deblur=False)
         blurry = self.open(reference, "a photograph with the blur", deblur=False)
-        settings = {"num_inference_steps": int(steps), "blur_image": blurry.pixels[None]}
-        result = self.restorer(part.pixels[None], **call_settings(self.restorer, seed, **settings)).cpu()
+        settings = call_settings(self.restorer, seed, num_inference_steps=int(steps), blur_image=blurry.pixels[None])
+        result = self.restorer(part.pixels[None], **settings).cpu()
         return self.show(path, part, result[0], "blurred")
 
     def open(self, path: str | None, what: str, deblur: bool = True) -> Part:
@@ -125,10 +125,10 @@ class Demo:
         except ValueError as error:
             raise ValueError(str(error).replace(str(path), Path(path).name)) from None
 
-    def show(self, path: str, part: Part, result: Tensor, suffix: str, **pictures) -> Shown:
+    def show(self, path: str | None, part: Part, result: Tensor, suffix: str, **pictures) -> Shown:
         """Write what is shown, and the result as a file of the photograph's kind with its metadata."""
         folder = Path(tempfile.mkdtemp(dir=self.folder, prefix="result-"))
-        source = Path(path)
+        source = Path(str(path))
         file = folder / f"{source.stem}-{suffix}{source.suffix if can_write(source) else '.png'}"
         restored = to_image(part.put_back(result), like=part.photograph)
         save_image(restored, file)
@@ -165,7 +165,8 @@ def as_seen(photograph: Image.Image | DeepImage) -> Image.Image:
     if profile := photograph.info.get("icc_profile"):
         source = ImageCms.ImageCmsProfile(io.BytesIO(profile))
         if (source.profile.xcolor_space.strip() == "GRAY") == (colours.mode == "L"):
-            colours = ImageCms.profileToProfile(colours, source, ImageCms.createProfile("sRGB"), outputMode="RGB")
+            srgb = ImageCms.createProfile("sRGB")
+            colours = ImageCms.profileToProfile(colours, source, srgb, outputMode="RGB") or colours
     seen = Image.new("RGB", image.size, "white")
     seen.paste(colours, mask=image.getchannel("A") if image.mode in ("LA", "RGBA") else None)
     return seen

@@ -23,26 +23,30 @@ def png(width, height, depth, colour, rows):
 
 
 @pytest.mark.parametrize(("depth", "colour"), [(8, 2), (8, 6), (8, 0), (16, 2), (1, 0)])
-def test_a_small_png_that_claims_much_is_refused_before_it_takes_memory(tmp_path, depth, colour):
+def test_a_small_png_that_claims_much_is_refused_before_it_takes_memory(tmp_path, depth, colour, monkeypatch):
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", None)  # a command of another test may have set its limit
     path = tmp_path / "bomb.png"
     path.write_bytes(png(13_000, 13_000, depth, colour, 1000))
     with pytest.raises(ValueError, match="bomb.png cannot be read as an image: it claims 13000 x 13000 pixels, more"):
         read_image(path)
 
 
-def test_a_jpeg_and_a_tiff_that_claim_much_are_refused(tmp_path):
+def test_a_jpeg_and_a_tiff_that_claim_much_are_refused(tmp_path, monkeypatch):
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", None)
     Image.new("RGB", (64, 64)).save(tmp_path / "a.jpg")
     content = bytearray((tmp_path / "a.jpg").read_bytes())
     place = content.index(b"\xff\xc0") + 5
     content[place : place + 4] = struct.pack(">HH", 12_000, 12_000)
     (tmp_path / "a.jpg").write_bytes(content)
-    Image.new("RGB", (64, 64)).save(tmp_path / "b.tif")
-    content = bytearray((tmp_path / "b.tif").read_bytes())
-    for tag in (256, 257):
-        place = content.index(struct.pack("<HHI", tag, 4, 1))
-        content[place + 8 : place + 12] = struct.pack("<I", 12_000)
-    (tmp_path / "b.tif").write_bytes(content)
-    for name in ("a.jpg", "b.tif"):
+    for name, compression in (("b.tif", "raw"), ("c.tif", "tiff_adobe_deflate"), ("d.tif", "tiff_lzw")):
+        Image.new("RGB", (64, 64)).save(tmp_path / name, compression=compression)
+        content = bytearray((tmp_path / name).read_bytes())
+        for tag in (256, 257, 278):  # rows a strip, too
+            kind = 4 if struct.pack("<HHI", tag, 4, 1) in content else 3
+            place = content.index(struct.pack("<HHI", tag, kind, 1))
+            content[place + 8 : place + 12] = struct.pack("<I", 12_000)
+        (tmp_path / name).write_bytes(content)
+    for name in ("a.jpg", "b.tif", "c.tif", "d.tif"):
         with pytest.raises(ValueError, match=f"{name} .*it claims 12000 x 12000 pixels, more than its"):
             read_image(tmp_path / name)
 

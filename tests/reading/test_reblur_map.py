@@ -2,12 +2,14 @@
 
 import pytest
 import torch
+from bd_diff_toys import TINY
 
 from bd_diff.blur.kernels import gaussian
 from bd_diff.blur.operator import reblur
 from bd_diff.commands.deblur import deblur
 from bd_diff.data.images import read_image, save_image, to_image, to_tensor
 from bd_diff.data.procedural import procedural_image
+from bd_diff.models.unet import NAFUNet
 from bd_diff.pipeline import BDDiffPipeline
 from bd_diff.reading import blur_reading
 from bd_diff.reading.kernel_search import search_evidence
@@ -64,7 +66,8 @@ def test_deblur_writes_each_photographs_map_beside_its_result_and_reads_its_blur
 
 
 def test_a_map_needs_a_model_that_sees_kernels(tiny_pipeline, tmp_path, sharp):
-    parts = tiny_pipeline.components | {"blur_decoder": None}
+    unet = NAFUNet(**TINY["unet"], in_channels=24)  # noise and the photograph
+    parts = tiny_pipeline.components | {"blur_decoder": None, "unet": unet}
     BDDiffPipeline(**parts).save_pretrained(tmp_path / "model")
     save_image(to_image(sharp[0]), tmp_path / "in.png")
     with pytest.raises(ValueError, match="--map: .*model has no blur_decoder"):

@@ -174,7 +174,7 @@ def test_a_missing_8_bit_adam_is_named_with_what_to_do(monkeypatch):
 
 def test_a_network_that_cannot_checkpoint_is_named(tiny_pipeline):
     networks = nn.ModuleDict({"unet": tiny_pipeline.unet})
-    with pytest.raises(ValueError, match="gradient_checkpointing: NAFUNet cannot"):
+    with pytest.raises(ValueError, match="gradient_checkpointing: NAFUNet does not support it"):
         use_checkpointing(networks)
 
 
