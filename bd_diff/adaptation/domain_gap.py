@@ -108,7 +108,7 @@ def synthetic_pair(
     top, left = draw(sharp.shape[-2] - high + 1, generator), draw(sharp.shape[-1] - wide + 1, generator)
     window, inside = sharp[:, top : top + high, left : left + wide], slice(SIZE // 2, -(SIZE // 2))
     fields = draw_fields(1, generator, families, variation)
-    return eight_bit(camera.shoot(window[None], fields, generator)[0]), window[:, inside, inside]
+    return eight_bit(camera.capture(window[None], fields, generator)[0]), window[:, inside, inside]
 
 
 def write_reference(readings: Readings, folder: str | Path) -> None:

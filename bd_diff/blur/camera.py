@@ -55,7 +55,7 @@ class Camera:
         """What a JSON file stores; `Camera(**parameters)` is this camera again."""
         return asdict(self)
 
-    def shoot(self, images: Tensor, fields: Tensor, generator: Generator) -> Tensor:
+    def capture(self, images: Tensor, fields: Tensor, generator: Generator) -> Tensor:
         """Photograph sharp images `(B, 3, H, W)` in [0, 1] through kernels `(B, k, k)` or fields `(B, n, n, k, k)`.
 
         Returns images of the same shape in [0, 1]. Noise is drawn on the generator's device.
@@ -97,7 +97,7 @@ class RandomCamera:
     def __post_init__(self):
         Camera(self.curve, read=self.noise, jpeg=self.jpeg)  # checks the values
 
-    def shoot(self, sharp: Tensor, fields: Tensor, generator: Generator) -> Tensor:
+    def capture(self, sharp: Tensor, fields: Tensor, generator: Generator) -> Tensor:
         """Photograph sharp images `(B, 3, H, W)` in [0, 1] through kernels `(B, k, k)` or fields `(B, n, n, k, k)`.
 
         Returns `(B, 3, H - k + 1, W - k + 1)` in [0, 1]: only pixels whose blur lies inside the sharp image.

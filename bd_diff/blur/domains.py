@@ -99,4 +99,4 @@ def find_domain(name: str) -> Domain:
 
 def photograph(image: Tensor, blur: Blur, camera: Camera, generator: Generator) -> Tensor:
     """One sharp image `(3, H, W)` in [0, 1], blurred and photographed by the camera; same shape."""
-    return camera.shoot(image[None], blur.field()[None].to(image.device), generator)[0]
+    return camera.capture(image[None], blur.field()[None].to(image.device), generator)[0]

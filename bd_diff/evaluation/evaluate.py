@@ -79,7 +79,7 @@ def family_pair(family: str, image: Tensor, seed: int, size: int, camera: Camera
     path_seed = int(torch.randint(2**31, (), generator=generator))
     kernel = Blur(family, TABLE_FAMILIES[family], angle, path_seed).kernel()
     if camera:
-        blurry = camera.shoot(window[None], kernel[None], generator)[inside]
+        blurry = camera.capture(window[None], kernel[None], generator)[inside]
     else:
         blurry = add_noise(blur(window[None], kernel[None], mode="valid"), 0.0, TABLE_NOISE, generator)
     return FamilyPair(family, sharp, eight_bit(blurry[0]), kernel)

@@ -14,7 +14,7 @@ from torch import Tensor
 from bd_diff.blur.kernels import centre
 from bd_diff.data.pixels import luminance
 from bd_diff.reading.confidence import contradict, uncertain
-from bd_diff.reading.denoise import calm
+from bd_diff.reading.denoise import reduce_noise
 from bd_diff.reading.kernel_search import (
     best_window,
     clean,
@@ -59,7 +59,7 @@ def search_blur(pipeline, pixels: Tensor, found: tuple[Tensor, Tensor] | None = 
     better than least squares fit them. Where kernels far from the best explain the photograph as well, the reading
     without the search stays, too, in doubt. `found` are the findings (`search_evidence`) where they are already known.
     """
-    window = calm((pixels[best_window(luminance(pixels))] + 1) / 2)
+    window = reduce_noise((pixels[best_window(luminance(pixels))] + 1) / 2)
     light = luminance(window)
     hypotheses, evidence = search_evidence(light) if found is None else found
     free, searched = pipeline.read_blur(pixels), pipeline.read_blur(pixels, hypotheses[:, 0], evidence)

@@ -7,7 +7,7 @@ from torchvision.transforms.functional import gaussian_blur
 
 from bd_diff.data.pixels import luminance
 
-NOISY, WHITE = 1.8 / 255, 0.94  # see `calm`
+NOISY, WHITE = 1.8 / 255, 0.94  # see `reduce_noise`
 SMOOTHING = 0.7  # pixels
 
 
@@ -21,7 +21,7 @@ def noise_level(light: Tensor) -> Tensor:
     return response.abs().flatten(1).median(1).values / (6 * 0.6745)
 
 
-def calm(images: Tensor) -> Tensor:
+def reduce_noise(images: Tensor) -> Tensor:
     """Images `(B, 3, H, W)` in [0, 1], smoothed a little where they are noisy.
 
     Noise has gradients as strong as a blurred photograph's, and kernels are estimated from gradients. A Gaussian of

@@ -18,7 +18,7 @@ from bd_diff.data.crops import SharpCrops, seeded
 from bd_diff.data.pixels import luminance
 from bd_diff.data.writing import replacing
 from bd_diff.pipeline import BDDiffPipeline
-from bd_diff.reading.denoise import calm
+from bd_diff.reading.denoise import reduce_noise
 from bd_diff.reading.kernel_search import search_evidence
 
 SHARD = 8  # samples a file
@@ -49,8 +49,8 @@ def build_bank(
         generator = seeded(seed, shard, 1)
         sharp = torch.stack([crops[index]["sharp"] for index in range(shard * SHARD, (shard + 1) * SHARD)])
         kernels, family = draw_kernels(SHARD, generator, families)
-        blurry = (camera.shoot(sharp, kernels, generator) * 255).round()
-        hypotheses, evidence = search_evidence(luminance(calm(blurry / 255)))
+        blurry = (camera.capture(sharp, kernels, generator) * 255).round()
+        hypotheses, evidence = search_evidence(luminance(reduce_noise(blurry / 255)))
         sample = {
             "blurry": blurry.byte(),
             "kernel": kernels.half(),

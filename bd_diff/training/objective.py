@@ -122,12 +122,12 @@ class JointObjective(nn.Module):
             sharp, blurry, kernels, seen = self.synthesize(batch, generator)
         read = len(seen["maps"])
         features, tokens, estimated = self.read_blur(blurry[:read], **seen)
-        structure, guess = features.structure, known(estimated)
+        structure, guess = features.structure, detached(estimated)
         rows = slice(0, self.transfer_rows)
         other = torch.arange(read, device=sharp.device).roll(1)[rows]  # whose blur is transferred
-        if "known_estimate" in batch:
+        if "estimates_estimate" in batch:
             structure = torch.cat([structure, self.structure_of(blurry[read:])])
-            guess = None if guess is None else torch.cat([guess, batch["known_estimate"]])
+            guess = None if guess is None else torch.cat([guess, batch["estimates_estimate"]])
         losses = {} if estimated is None else {"kernel": kernel_loss(estimated, kernels[:read])}
         if not self.restores:  # processes stay in step only where every parameter has a gradient
             losses["kernel"] = losses["kernel"] + 0 * (structure.sum() + self.tokens(structure, tokens, 0.0).sum())
@@ -138,7 +138,7 @@ class JointObjective(nn.Module):
         if self.weights.get("transfer"):
             losses["transfer"] = self.produce(
                 exact(reblur)(sharp[rows], kernels[other]),
-                transfer_guesses(sharp[rows], known(guess, other)),
+                transfer_guesses(sharp[rows], detached(guess, other)),
                 self.structure_of(sharp[rows]),
                 tokens[other],
                 strength=1.0,
@@ -153,7 +153,7 @@ class JointObjective(nn.Module):
         first, second = target.unbind(1)
         features, tokens, kernels = self.read_blur(torch.cat([first, second]))
         structure, other_tokens = features.structure[: len(first)], tokens[len(first) :]
-        own, other = known(kernels, slice(len(first))), known(kernels, slice(len(first), None))
+        own, other = detached(kernels, slice(len(first))), detached(kernels, slice(len(first), None))
         if self.weights.get("cross_crop") or self.weights.get("reconstruction"):
             with torch.no_grad():
                 guesses = self.deblur_guesses(first, own)
@@ -174,7 +174,7 @@ class JointObjective(nn.Module):
         elif self.weights.get("back_translation"):
             sharp = sharp[: len(first)]
             with torch.no_grad():
-                guesses = transfer_guesses(sharp, known(own, slice(len(sharp))))
+                guesses = transfer_guesses(sharp, detached(own, slice(len(sharp))))
                 pseudo = self.sample(guesses, self.structure_of(sharp), tokens[: len(sharp)], 1.0, generator)
                 sigma = 2 * self.noise * torch.rand(len(pseudo), 1, 1, 1, generator=generator)
                 grain = sigma * torch.randn(pseudo.shape, generator=generator)
@@ -182,7 +182,7 @@ class JointObjective(nn.Module):
             pseudo_features, pseudo_tokens, pseudo_kernels = self.read_blur(pseudo)
             losses["back_translation"] = self.produce(
                 sharp,
-                self.deblur_guesses(pseudo, known(pseudo_kernels)),
+                self.deblur_guesses(pseudo, detached(pseudo_kernels)),
                 pseudo_features.structure,
                 pseudo_tokens,
                 strength=0.0,
@@ -200,13 +200,13 @@ class JointObjective(nn.Module):
         wide = batch["sharp"]
         fields = draw_fields(len(wide), generator, self.families, self.variation, device=wide.device)
         banked = len(batch["bank_kernel"]) if "bank_kernel" in batch else 0
-        read = len(wide) - (len(batch["known_kernel"]) if "known_kernel" in batch else 0)
+        read = len(wide) - (len(batch["estimates_kernel"]) if "estimates_kernel" in batch else 0)
         if banked:
             fields[:banked] = batch["bank_kernel"][:, None, None]
         if read < len(wide):
-            fields[read:] = batch["known_kernel"][:, None, None]
+            fields[read:] = batch["estimates_kernel"][:, None, None]
         kernels = fields[:, fields.shape[1] // 2, fields.shape[2] // 2]
-        blurry = self.camera.shoot(wide, fields, generator)
+        blurry = self.camera.capture(wide, fields, generator)
         maps, spectrum = lag_maps(blurry[banked:read])
         seen = {"maps": maps, "spectrum": spectrum}
         if banked:
@@ -283,7 +283,7 @@ class JointObjective(nn.Module):
         return (first if self.residual else torch.zeros_like(first)), seen
 
 
-def known(kernels: Tensor | None, rows: slice | Tensor = slice(None)) -> Tensor | None:
+def detached(kernels: Tensor | None, rows: slice | Tensor = slice(None)) -> Tensor | None:
     """Rows of kernels `(B, k, k)` as data, through which nothing learns; None where there are none."""
     return None if kernels is None else kernels[rows].detach()
 

@@ -148,6 +148,6 @@ def make_pair(batch: Mapping[str, Tensor], config: BlurConfig, generator: Genera
         return batch["blurry"], sharp
     hardest = float(batch["severity"].max()) if "severity" in batch else 1.0
     kernels, _ = draw_kernels(len(sharp), generator, config.families, hardest, device=sharp.device)
-    blurry = RandomCamera(config.noise).shoot(sharp, kernels, generator)
+    blurry = RandomCamera(config.noise).capture(sharp, kernels, generator)
     inside = slice(BORDER // 2, -(BORDER // 2))
     return blurry, sharp[..., inside, inside]

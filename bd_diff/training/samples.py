@@ -14,7 +14,7 @@ class JointSamples(Dataset):
     `sharp` `(3, window + 32, window + 32)` float32 in [0, 1]; with `targets`, two crops of one blurry photograph as
     `target` `(2, 3, crop, crop)`. With a `bank` (`kernel_bank.read_bank`), every second sample carries an entry of it,
     turned and mirrored at random, as `bank`. With `estimates`, true kernels and the model's estimates of them, three of
-    four samples carry an entry of those instead, as `known`: their kernel need not be estimated.
+    four samples carry an entry of those instead, as `estimates`: their kernel need not be estimated.
     """
 
     def __init__(
@@ -35,7 +35,7 @@ class JointSamples(Dataset):
             crops = [random_crop(photograph, self.crop, generator, turn=0) for _ in range(2)]
             sample["target"] = dihedral(torch.stack(crops), draw(8, generator)) / 255
         if self.estimates and index % 4 > 0:
-            sample["known"] = self.entry(self.estimates, generator)
+            sample["estimates"] = self.entry(self.estimates, generator)
         elif self.bank and index % (8 if self.estimates else 2) == 0:
             sample["bank"] = self.entry(self.bank, generator)
         return sample
@@ -48,10 +48,10 @@ class JointSamples(Dataset):
 
 
 def collate_joint(samples: list[dict]) -> dict[str, Tensor]:
-    """Samples with an entry of the bank first, as `bank_<name>`, those with known estimates last, as `known_<name>`."""
-    samples = sorted(samples, key=lambda sample: ("known" in sample) - ("bank" in sample))
-    batch = {name: [sample[name] for sample in samples] for name in samples[0].keys() - {"bank", "known"}}
-    for kind in ("bank", "known"):
+    """Samples with an entry of the bank first, as `bank_<name>`, those of the estimates last, as `estimates_<name>`."""
+    samples = sorted(samples, key=lambda sample: ("estimates" in sample) - ("bank" in sample))
+    batch = {name: [sample[name] for sample in samples] for name in samples[0].keys() - {"bank", "estimates"}}
+    for kind in ("bank", "estimates"):
         entries = [sample[kind] for sample in samples if kind in sample]
         batch |= {f"{kind}_{name}": [entry[name] for entry in entries] for name in (entries[0] if entries else ())}
     return {name: torch.stack(values) for name, values in batch.items()}

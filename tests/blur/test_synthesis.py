@@ -184,7 +184,7 @@ def test_light_and_display_values_are_inverse(curve):
 def test_a_noiseless_camera_keeps_a_constant_image(curve):
     images = torch.tensor([0.0, 0.4, 1.0]).reshape(3, 1, 1, 1).expand(3, 3, 20, 20)
     drawn, _ = draw_kernels(3, generator(), MIX, size=15)
-    photograph = Camera(curve=curve, highlights=4).shoot(images, drawn, generator())
+    photograph = Camera(curve=curve, highlights=4).capture(images, drawn, generator())
     assert torch.allclose(photograph, images, atol=2e-3)
 
 
@@ -192,7 +192,7 @@ def test_averaging_light_is_brighter_than_averaging_display_values():
     image = torch.zeros(1, 3, 30, 30)
     image[..., 15:] = 0.9
     kernel = Blur("box", 9).kernel(9)[None]
-    in_display, in_light = (Camera(curve=curve).shoot(image, kernel, generator()) for curve in (1, 2.2))
+    in_display, in_light = (Camera(curve=curve).capture(image, kernel, generator()) for curve in (1, 2.2))
     assert (in_light - in_display).min() > -1e-3 and (in_light - in_display).max() > 0.1
 
 
@@ -200,7 +200,7 @@ def test_bright_highlights_stay_clipped_where_they_smear():
     image = torch.full((1, 3, 31, 31), 0.2)
     image[..., 15, 15] = 1
     kernel = Blur("line", 9, angle=0).kernel(11)[None]
-    plain, bright = (Camera(highlights=gain).shoot(image, kernel, generator()) for gain in (1, 20))
+    plain, bright = (Camera(highlights=gain).capture(image, kernel, generator()) for gain in (1, 20))
     assert plain[0, 0, 15, 12] < 0.4 and bright[0, 0, 15, 12] == 1 and bright.max() <= 1
 
 
@@ -208,10 +208,10 @@ def test_noise_has_the_variance_of_its_formula_and_follows_its_generator():
     images = torch.full((1, 3, 200, 200), 0.5)
     kernel = Blur("delta").kernel(3)[None]
     camera = Camera(shot=0.001, read=0.01)
-    noisy = camera.shoot(images, kernel, generator(5))
+    noisy = camera.capture(images, kernel, generator(5))
     assert noisy.var().item() == pytest.approx(0.001 * 0.5 + 0.01**2, rel=0.03)
-    assert torch.equal(noisy, camera.shoot(images, kernel, generator(5)))
-    assert not torch.equal(noisy, camera.shoot(images, kernel, generator(6)))
+    assert torch.equal(noisy, camera.capture(images, kernel, generator(5)))
+    assert not torch.equal(noisy, camera.capture(images, kernel, generator(6)))
 
 
 def test_jpeg_costs_more_at_lower_quality_and_nothing_when_off():

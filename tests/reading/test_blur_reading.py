@@ -12,7 +12,7 @@ from bd_diff.data.procedural import procedural_image
 from bd_diff.pipeline import BDDiffPipeline
 from bd_diff.reading import blur_reading
 from bd_diff.reading.blur_reading import refine
-from bd_diff.reading.denoise import calm
+from bd_diff.reading.denoise import reduce_noise
 from bd_diff.reading.kernel_search import KEPT, reblur_residual, search_evidence
 
 
@@ -27,7 +27,7 @@ def shaken():
 @pytest.fixture(scope="module")
 def found(shaken):
     """What the search finds in the shaken scene."""
-    return search_evidence(luminance(calm((shaken[1] + 1) / 2)))
+    return search_evidence(luminance(reduce_noise((shaken[1] + 1) / 2)))
 
 
 @pytest.fixture

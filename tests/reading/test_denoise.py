@@ -6,7 +6,7 @@ import torch
 from bd_diff.blur.kernels import blur, gaussian, shake
 from bd_diff.data.pixels import luminance
 from bd_diff.data.procedural import procedural_image
-from bd_diff.reading.denoise import NOISY, calm, noise_level
+from bd_diff.reading.denoise import NOISY, noise_level, reduce_noise
 from bd_diff.reading.kernel_search import reblur_residual
 
 
@@ -29,7 +29,7 @@ def test_noise_is_measured_in_spite_of_edges(scenes):
 def test_only_what_is_noisy_is_calmed(scenes):
     soft = scenes[1]
     noisy = with_noise(soft, 8 / 255)
-    both = calm(torch.stack([soft[0], noisy[1]]))
+    both = reduce_noise(torch.stack([soft[0], noisy[1]]))
     assert torch.equal(both[0], soft[0]) and noise_level(luminance(soft)).max() < NOISY
     inside = (1, ..., slice(16, -16), slice(16, -16))
     assert (both[inside] - soft[inside]).std() < 0.5 * (noisy[inside] - soft[inside]).std()
@@ -38,7 +38,7 @@ def test_only_what_is_noisy_is_calmed(scenes):
 def test_sharp_texture_is_not_taken_for_noise(scenes):
     sharp = scenes[0]
     assert noise_level(luminance(sharp)).max() > NOISY  # it looks like it
-    assert torch.equal(calm(sharp), sharp)
+    assert torch.equal(reduce_noise(sharp), sharp)
 
 
 def test_a_kernel_explains_a_noisy_photograph_clearly_once_it_is_calm(scenes):
@@ -49,4 +49,4 @@ def test_a_kernel_explains_a_noisy_photograph_clearly_once_it_is_calm(scenes):
         wrong, right = (reblur_residual(luminance(images), one) for one in (kernel.flip(1, 2), kernel))
         return wrong / right
 
-    assert margin(calm(noisy)) > 1 + 2 * (margin(noisy) - 1)
+    assert margin(reduce_noise(noisy)) > 1 + 2 * (margin(noisy) - 1)

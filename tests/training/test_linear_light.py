@@ -20,7 +20,7 @@ def test_each_deconvolution_is_the_better_one_for_what_the_exposure_averaged():
     kernels, inside = gaussian(torch.tensor([1.8])), slice(SIZE // 2, -(SIZE // 2))
     sharp = procedural_image(192, seeded(5))[None]
     for curve in (1.0, "srgb"):
-        blurry = RandomCamera(noise=0.0, curve=curve).shoot(sharp, kernels, seeded(0))
+        blurry = RandomCamera(noise=0.0, curve=curve).capture(sharp, kernels, seeded(0))
         guesses = deblur_guesses(blurry * 2 - 1, kernels, linear_light=True)
         assert guesses.shape == (1, guess_count(True), 3, 160, 160)
         assert torch.equal(guesses[:, :4], deblur_guesses(blurry * 2 - 1, kernels))

@@ -258,18 +258,20 @@ def test_a_share_of_the_photographs_is_made_in_light_and_half_go_through_jpeg(ti
     sharp = torch.stack([procedural_image(96, seeded(index)) for index in range(16)])
     kernels = line(torch.full((16,), 15.0), torch.zeros(16))
 
-    def shoot(**camera):
+    def capture(**camera):
         objective = JointObjective(networks, tiny_pipeline.scheduler, **given, **camera)
-        return objective.camera.shoot(sharp, kernels, seeded(0))
+        return objective.camera.capture(sharp, kernels, seeded(0))
 
-    display, light, both = shoot(), shoot(curve="srgb"), shoot(curve="srgb", curve_share=0.5)
+    display, light, both = capture(), capture(curve="srgb"), capture(curve="srgb", curve_share=0.5)
     as_light = [torch.allclose(one, other, atol=1e-6) for one, other in zip(both, light, strict=True)]
     as_display = [torch.allclose(one, other, atol=1e-6) for one, other in zip(both, display, strict=True)]
     assert not torch.allclose(light, display, atol=0.01)
     assert 3 < sum(as_light) < 13 and all(a != b for a, b in zip(as_light, as_display, strict=True))
-    changed = [not torch.equal(one, other) for one, other in zip(shoot(jpeg=50), display, strict=True)]
+    changed = [not torch.equal(one, other) for one, other in zip(capture(jpeg=50), display, strict=True)]
     assert 3 < sum(changed) < 13
-    changed = [not torch.equal(one, other) for one, other in zip(shoot(jpeg=50, jpeg_share=1.0), display, strict=True)]
+    changed = [
+        not torch.equal(one, other) for one, other in zip(capture(jpeg=50, jpeg_share=1.0), display, strict=True)
+    ]
     assert all(changed)
 
 
@@ -280,7 +282,7 @@ def test_with_a_variation_half_of_the_batches_differ_from_what_the_kernels_that_
     for seed in range(8):
         _, blurry, kernels, _ = objective.synthesize(given, seeded(seed))
         assert torch.equal(kernels[:banked], given["bank_kernel"]) and kernels.shape == (4, 33, 33)
-        far = (objective.camera.shoot(given["sharp"], kernels, seeded(seed)) * 2 - 1 - blurry).abs().amax((1, 2, 3))
+        far = (objective.camera.capture(given["sharp"], kernels, seeded(seed)) * 2 - 1 - blurry).abs().amax((1, 2, 3))
         assert far[:banked].max() < 1e-5  # banked kernels are for the whole image
         differing += bool(far[banked:].min() > 0.01)
     assert 0 < differing < 8
@@ -288,7 +290,9 @@ def test_with_a_variation_half_of_the_batches_differ_from_what_the_kernels_that_
 
 def test_with_a_skew_most_photographs_have_little_noise():
     flat, none = torch.full((64, 3, 40, 40), 0.5), delta(64)
-    spreads = [RandomCamera(noise=0.03, noise_skew=skew).shoot(flat, none, seeded(0)).std((1, 2, 3)) for skew in (1, 2)]
+    spreads = [
+        RandomCamera(noise=0.03, noise_skew=skew).capture(flat, none, seeded(0)).std((1, 2, 3)) for skew in (1, 2)
+    ]
     assert all(spread.max() < 0.031 for spread in spreads)
     assert 0.011 < spreads[0].median() < 0.019 and spreads[1].median() < 0.011
 
