@@ -7,6 +7,7 @@ from torch import Tensor, nn
 
 from bd_diff.baselines.adarevd import AdaRevD
 from bd_diff.data.images import replacing
+from bd_diff.models.blur_decoder import decode_kernels
 from bd_diff.restore import NetworkRestorer, PipelineRestorer, Restorer
 
 OPSET = 20
@@ -41,7 +42,7 @@ class KernelEstimator(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         features = self.image_encoder(images * 2 - 1, read=("blur",))
-        return self.blur_decoder(self.blur_qformer(features.blur), features.maps)
+        return decode_kernels(self.blur_decoder, self.blur_qformer(features.blur), features)
 
 
 @torch.no_grad()

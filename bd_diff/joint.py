@@ -62,6 +62,7 @@ class JointConfig:
     jpeg_share: float = 0.5
     transfer_rows: int = 2  # of a batch
     target_rows: int = 1  # of a batch
+    carried: int = 8  # known kernels beside each batch, see bd_diff.objective
     last_step_share: float = 0.75  # of the samples are denoised from noise alone, as one-step sampling does
     back_translation_from: int = 0  # step
     trained: tuple[str, ...] = ()  # networks that learn, the others stay as they are; none named: all but the VAE
@@ -194,6 +195,7 @@ def joint_objective(config: JointConfig, pipeline: BDDiffPipeline) -> JointObjec
         snr_gamma=config.snr_gamma,
         sampling_steps=config.sampling_steps,
         linear_light=pipeline.config.linear_light,
+        carried=config.carried,
     )
 
 

@@ -6,7 +6,7 @@ from torch import Generator, Tensor, nn
 
 from bd_diff.blur.camera import RandomCamera
 from bd_diff.blur.kernels import SIZE, transfer_function
-from bd_diff.blur.synthesis import draw_fields
+from bd_diff.blur.synthesis import draw_fields, draw_kernels
 from bd_diff.conditioning import (
     condition,
     deblur_guesses,
@@ -19,10 +19,16 @@ from bd_diff.conditioning import (
     transfer_guesses,
 )
 from bd_diff.metrics import luminance
+from bd_diff.models.blur_decoder import decode_kernels
 from bd_diff.models.blur_operator import natural_power, reblur
 from bd_diff.models.lag_maps import lag_maps
+from bd_diff.models.trust import distances
 
+READER_TASKS = ("kernel", "carry", "trust")
 TARGET_TASKS = ("cross_crop", "reconstruction", "back_translation")
+
+
+RIGHT = 0.03  # a hypothesis nearer to the truth than this (see `bd_diff.models.trust.distances`) is right
 
 
 class JointObjective(nn.Module):
@@ -31,6 +37,8 @@ class JointObjective(nn.Module):
     | task            | structure from | blur from        | must produce                              |
     |-----------------|----------------|------------------|-------------------------------------------|
     | kernel          |                | k * x, or banked | k (ours: supervises the blur decoder)     |
+    | carry           |                | k, known         | k, through its tokens (ours)              |
+    | trust           |                | banked           | whether the search found k (ours)         |
     | deblur          | k * x          | none             | x                                         |
     | identity        | x              | none             | x (the share of k that is no blur)        |
     | transfer        | x1             | k * x2           | k * x1                                    |
@@ -40,7 +48,8 @@ class JointObjective(nn.Module):
 
     x sharp, k a synthetic blur, y an unpaired blurry photograph of the target domain. Tasks on y are there when the
     batch has `target`. `weights` gives each task's share of the loss; a task of weight 0 is left out, and with the
-    kernel alone the UNet does not run. `transfer_rows` and `target_rows` of a batch take part in transfer and in the
+    first three alone the UNet does not run. `carried` kernels a step are carried, beside what the search took banked
+    ones for: a known kernel goes through its tokens as it is, right or wrong. `transfer_rows` and `target_rows` of a batch take part in transfer and in the
     tasks on y. The synthetic blur averages display values, or with a `curve` (see `bd_diff.blur.camera`) the light;
     with a `variation` (see `bd_diff.blur.synthesis`) it differs over the image, and k is the one in the middle.
     Without a blur decoder among the networks there are no kernels: the UNet sees the image alone, beside the tokens, as
@@ -70,21 +79,22 @@ class JointObjective(nn.Module):
         snr_gamma: float = 0.0,
         sampling_steps: int = 1,
         linear_light: bool = False,
+        carried: int = 8,
     ):
         super().__init__()
         if error not in ("absolute", "squared"):
             raise ValueError(f"error is {error!r}; it must be absolute or squared")
-        unknown = set(weights) - {"kernel", "deblur", "transfer", *TARGET_TASKS}
+        unknown = set(weights) - {*READER_TASKS, "deblur", "transfer", *TARGET_TASKS}
         if unknown:
             raise ValueError(f"there is no task {', '.join(sorted(unknown))} to weigh")
         self.networks, self.scheduler, self.weights, self.families = networks, scheduler, weights, families
         self.variation, self.noise = variation, noise
         self.camera = RandomCamera(noise, curve, curve_share, jpeg, jpeg_share, noise_skew)
         self.transfer_rows, self.target_rows = transfer_rows, target_rows
-        self.linear_light = linear_light
+        self.linear_light, self.carried = linear_light, carried
         self.crop, self.last_step_share, self.back_translation_from = crop, last_step_share, back_translation_from
         self.residual, self.error, self.snr_gamma, self.sampling_steps = residual, error, snr_gamma, sampling_steps
-        self.restores = any(weight for task, weight in weights.items() if task != "kernel")
+        self.restores = any(weight for task, weight in weights.items() if task not in READER_TASKS)
         if "blur_decoder" not in networks and (weights.get("kernel") or not self.restores):
             raise ValueError("weights: without a blur_decoder no kernel is learned; set kernel to 0, others not")
         self.register_buffer("steps", torch.zeros((), dtype=torch.long))
@@ -93,20 +103,24 @@ class JointObjective(nn.Module):
         with torch.autocast(batch["sharp"].device.type, enabled=False):
             sharp, blurry, kernels, seen = self.synthesize(batch, generator)
         read = len(seen["maps"])
-        features, tokens, estimated = self.read_blur(blurry[:read], **seen)
+        features, tokens, estimated = self.read_blur(blurry[:read] if self.restores else None, **seen)
+        losses = {} if estimated is None else {"kernel": kernel_loss(estimated, kernels[:read])}
+        if self.weights.get("carry"):
+            losses["carry"] = self.carry(seen.get("hypothesis"), generator)
+        if self.weights.get("trust") and "bank_hypothesis" in batch:
+            losses["trust"] = self.trust(tokens, batch["bank_hypothesis"], batch["bank_kernel"])
+        if not self.restores:  # processes stay in step only where every parameter has a gradient
+            losses["kernel"] = losses["kernel"] + 0 * sum(p.sum() for p in self.parameters() if p.requires_grad)
+            return self.weighed(losses)
         structure, guess = features.structure, known(estimated)
         rows = slice(0, self.transfer_rows)
         other = torch.arange(read, device=sharp.device).roll(1)[rows]  # whose blur is transferred
         if "known_estimate" in batch:
             structure = torch.cat([structure, self.structure_of(blurry[read:])])
             guess = None if guess is None else torch.cat([guess, batch["known_estimate"]])
-        losses = {} if estimated is None else {"kernel": kernel_loss(estimated, kernels[:read])}
-        if not self.restores:  # processes stay in step only where every parameter has a gradient
-            losses["kernel"] = losses["kernel"] + 0 * (structure.sum() + self.tokens(structure, tokens, 0.0).sum())
-        if self.restores:
-            losses["deblur"] = self.produce(
-                sharp, self.deblur_guesses(blurry, guess), structure, tokens[:1], strength=0.0, generator=generator
-            )
+        losses["deblur"] = self.produce(
+            sharp, self.deblur_guesses(blurry, guess), structure, tokens[:1], strength=0.0, generator=generator
+        )
         if self.weights.get("transfer"):
             losses["transfer"] = self.produce(
                 exact(reblur)(sharp[rows], kernels[other]),
@@ -118,9 +132,29 @@ class JointObjective(nn.Module):
             )
         if "target" in batch and any(self.weights.get(task) for task in TARGET_TASKS):
             losses |= self.target_tasks(batch["target"][: self.target_rows] * 2 - 1, sharp, generator)
+        return self.weighed(losses)
+
+    def weighed(self, losses: dict[str, Tensor]) -> dict[str, Tensor]:
+        """The losses and, as `loss`, their sum by the weights."""
         losses["loss"] = sum(self.weights[task] * loss for task, loss in losses.items() if self.weights.get(task))
         self.steps += self.training
         return losses
+
+    def carry(self, hypotheses: Tensor | None, generator: Generator) -> Tensor:
+        """How differently known kernels blur once they have been through their tokens, and half their L1 distance."""
+        kernels, _ = draw_kernels(self.carried, generator, self.families)
+        kernels = kernels.to(self.steps.device)
+        if hypotheses is not None:
+            kernels = torch.cat([kernels, hypotheses[hypotheses.sum((1, 2)) > 0]])
+        tokens = self.networks["blur_qformer"](self.networks["image_encoder"].encode_kernel(kernels))
+        carried = self.networks["blur_decoder"](tokens)
+        return kernel_loss(carried, kernels) + 0.5 * (carried - kernels).abs().sum((1, 2)).mean()
+
+    def trust(self, tokens: Tensor, hypotheses: Tensor, kernels: Tensor) -> Tensor:
+        """Cross-entropy of the trust in the search's hypotheses, of the first rows, with whether they are right."""
+        apart = torch.cat([distances(*pair) for pair in zip(kernels.split(1), hypotheses.split(1), strict=True)])
+        trusted = self.networks["blur_decoder"].trusts(tokens[: len(kernels)])
+        return F.binary_cross_entropy(trusted, (apart < RIGHT).float())
 
     def target_tasks(self, target: Tensor, sharp: Tensor, generator: Generator) -> dict[str, Tensor]:
         """Losses on unpaired photographs: two crops of each, `(B, 2, 3, H, W)` in [-1, 1]."""
@@ -200,16 +234,19 @@ class JointObjective(nn.Module):
         sharp = wide[..., top : top + self.crop, left : left + self.crop]
         return sharp * 2 - 1, blurry * 2 - 1, kernels, seen
 
-    def read_blur(self, pixels: Tensor, maps=None, spectrum=None, hypothesis=None, evidence=None):
-        """Features, blur tokens `(B, T, D)` and kernels `(B, k, k)` of blurry pixels; None without a blur decoder."""
+    def read_blur(self, pixels: Tensor | None, maps=None, spectrum=None, hypothesis=None, evidence=None):
+        """Features, blur tokens `(B, T, D)` and kernels `(B, k, k)` of blurry pixels, None without a blur decoder. Where
+        maps are given, structure is left out without pixels.
+        """
         if maps is None:
             maps, spectrum = exact(lag_maps)((luminance(pixels.float()) + 1) / 2)
         features = self.networks["image_encoder"].encode_blur(maps, spectrum, hypothesis, evidence)
-        features.structure = self.structure_of(pixels)
+        if pixels is not None:
+            features.structure = self.structure_of(pixels)
         tokens = self.networks["blur_qformer"](features.blur)
         if "blur_decoder" not in self.networks:  # processes stay in step only where every parameter has a gradient
-            return features, tokens + 0 * features.maps.mean(), None
-        return features, tokens, self.networks["blur_decoder"](tokens, features.maps, hypothesis)
+            return features, tokens if features.maps is None else tokens + 0 * features.maps.mean(), None
+        return features, tokens, decode_kernels(self.networks["blur_decoder"], tokens, features, hypothesis)
 
     def structure_of(self, pixels: Tensor) -> Tensor:
         return self.networks["image_encoder"].encode_structure(pixels)

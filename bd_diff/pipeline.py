@@ -29,10 +29,12 @@ from bd_diff.conditioning import (
 from bd_diff.data.inputs import open_images, to_batch, to_images
 from bd_diff.kernel_windows import varying_guesses
 from bd_diff.model_folder import is_adapter
-from bd_diff.models.blur_decoder import BlurDecoder
+from bd_diff.models.blur_decoder import BlurDecoder, decode_kernels
 from bd_diff.models.clip_encoder import ClipImageEncoder
 from bd_diff.models.image_encoder import ImageEncoder
 from bd_diff.models.kernel_search import SMALLEST_WINDOW
+from bd_diff.models.patch_decoder import PatchDecoder
+from bd_diff.models.patch_qformer import PatchQFormer
 from bd_diff.models.pixel_vae import PixelVAE
 from bd_diff.models.qformer import QFormer
 from bd_diff.models.refined_vae import RefinedVAE
@@ -79,8 +81,8 @@ class BDDiffPipeline(DiffusionPipeline):
         self,
         image_encoder: ImageEncoder | ClipImageEncoder,
         structure_qformer: QFormer,
-        blur_qformer: QFormer,
-        blur_decoder: BlurDecoder | None,
+        blur_qformer: PatchQFormer | QFormer,
+        blur_decoder: PatchDecoder | BlurDecoder | None,
         unet: NAFUNet | UNet2DConditionModel,
         vae: PixelVAE | AutoencoderKL,
         scheduler: KarrasDiffusionSchedulers,
@@ -348,9 +350,20 @@ class BDDiffPipeline(DiffusionPipeline):
         tokens = self.blur_qformer(features.blur)
         reading = BlurReading(features=features.blur, tokens=tokens)
         if self.blur_decoder is not None:
-            reading.kernels = self.blur_decoder(tokens, features.maps, hypothesis)
+            reading.kernels = decode_kernels(self.blur_decoder, tokens, features, hypothesis)
             reading.trust = self.blur_decoder.trusts(tokens)
         return reading
+
+    def carry_blur(self, kernels: Tensor) -> BlurReading:
+        """Kernels `(B, k, k)` that are known already as a reading: as tokens, and what these are decoded to."""
+        features = self.image_encoder.encode_kernel(kernels)
+        tokens = self.blur_qformer(features)
+        return BlurReading(
+            features=features,
+            tokens=tokens,
+            kernels=self.blur_decoder(tokens, kernels.shape[-1]),
+            trust=self.blur_decoder.trusts(tokens),
+        )
 
     def deblur_window(self, pixels: Tensor, kernels: Tensor, features: Tensor) -> Tensor:
         """One step for pixels `(B, 3, H, W)` in [-1, 1] with these kernels, from the middle of the starting noise."""

@@ -11,6 +11,8 @@ from bd_diff.model_folder import find_folder, is_adapter, load_checked, replacin
 from bd_diff.models.blur_decoder import BlurDecoder
 from bd_diff.models.clip_encoder import ClipImageEncoder
 from bd_diff.models.image_encoder import ImageEncoder
+from bd_diff.models.patch_decoder import PatchDecoder
+from bd_diff.models.patch_qformer import PatchQFormer
 from bd_diff.models.pixel_vae import PixelVAE
 from bd_diff.models.qformer import QFormer
 from bd_diff.models.unet import NAFUNet
@@ -25,7 +27,7 @@ COMPONENTS = {
     "vae": PixelVAE,
     "scheduler": DDIMScheduler,
 }
-OWN_CLASSES = {kind.__name__: kind for kind in (*COMPONENTS.values(), ClipImageEncoder)}
+OWN_CLASSES = {kind.__name__: kind for kind in (*COMPONENTS.values(), ClipImageEncoder, PatchDecoder, PatchQFormer)}
 
 
 def build_pipeline(sections: dict[str, Any], **ready) -> BDDiffPipeline:

@@ -1,4 +1,4 @@
-"""Blur tokens -> what blur is: a kernel."""
+"""Blur tokens and maps -> a kernel: the decoder of models of the first generation (now `patch_decoder`)."""
 
 import torch
 from diffusers import ConfigMixin, ModelMixin
@@ -6,7 +6,7 @@ from diffusers.configuration_utils import register_to_config
 from torch import Tensor, nn
 
 from bd_diff.blur.kernels import SIZE, grid
-from bd_diff.models.image_encoder import ResidualBlock
+from bd_diff.models.layers import ResidualBlock
 
 COARSE = 9  # pixels a side of the pictures that the tokens paint of the kernel
 PICTURES = 4  # painted by each token
@@ -62,3 +62,10 @@ class BlurDecoder(ModelMixin, ConfigMixin):
 def to_kernels(logits: Tensor) -> Tensor:
     """Softmax over all positions of `(B, k, k)`."""
     return logits.flatten(1).softmax(1).view_as(logits)
+
+
+def decode_kernels(decoder, tokens: Tensor, features, hypothesis: Tensor | None = None) -> Tensor:
+    """Kernels of blur tokens by either generation's decoder; the first one sees `features.maps`, too."""
+    if isinstance(decoder, BlurDecoder):
+        return decoder(tokens, features.maps, hypothesis)
+    return decoder(tokens)

@@ -11,52 +11,35 @@ from torch import Tensor, nn
 
 from bd_diff.blur.kernels import SIZE, grid
 from bd_diff.metrics import luminance
+from bd_diff.models.blur_encoder import HYPOTHESIS_MAPS, BlurEncoder, hypothesis_maps
 from bd_diff.models.lag_maps import LAGS, MAPS, WINDOW, lag_maps
-
-HYPOTHESIS_MAPS = 5  # the hypothesis, its logarithm, two evidence maps, and a mark that there is one
+from bd_diff.models.layers import ResidualBlock, SpatialMix
 
 
 @dataclass
 class ImageFeatures(BaseOutput):
-    """`structure (B, 64, C)` and `blur (B, 26, C)` for the Q-Formers, `maps (B, M, 33, 33)` for the blur decoder."""
+    """`structure (B, 64, C)` and `blur (B, N, C)` for the Q-Formers; `maps (B, M, 33, 33)` for a `BlurDecoder`."""
 
     structure: Tensor | None = None
     blur: Tensor | None = None
     maps: Tensor | None = None
 
 
-class ResidualBlock(nn.Module):
-    """Two 3x3 convolutions around a SiLU, normalised first."""
-
-    def __init__(self, channels: int):
-        super().__init__()
-        self.branch = nn.Sequential(
-            nn.GroupNorm(1, channels),
-            nn.Conv2d(channels, channels, 3, padding=1),
-            nn.SiLU(),
-            nn.Conv2d(channels, channels, 3, padding=1),
-        )
-
-    def forward(self, x: Tensor) -> Tensor:
-        return x + self.branch(x)
-
-
-class SpatialMix(nn.Module):
-    """One dense linear map over all positions, shared by the channels: a streak far away says what the centre is."""
-
-    def __init__(self, positions: int):
-        super().__init__()
-        self.mix = nn.Linear(positions, positions)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return x + self.mix(x.flatten(2)).view_as(x)
-
-
 class ImageEncoder(ModelMixin, ConfigMixin):
-    """Structure from pixels, blur from lag maps and, where the kernel search ran, from its hypothesis (ours)."""
+    """Structure from pixels, blur from lag maps and, where the kernel search ran, from its hypothesis (ours).
+
+    With `patches`, blur features are those of the kernel's patches (`BlurEncoder`) and all there is for a
+    `PatchDecoder`; without, as in models of the first generation, maps go to their `BlurDecoder` beside them.
+    """
 
     @register_to_config
-    def __init__(self, feature_channels: int = 128, structure_channels: int = 64, map_channels: int = 32):
+    def __init__(
+        self,
+        feature_channels: int = 128,
+        structure_channels: int = 64,
+        map_channels: int = 32,
+        patches: bool = False,
+    ):
         super().__init__()
         C = feature_channels
         self.structure = nn.Sequential(
@@ -68,6 +51,9 @@ class ImageEncoder(ModelMixin, ConfigMixin):
             nn.Conv2d(structure_channels, C, 3, stride=2, padding=1),
             nn.AdaptiveAvgPool2d(8),
         )
+        if patches:
+            self.blur = BlurEncoder(C, map_channels)
+            return
         self.read_maps = nn.Sequential(
             nn.Conv2d(MAPS + HYPOTHESIS_MAPS + 3, map_channels, 5, padding=2),
             ResidualBlock(map_channels),
@@ -114,6 +100,8 @@ class ImageEncoder(ModelMixin, ConfigMixin):
 
     def encode_blur(self, maps, spectrum, hypothesis=None, evidence=None) -> ImageFeatures:
         """Blur features alone, from lag maps that may have been computed before (`bd_diff.models.lag_maps`)."""
+        if self.config.patches:
+            return ImageFeatures(blur=self.blur(maps, spectrum, hypothesis, evidence))
         searched = hypothesis_maps(hypothesis, evidence, like=maps)
         where = self.where.expand(len(maps), -1, -1, -1)
         maps = self.read_maps(torch.cat([maps, searched, where], 1).to(self.dtype))  # (B, M, 49, 49)
@@ -128,13 +116,6 @@ class ImageEncoder(ModelMixin, ConfigMixin):
             maps=maps[..., margin:-margin, margin:-margin],
         )
 
-
-def hypothesis_maps(hypothesis: Tensor | None, evidence: Tensor | None, like: Tensor) -> Tensor:
-    """`(B, 5, 49, 49)` for the map reader; all zero where there was no search."""
-    if hypothesis is None:
-        return like.new_zeros(len(like), HYPOTHESIS_MAPS, LAGS, LAGS)
-    stacked = torch.cat([20 * hypothesis[:, None], (hypothesis[:, None] + 1e-4).log() / 5 + 1.8, 20 * evidence], 1)
-    there = hypothesis.sum((1, 2), keepdim=True)[:, None].expand_as(hypothesis[:, None])
-    stacked = stacked * there
-    margin = (LAGS - SIZE) // 2
-    return F.pad(torch.cat([stacked, there], 1), (margin,) * 4)
+    def encode_kernel(self, kernels: Tensor) -> Tensor:
+        """Blur features of known kernels `(B, k, k)`, as `BlurEncoder.encode_kernel`."""
+        return self.blur.encode_kernel(kernels)

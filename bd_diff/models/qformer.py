@@ -55,6 +55,10 @@ class QFormer(ModelMixin, ConfigMixin):
         `strength` is a number or `(B,)`. Fading instead of choosing keeps every parameter in the graph, so that
         processes with different tasks stay in step.
         """
-        null = self.null_tokens
-        strength = torch.as_tensor(strength, dtype=null.dtype, device=null.device).reshape(-1, 1, 1)
-        return null.lerp(tokens.to(null.dtype), strength)
+        return fade(self.null_tokens, tokens, strength)
+
+
+def fade(null: Tensor, tokens: Tensor, strength: float | Tensor) -> Tensor:
+    """Between null tokens `(1, T, D)` and `tokens` `(B, T, D)` by `strength`, a number or `(B,)`."""
+    strength = torch.as_tensor(strength, dtype=null.dtype, device=null.device).reshape(-1, 1, 1)
+    return null.lerp(tokens.to(null.dtype), strength)
