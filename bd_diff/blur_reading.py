@@ -5,7 +5,7 @@ so least squares on the edges of that give a better kernel, which gives a better
 the two is as old as Xu and Jia, "Two-phase kernel estimation for robust motion deblurring", 2010).
 """
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 
 import torch
 from diffusers.utils import BaseOutput
@@ -13,6 +13,7 @@ from torch import Tensor
 
 from bd_diff.blur.kernels import centre
 from bd_diff.metrics import luminance
+from bd_diff.models.blur_decoder import BlurDecoder
 from bd_diff.models.kernel_search import (
     best_window,
     clean,
@@ -31,6 +32,8 @@ TRUSTED, CLEARLY, BETTER = 0.3, 0.94, 0.965  # see `search_blur`
 @dataclass
 class BlurReading(BaseOutput):
     """The blur of images: `features` `(B, N, C)`, `tokens` `(B, T, D)`; with a blur decoder, `kernels` `(B, k, k)`.
+
+    A `PatchDecoder` has made the kernels of the tokens and nothing else, wherever they were found.
 
     With the search, how far the decoder trusted its findings, `trust` `(B,)`, and `doubtful` `(B,)`: where readings
     contradict each other.
@@ -57,7 +60,8 @@ def search_blur(pipeline, pixels: Tensor, found: tuple[Tensor, Tensor] | None = 
     hypotheses, and once more from the best of these, follows where the decoder trusts the search, or a hypothesis
     explains clearly more than any reading. Elsewhere there is no shake, and soft blur and straight lines are read
     better than least squares fit them. Where kernels far from the best explain the photograph as well, the reading
-    without the search stays, too, in doubt. `found` are the findings (`search_evidence`) where they are already known.
+    without the search stays, too, in doubt. A kernel that was refined is carried by tokens of its own. `found` are the
+    findings (`search_evidence`) where they are already known.
     """
     window = calm((pixels[best_window(luminance(pixels))] + 1) / 2)
     light = luminance(window)
@@ -81,14 +85,11 @@ def search_blur(pipeline, pixels: Tensor, found: tuple[Tensor, Tensor] | None = 
         index = best(refine(pipeline, window, searched, kernels[index]))
         doubtful = uncertain(torch.cat(kernels), torch.cat(residuals), index)
         index = 0 if doubtful else index
-    reading = searched if index else free
-    return BlurReading(
-        features=reading.features,
-        tokens=reading.tokens,
-        kernels=kernels[index],
-        trust=searched.trust,
-        doubtful=doubtful,
-    )
+    if isinstance(pipeline.blur_decoder, BlurDecoder):  # its tokens cannot carry what was refined
+        reading = replace(searched if index else free, kernels=kernels[index])
+    else:
+        reading = (free, searched)[index] if index < 2 else pipeline.carry_blur(kernels[index])
+    return replace(reading, trust=searched.trust, doubtful=doubtful)
 
 
 def refine(pipeline, window: Tensor, reading: BlurReading, kernels: Tensor) -> Tensor:

@@ -49,8 +49,8 @@ class JointObjective(nn.Module):
     x sharp, k a synthetic blur, y an unpaired blurry photograph of the target domain. Tasks on y are there when the
     batch has `target`. `weights` gives each task's share of the loss; a task of weight 0 is left out, and with the
     first three alone the UNet does not run. `carried` kernels a step are carried, beside what the search took banked
-    ones for: a known kernel goes through its tokens as it is, right or wrong. `transfer_rows` and `target_rows` of a batch take part in transfer and in the
-    tasks on y. The synthetic blur averages display values, or with a `curve` (see `bd_diff.blur.camera`) the light;
+    ones for: a known kernel goes through its tokens as it is, right or wrong. `transfer_rows` and `target_rows` of a
+    batch take part in transfer and in the tasks on y. The synthetic blur averages display values, or with a `curve` (see `bd_diff.blur.camera`) the light;
     with a `variation` (see `bd_diff.blur.synthesis`) it differs over the image, and k is the one in the middle.
     Without a blur decoder among the networks there are no kernels: the UNet sees the image alone, beside the tokens, as
     in the paper.
@@ -235,8 +235,8 @@ class JointObjective(nn.Module):
         return sharp * 2 - 1, blurry * 2 - 1, kernels, seen
 
     def read_blur(self, pixels: Tensor | None, maps=None, spectrum=None, hypothesis=None, evidence=None):
-        """Features, blur tokens `(B, T, D)` and kernels `(B, k, k)` of blurry pixels, None without a blur decoder. Where
-        maps are given, structure is left out without pixels.
+        """Features, blur tokens `(B, T, D)` and kernels `(B, k, k)` of blurry pixels, None without a blur decoder.
+        Without pixels, where maps are given, structure is left out.
         """
         if maps is None:
             maps, spectrum = exact(lag_maps)((luminance(pixels.float()) + 1) / 2)

@@ -158,9 +158,9 @@ def ghost(distance: Tensor, angle: Tensor, generator: torch.Generator | None = N
 
 
 def astigmatism(sigma: Tensor, angle: Tensor, generator: torch.Generator | None = None, size: int = SIZE) -> Tensor:
-    """A lens that does not focus alike in all directions: an elliptic Gaussian, `sigma` along its longer axis at `angle`
-    and 0.3 to 1 times that across, in a halo of up to a third of the light that falls off exponentially, in 2 to 6
-    pixels, as light scattered in lenses does.
+    """A lens that does not focus alike in all directions: an elliptic Gaussian, `sigma` along its longer axis at
+    `angle` and 0.3 to 1 times that across, in a halo of up to a third of the light that falls off exponentially, in 2
+    to 6 pixels, as light scattered in lenses does.
     """
     device = generator.device if generator else None
     ratio, share, fall = torch.rand(3, len(sigma), generator=generator, device=device).to(sigma.device)[..., None, None]
