@@ -50,8 +50,9 @@ class JointObjective(nn.Module):
     batch has `target`. `weights` gives each task's share of the loss; a task of weight 0 is left out, and with the
     first three alone the UNet does not run. `carried` kernels a step are carried, beside what the search took banked
     ones for: a known kernel goes through its tokens as it is, right or wrong. `transfer_rows` and `target_rows` of a
-    batch take part in transfer and in the tasks on y. The synthetic blur averages display values, or with a `curve` (see `bd_diff.blur.camera`) the light;
-    with a `variation` (see `bd_diff.blur.synthesis`) it differs over the image, and k is the one in the middle.
+    batch take part in transfer and in the tasks on y. The synthetic blur averages display values, or with a `curve`
+    (see `bd_diff.blur.camera`) the light; with a `variation` (see `bd_diff.blur.synthesis`) it differs over the image,
+    and k is the one in the middle.
     Without a blur decoder among the networks there are no kernels: the UNet sees the image alone, beside the tokens, as
     in the paper.
     """

@@ -126,6 +126,5 @@ def test_a_pipeline_of_patches_saves_and_loads(pipeline, shaken, tmp_path):
     pipeline.save_pretrained(tmp_path)
     again = BDDiffPipeline.from_pretrained(tmp_path)
     assert isinstance(again.blur_decoder, PatchDecoder)
-    assert torch.equal(
-        again.estimate_kernel(shaken[0] / 2 + 0.5, fast=True), pipeline.estimate_kernel(shaken[0] / 2 + 0.5, fast=True)
-    )
+    before, after = (one.encode_image(shaken, fast=True).kernels for one in (pipeline, again))
+    assert torch.equal(before, after)
