@@ -17,7 +17,6 @@ from torch.nn.functional import one_hot
 from tqdm import tqdm
 
 from bd_diff.blur.camera import RandomCamera
-from bd_diff.blur.synthesis import FAMILIES
 from bd_diff.data.batches import draw, seeded
 from bd_diff.data.images import list_images, read_image, replacing, to_tensor
 from bd_diff.domain_gap import middle, synthetic_pair
@@ -35,7 +34,7 @@ CAMERA = {"curve": CURVE, "variation": VARIATION, "jpeg": JPEG}  # as settings o
 SMALLEST = 96  # pixels a side, below which a photograph tells too little
 MOST = 64  # photographs that are looked at
 SUM_WEIGHT = 10.0  # how strictly the shares sum to one while they are fitted
-KINDS = [family for family in FAMILIES if family not in ("delta", "box")]  # no blur, and one that no camera makes
+KINDS = ("gaussian", "line", "shake", "disc")  # the families that are told apart
 RIDGE = 0.01  # of the kernel ridge regression, on a kernel that is 1 for equals
 
 

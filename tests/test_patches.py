@@ -17,7 +17,7 @@ from bd_diff.variants import build_pipeline
 from tests.conftest import TINY
 
 PATCHES = TINY | {
-    "image_encoder": TINY["image_encoder"] | {"patches": True},
+    "image_encoder": TINY["image_encoder"] | {"blur_patches": True},
     "blur_qformer": {
         "class": "PatchQFormer",
         "feature_channels": 16,

@@ -126,26 +126,33 @@ def hand_path(extent: Tensor, generator: torch.Generator | None = None) -> tuple
 
 
 def hand_shake(extent: Tensor, generator: torch.Generator | None = None, size: int = SIZE) -> Tensor:
-    """Camera shake as measured: a smooth `hand_path`, as thick as lens and sensor draw it (see `thicken`)."""
+    """Camera shake as measured: a smooth `hand_path`, thick (see `draw_pens`)."""
     path, time = hand_path(extent, generator)
-    return thicken(splat(path[:, 0], path[:, 1], size, time), generator)
+    thin = splat(path[:, 0], path[:, 1], size, time)
+    return thicken(thin, draw_pens(len(extent), generator, extent.device))
 
 
-def thicken(kernels: Tensor, generator: torch.Generator | None = None, thinnest: float = 0.3, thickest: float = 2.0):
-    """Kernels `(B, k, k)` drawn by a thicker pen: a Gaussian whose deviation is uniform between the two, in pixels, or
-    a disc of the same deviation (half its radius), even chances.
+def draw_pens(batch: int, generator: torch.Generator | None = None, device=None) -> Tensor:
+    """Small kernels `(B, 17, 17)` as thick as a lens and a sensor draw a path: a Gaussian of deviation 0.3 to 2 pixels
+    or, even chances, a disc of the same deviation (half its radius).
     """
-    device = generator.device if generator else None
-    share, kind = (row.to(kernels.device) for row in torch.rand(2, len(kernels), generator=generator, device=device))
+    thinnest, thickest = 0.3, 2.0
+    drawn = torch.rand(2, batch, generator=generator, device=generator.device if generator else None)
+    share, kind = drawn.to(device)
     deviation = thinnest + (thickest - thinnest) * share
     size = 2 * math.ceil(4 * thickest) + 1
-    pens = torch.where((kind < 0.5)[:, None, None], gaussian(deviation, size), disc(2 * deviation, size))
-    return normalize(convolve(F.pad(kernels[:, None], (size // 2,) * 4), pens)[:, 0].clamp_min(0))
+    return torch.where((kind < 0.5)[:, None, None], gaussian(deviation, size), disc(2 * deviation, size))
+
+
+def thicken(kernels: Tensor, pens: Tensor) -> Tensor:
+    """Kernels `(B, k, k)`, each drawn by its pen `(B, p, p)`; what leaves the window is lost."""
+    padded = F.pad(kernels[:, None], (pens.shape[-1] // 2,) * 4)
+    return normalize(convolve(padded, pens)[:, 0].clamp_min(0))
 
 
 def ghost(distance: Tensor, angle: Tensor, generator: torch.Generator | None = None, size: int = SIZE) -> Tensor:
     """A double image: the camera rests at two points, `distance` pixels apart, and is seen moving between them little
-    or not at all; about the centroid, thick (see `thicken`).
+    or not at all; about the centroid, thick (see `draw_pens`).
     """
     device = generator.device if generator else None
     drawn = torch.rand(2, len(angle), 1, generator=generator, device=device).to(angle.device)
@@ -153,8 +160,8 @@ def ghost(distance: Tensor, angle: Tensor, generator: torch.Generator | None = N
     steps = torch.linspace(0, 1, 4 * size, device=angle.device)
     time = moving / len(steps) + (1 - moving) * torch.where(steps == 0, 1 - share, torch.where(steps == 1, share, 0.0))
     along = (steps - (steps * time).sum(-1, keepdim=True)) * distance[:, None]
-    path = splat(along * angle.sin()[:, None], along * angle.cos()[:, None], size, time)
-    return thicken(path, generator)
+    thin = splat(along * angle.sin()[:, None], along * angle.cos()[:, None], size, time)
+    return thicken(thin, draw_pens(len(angle), generator, angle.device))
 
 
 def astigmatism(sigma: Tensor, angle: Tensor, generator: torch.Generator | None = None, size: int = SIZE) -> Tensor:

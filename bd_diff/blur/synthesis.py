@@ -193,19 +193,17 @@ class Blur:
         """Kernels `(n, k, k)` of one camera path that shifts and rolls, seen at positions `(n,)` in [-1, 1]."""
         generator = torch.Generator().manual_seed(self.seed)
         extent, rolled = torch.tensor([[self.parameter], [self.parameter * self.variation]])
-        by_hand, time = self.family == "hand_shake", None
-        if by_hand:
-            path, time = kernels.hand_path(extent, generator)
-            roll, time = kernels.hand_path(rolled, generator)[0][0, 0], time.expand(len(down), -1)
+        time = pens = None
+        if self.family == "shake":
+            (rows, columns), roll = kernels.walk(extent, generator)[0], kernels.walk(rolled, generator)[0, 0]
         else:
-            path, roll = kernels.walk(extent, generator), kernels.walk(rolled, generator)[0, 0]
-        rows, columns = path[0]
+            path, time = kernels.hand_path(extent, generator)
+            pens = kernels.draw_pens(1, generator)
+            (rows, columns), roll = path[0], kernels.hand_path(rolled, generator)[0][0, 0]
+            time, pens = time.expand(len(down), -1), pens.expand(len(down), -1, -1)
         # A small turn by r moves the point (down, right) by r * (right, -down).
         drawn = kernels.splat(rows + right[:, None] * roll, columns - down[:, None] * roll, size, time)
-        if not by_hand:
-            return drawn
-        pen = int(torch.randint(2**31, (), generator=generator))  # the same everywhere
-        return torch.cat([kernels.thicken(one, torch.Generator().manual_seed(pen)) for one in drawn.split(1)])
+        return drawn if pens is None else kernels.thicken(drawn, pens)
 
     def apply(self, images: Tensor, size: int | None = None) -> Tensor:
         """Blur images `(B, C, H, W)`, all by this blur; the border is reflected."""

@@ -27,7 +27,7 @@ class ClipImageEncoder(ModelMixin, ConfigMixin):
         tower: its size, as `transformers.CLIPVisionConfig` or as `vision_cfg` of OpenCLIP's configurations.
         library: "transformers" or "open_clip".
         source: where the tower's weights come from, see `load_tower`; None keeps those it has.
-        feature_channels, map_channels, patches: of the blur features, see `ImageEncoder`.
+        feature_channels, map_channels, blur_patches: of the blur features, see `ImageEncoder`.
     """
 
     borrowed = ("vision",)
@@ -40,11 +40,13 @@ class ClipImageEncoder(ModelMixin, ConfigMixin):
         source: str | None = None,
         feature_channels: int = 128,
         map_channels: int = 32,
-        patches: bool = False,
+        blur_patches: bool = False,
     ):
         super().__init__()
         self.vision = build_tower(library, tower).requires_grad_(False)
-        self.blur = ImageEncoder(feature_channels=feature_channels, map_channels=map_channels, patches=patches)
+        self.blur = ImageEncoder(
+            feature_channels=feature_channels, map_channels=map_channels, blur_patches=blur_patches
+        )
         del self.blur.structure
         self.side = tower["image_size"]
         self.register_buffer("mean", torch.tensor(MEAN).reshape(1, 3, 1, 1), persistent=False)

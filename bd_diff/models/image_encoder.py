@@ -28,7 +28,7 @@ class ImageFeatures(BaseOutput):
 class ImageEncoder(ModelMixin, ConfigMixin):
     """Structure from pixels, blur from lag maps and, where the kernel search ran, from its hypothesis (ours).
 
-    With `patches`, blur features are those of the kernel's patches (`BlurEncoder`) and all there is for a
+    With `blur_patches`, blur features are those of the kernel's patches (`BlurEncoder`) and all there is for a
     `PatchDecoder`; without, as in models of the first generation, maps go to their `BlurDecoder` beside them.
     """
 
@@ -38,7 +38,7 @@ class ImageEncoder(ModelMixin, ConfigMixin):
         feature_channels: int = 128,
         structure_channels: int = 64,
         map_channels: int = 32,
-        patches: bool = False,
+        blur_patches: bool = False,
     ):
         super().__init__()
         C = feature_channels
@@ -51,7 +51,7 @@ class ImageEncoder(ModelMixin, ConfigMixin):
             nn.Conv2d(structure_channels, C, 3, stride=2, padding=1),
             nn.AdaptiveAvgPool2d(8),
         )
-        if patches:
+        if blur_patches:
             self.blur = BlurEncoder(C, map_channels)
             return
         self.read_maps = nn.Sequential(
@@ -100,7 +100,7 @@ class ImageEncoder(ModelMixin, ConfigMixin):
 
     def encode_blur(self, maps, spectrum, hypothesis=None, evidence=None) -> ImageFeatures:
         """Blur features alone, from lag maps that may have been computed before (`bd_diff.models.lag_maps`)."""
-        if self.config.patches:
+        if self.config.blur_patches:
             return ImageFeatures(blur=self.blur(maps, spectrum, hypothesis, evidence))
         searched = hypothesis_maps(hypothesis, evidence, like=maps)
         where = self.where.expand(len(maps), -1, -1, -1)
