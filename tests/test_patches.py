@@ -2,9 +2,11 @@
 
 import pytest
 import torch
+from torch import nn
 
 from bd_diff import blur_reading
 from bd_diff.blur.kernels import blur, delta, shake
+from bd_diff.data.batches import JointSamples, SharpCrops, collate_joint, seeded
 from bd_diff.data.procedural import procedural_image
 from bd_diff.metrics import luminance
 from bd_diff.models.kernel_search import search_evidence
@@ -12,6 +14,7 @@ from bd_diff.models.patch_decoder import PatchDecoder
 from bd_diff.models.patch_qformer import PatchQFormer
 from bd_diff.models.patches import PATCH, patch_rows, patches_a_side, place_codes, places
 from bd_diff.noise import calm
+from bd_diff.objective import JointObjective
 from bd_diff.pipeline import BDDiffPipeline
 from bd_diff.variants import build_pipeline
 from tests.conftest import TINY
@@ -128,3 +131,67 @@ def test_a_pipeline_of_patches_saves_and_loads(pipeline, shaken, tmp_path):
     assert isinstance(again.blur_decoder, PatchDecoder)
     before, after = (one.encode_image(shaken, fast=True).kernels for one in (pipeline, again))
     assert torch.equal(before, after)
+
+
+READER = {"kernel": 1.0, "carry": 0.5, "trust": 0.1}
+
+
+@pytest.fixture(scope="module")
+def batch(shaken, found):
+    """Two banked photographs and two new ones."""
+    hypothesis, evidence = found[0][:, 0], found[1]
+    bank = {
+        "blurry": ((shaken + 1) * 127.5).byte(),
+        "kernel": shake(torch.tensor([14.0]), torch.Generator().manual_seed(4)),
+        "hypothesis": hypothesis,
+        "evidence": evidence,
+    }
+    photographs = [(procedural_image(300, seeded(index)) * 255).byte() for index in range(2)]
+    samples = JointSamples(SharpCrops(photographs, 256, 0), 64, bank=bank)
+    return collate_joint([samples[index] for index in range(4)])
+
+
+def reading_objective(pipeline, **weights):
+    networks = nn.ModuleDict({name: part for name, part in pipeline.components.items() if isinstance(part, nn.Module)})
+    families = {"line": 0.5, "hand_shake": 0.5}
+    return JointObjective(networks.train(), pipeline.scheduler, weights or READER, families, crop=64)
+
+
+def test_every_parameter_of_the_reader_learns_from_reading_carrying_and_trusting(batch):
+    torch.manual_seed(0)
+    pipeline = build_pipeline(PATCHES)
+    for zero in (pipeline.blur_decoder.to_logits.weight, pipeline.blur_decoder.trust.weight):
+        nn.init.normal_(zero, std=0.02)
+    losses = reading_objective(pipeline)(batch, seeded(1))
+    assert set(losses) == {*READER, "loss"} and all(loss.isfinite() for loss in losses.values())
+    losses["loss"].backward()
+    parts = {"blur": pipeline.image_encoder.blur, "qformer": pipeline.blur_qformer, "decoder": pipeline.blur_decoder}
+    idle = [f"{part} {name}" for part, net in parts.items() for name, p in net.named_parameters() if not p.grad.any()]
+    assert idle == ["qformer null_tokens"]  # they mean no blur, and learn with the UNet
+    others = [p.grad for p in pipeline.unet.parameters()]
+    assert all(grad is not None and not grad.any() for grad in others)  # there, so that processes stay in step
+
+
+def test_a_decoder_learns_to_carry_any_kernel(batch):
+    torch.manual_seed(0)
+    pipeline = build_pipeline(PATCHES)
+    objective = reading_objective(pipeline, carry=1.0)
+    optimizer = torch.optim.Adam([p for p in objective.parameters() if p.requires_grad], 3e-3)
+    losses = []
+    for step in range(40):
+        optimizer.zero_grad()
+        loss = objective.carry(None, seeded(step))
+        loss.backward()
+        optimizer.step()
+        losses.append(float(loss.detach()))
+    assert sum(losses[-5:]) < 0.7 * sum(losses[:5])
+
+
+def test_the_trust_is_taught_whether_the_search_was_right(batch):
+    pipeline = build_pipeline(PATCHES)
+    objective = reading_objective(pipeline)
+    kernels = shake(torch.tensor([14.0, 20.0]), torch.Generator().manual_seed(4))
+    tokens = torch.randn(2, 49, 16)
+    for hypotheses, target in ((kernels, 1.0), (kernels.flip(0), 0.0)):
+        nn.init.constant_(pipeline.blur_decoder.trust.bias, 4.0)
+        assert (objective.trust(tokens, hypotheses, kernels) < 0.1) == bool(target)
