@@ -357,7 +357,7 @@ class BDDiffPipeline(DiffusionPipeline):
     def carry_blur(self, kernels: Tensor) -> BlurReading:
         """Kernels `(B, k, k)` that are known already as a reading: as tokens, and what these are decoded to."""
         features = self.image_encoder.encode_kernel(kernels)
-        tokens = self.blur_qformer(features)
+        tokens = self.blur_decoder.fit_tokens(self.blur_qformer(features), kernels)
         return BlurReading(
             features=features,
             tokens=tokens,

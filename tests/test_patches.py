@@ -125,6 +125,15 @@ def test_a_carried_kernel_has_the_same_tokens_whatever_the_photograph(pipeline):
     assert torch.allclose(both.tokens[1:], one.tokens, atol=1e-6)
 
 
+@pytest.mark.parametrize("size", [33, 65])
+def test_tokens_are_found_that_decode_to_known_kernels_nearly_exactly(size):
+    torch.manual_seed(0)
+    decoder = PatchDecoder(token_channels=64, pictures=2, map_channels=4)
+    kernels = shake(torch.tensor([9.0, 14.0, 20.0]), torch.Generator().manual_seed(4), size)
+    carried = decoder(decoder.fit_tokens(torch.randn(3, patches_a_side(size) ** 2, 64), kernels), size)
+    assert (nn.functional.cosine_similarity(carried.flatten(1), kernels.flatten(1)) > 0.995).all()
+
+
 def test_a_pipeline_of_patches_saves_and_loads(pipeline, shaken, tmp_path):
     pipeline.save_pretrained(tmp_path)
     again = BDDiffPipeline.from_pretrained(tmp_path)

@@ -52,6 +52,33 @@ class PatchDecoder(ModelMixin, ConfigMixin):
         logits = (painted[:, :1] + self.to_logits(self.refine(self.grow(seen))))[:, 0].float()
         return (logits - self.fall.float() * radius).flatten(1).softmax(1).unflatten(1, (size, size))
 
+    @torch.no_grad()
+    def fit_tokens(self, tokens: Tensor, kernels: Tensor, rounds: int = 16) -> Tensor:
+        """Tokens near `tokens` `(B, N, D)` that decode more exactly to known `kernels` `(B, k, k)` (ours).
+
+        What the logits lack is painted into the first picture, which goes through as it is, by the change of each token
+        that moves the other pictures least; of all rounds the tokens that decode best are kept.
+        """
+        size, floor = kernels.shape[-1], 1e-6
+        margin = (PATCH * patches_a_side(size) - size) // 2
+        first, others = self.paint.weight.float().split([PATCH**2, self.paint.out_features - PATCH**2])
+        moved = others.T @ others
+        moved = moved + 0.01 * moved.diagonal().mean() * torch.eye(len(moved), device=moved.device)  # (D, D)
+        change = torch.linalg.solve(moved, first.T)  # (D, 25)
+        change = change @ torch.linalg.inv(first @ change)
+        tokens, best, least = tokens.float(), tokens, None
+        for _ in range(rounds + 1):
+            decoded = self(tokens.to(self.dtype), size)
+            error = (decoded - kernels).abs().sum((1, 2))
+            if least is None:
+                best, least = tokens, error
+            better = error < least
+            best, least = torch.where(better[:, None, None], tokens, best), torch.where(better, error, least)
+            lacking = ((kernels + floor).log() - (decoded + floor).log()).clamp(-3, 3)
+            lacking = F.pixel_unshuffle(F.pad(lacking, (margin,) * 4)[:, None], PATCH)  # (B, 25, n, n)
+            tokens = tokens + lacking.flatten(2).transpose(1, 2) @ change.T
+        return best.to(self.dtype)
+
     def trusts(self, tokens: Tensor) -> Tensor:
         """How far the search's hypothesis is to be trusted, `(B,)` in 0 to 1, from tokens `(B, N, D)`."""
         return self.trust(tokens.mean(1)).float().sigmoid()[:, 0]
