@@ -11,7 +11,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from bd_diff.blur.camera import to_display, to_light
-from bd_diff.models.blur_operator import WIENER_NOISE, reblur, wiener
+from bd_diff.models.blur_operator import WIENER_NOISE, data_consistency, reblur, wiener
+
+LIGHT_CLEARLY = 20.0  # how sharply `explain` decides (ours)
 
 
 def exact(function: Callable) -> Callable:
@@ -45,6 +47,30 @@ def transfer_guesses(pixels: Tensor, kernels: Tensor | None) -> Tensor:
     if kernels is None:
         return pixels[:, None]
     return torch.stack([reblur(pixels, kernels), pixels], 1)
+
+
+@exact
+def explain(
+    estimates: Tensor, pixels: Tensor, kernels: Tensor, weights: Tensor | float, linear_light: bool = False
+) -> Tensor:
+    """Estimates `(B, 3, H, W)` in [-1, 1] moved to where they explain the blurry pixels (`data_consistency`).
+
+    With linear light they may be moved there instead, as far as the estimates, blurred in it, come nearer to the
+    photograph than blurred in display values: by the logistic function of `LIGHT_CLEARLY` log of the ratio of both
+    mean squares.
+    """
+    solved = data_consistency(estimates, pixels, kernels, weights)
+    if not linear_light:
+        return solved
+    light, photograph = (to_light(((i + 1) / 2).clamp(0, 1), "srgb") for i in (estimates, pixels))
+    moved = data_consistency(light, photograph, kernels, weights).clamp_min(0)
+    lit = estimates + 2 * (to_display(moved, "srgb") - to_display(light, "srgb"))
+    with torch.no_grad():
+        as_displayed = (reblur(estimates, kernels) - pixels).square().mean((1, 2, 3), keepdim=True)
+        as_light = to_display(reblur(light, kernels).clamp(0, 1), "srgb") * 2 - 1
+        as_light = (as_light - pixels).square().mean((1, 2, 3), keepdim=True)
+        share = torch.sigmoid(LIGHT_CLEARLY * ((as_displayed + 1e-9).log() - (as_light + 1e-9).log()))
+    return solved.lerp(lit, share)
 
 
 def to_latents(vae, pixels: Tensor) -> Tensor:

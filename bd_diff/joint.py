@@ -38,6 +38,7 @@ class DataConfig:
     target_exclude: str | None = None  # text file of names in `target` that are kept for judging
     bank: tuple[str, ...] = ()  # folders made by train/kernel_bank.py: the reader of blur learns from them
     estimates: tuple[str, ...] = ()  # others, made with an estimator: the restorer learns from them
+    estimates_share: float = 0.75  # of the samples carry one of those
     window: int = 256  # pixels a side that blur is read from
     crop: int = 128  # pixels a side that the restorer is trained on
     validation_photographs: int = 8
@@ -62,6 +63,10 @@ class JointConfig:
     jpeg_share: float = 0.5
     transfer_rows: int = 2  # of a batch
     target_rows: int = 1  # of a batch
+    given_kernels: bool = False  # this and the next three: see bd_diff.objective
+    thick_share: float = 0.0
+    consistency: float = 0.0  # as the pipeline has it then
+    unsolved_share: float = 0.1
     last_step_share: float = 0.75  # of the samples are denoised from noise alone, as one-step sampling does
     back_translation_from: int = 0  # step
     trained: tuple[str, ...] = ()  # networks that learn, the others stay as they are; none named: all but the VAE
@@ -129,6 +134,8 @@ def starting_pipeline(config: JointConfig) -> BDDiffPipeline:
             pipeline = pipeline_from_base(base, config.networks)
     else:
         pipeline = build_pipeline(config.networks)
+    if config.consistency:
+        pipeline.register_to_config(consistency=config.consistency)
     if config.linear_light and not pipeline.config.linear_light:
         see_linear_light(pipeline)
     if config.lora_rank and not has_lora(pipeline.unet):
@@ -194,6 +201,10 @@ def joint_objective(config: JointConfig, pipeline: BDDiffPipeline) -> JointObjec
         snr_gamma=config.snr_gamma,
         sampling_steps=config.sampling_steps,
         linear_light=pipeline.config.linear_light,
+        given_kernels=config.given_kernels,
+        thick_share=config.thick_share,
+        consistency=pipeline.config.consistency,
+        unsolved_share=config.unsolved_share,
     )
 
 
@@ -210,4 +221,4 @@ def joint_samples(config: JointConfig) -> Dataset:
     targets = read_photographs(data.target, data.target_exclude, skip_smaller_than=data.crop) if data.target else None
     bank = read_bank(data.bank) if data.bank else None
     estimates = read_bank(data.estimates, ("kernel", "estimate")) if data.estimates else None
-    return JointSamples(crops, data.crop, targets, bank, estimates)
+    return JointSamples(crops, data.crop, targets, bank, estimates, data.estimates_share)

@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from bd_diff.conditioning import deblur_guesses
+from bd_diff.conditioning import deblur_guesses, explain
 from bd_diff.tiles import CONTEXT, Grid
 
 WINDOW = 256  # pixels a side that one kernel is read from; neighbours share half of it
@@ -38,8 +38,12 @@ def blend(pixels: Tensor, kernels: Tensor, window: int = WINDOW, guess=deblur_gu
     return blended
 
 
-def varying_guesses(
-    pipeline, pixels: Tensor, kernels: Tensor, window: int = WINDOW, fast: bool = False, guess=deblur_guesses
+def blend_explained(
+    estimates: Tensor, pixels: Tensor, kernels: Tensor, weights: Tensor | float, linear_light: bool, window: int = WINDOW
 ) -> Tensor:
-    """`guess` with a kernel read in every window instead of the `kernels` of the whole."""
-    return blend(pixels, window_kernels(pipeline, pixels, window, fast), window, guess)
+    """`explain` with the kernels of each window `(windows, B, k, k)`."""
+
+    def explained(both: Tensor, own: Tensor) -> Tensor:
+        return explain(*both.chunk(2, 1), own, weights, linear_light)[:, None]
+
+    return blend(torch.cat([estimates, pixels], 1), kernels, window, explained)[:, 0]

@@ -5,12 +5,14 @@ import torch.nn.functional as F
 from torch import Generator, Tensor, nn
 
 from bd_diff.blur.camera import RandomCamera
+from bd_diff.blur.disturbance import disturb_kernels, thicken
 from bd_diff.blur.kernels import SIZE, transfer_function
 from bd_diff.blur.synthesis import draw_fields
 from bd_diff.conditioning import (
     condition,
     deblur_guesses,
     exact,
+    explain,
     guess_count,
     min_snr_weights,
     prediction_target,
@@ -45,6 +47,13 @@ class JointObjective(nn.Module):
     with a `variation` (see `bd_diff.blur.synthesis`) it differs over the image, and k is the one in the middle.
     Without a blur decoder among the networks there are no kernels: the UNet sees the image alone, beside the tokens, as
     in the paper.
+
+    given_kernels: blur is not read, and only deblurring is trained: by the true kernels as estimates would have them
+        (`bd_diff.blur.disturbance`), and by the known estimates of a batch that has some.
+    thick_share: of the synthetic kernels are thickened, see there.
+    consistency: what deblurring is judged by is the prediction moved to where it explains the photograph
+        (`bd_diff.conditioning.explain`) with this weight times the UNet's trust, and `unsolved_share` of the prediction
+        itself; 0 is the prediction alone.
     """
 
     def __init__(
@@ -70,6 +79,10 @@ class JointObjective(nn.Module):
         snr_gamma: float = 0.0,
         sampling_steps: int = 1,
         linear_light: bool = False,
+        given_kernels: bool = False,
+        thick_share: float = 0.0,
+        consistency: float = 0.0,
+        unsolved_share: float = 0.1,
     ):
         super().__init__()
         if error not in ("absolute", "squared"):
@@ -87,11 +100,22 @@ class JointObjective(nn.Module):
         self.restores = any(weight for task, weight in weights.items() if task != "kernel")
         if "blur_decoder" not in networks and (weights.get("kernel") or not self.restores):
             raise ValueError("weights: without a blur_decoder no kernel is learned; set kernel to 0, others not")
+        if given_kernels and any(weight for task, weight in weights.items() if task != "deblur"):
+            raise ValueError("weights: with given kernels only deblur is trained; set the others to 0")
+        if consistency and scheduler.config.prediction_type != "sample":
+            raise ValueError(
+                f"consistency: the scheduler predicts {scheduler.config.prediction_type!r}; only a predicted sample can "
+                "be moved to where it explains the photograph"
+            )
+        self.given_kernels, self.thick_share = given_kernels, thick_share
+        self.consistency, self.unsolved_share = consistency, unsolved_share
         self.register_buffer("steps", torch.zeros((), dtype=torch.long))
 
     def forward(self, batch: dict[str, Tensor], generator: Generator) -> dict[str, Tensor]:
         with torch.autocast(batch["sharp"].device.type, enabled=False):
             sharp, blurry, kernels, seen = self.synthesize(batch, generator)
+        if self.given_kernels:
+            return self.deblur_given(batch, sharp, blurry, kernels, generator)
         read = len(seen["maps"])
         features, tokens, estimated = self.read_blur(blurry[:read], **seen)
         structure, guess = features.structure, known(estimated)
@@ -105,7 +129,13 @@ class JointObjective(nn.Module):
             losses["kernel"] = losses["kernel"] + 0 * (structure.sum() + self.tokens(structure, tokens, 0.0).sum())
         if self.restores:
             losses["deblur"] = self.produce(
-                sharp, self.deblur_guesses(blurry, guess), structure, tokens[:1], strength=0.0, generator=generator
+                sharp,
+                self.deblur_guesses(blurry, guess),
+                structure,
+                tokens[:1],
+                strength=0.0,
+                generator=generator,
+                kernels=guess,
             )
         if self.weights.get("transfer"):
             losses["transfer"] = self.produce(
@@ -121,6 +151,27 @@ class JointObjective(nn.Module):
         losses["loss"] = sum(self.weights[task] * loss for task, loss in losses.items() if self.weights.get(task))
         self.steps += self.training
         return losses
+
+    def deblur_given(self, batch, sharp, blurry, kernels, generator: Generator) -> dict[str, Tensor]:
+        """The loss of deblurring where kernels are given."""
+        known_rows = len(batch["known_kernel"]) if "known_kernel" in batch else 0
+        guess = disturb_kernels(kernels, generator)
+        if known_rows:
+            guess = torch.cat([guess[: len(guess) - known_rows], batch["known_estimate"]])
+        loss = self.produce(
+            sharp,
+            self.deblur_guesses(blurry, guess),
+            self.structure_of(blurry),
+            self.networks["blur_qformer"].null_tokens,
+            strength=0.0,
+            generator=generator,
+            kernels=guess,
+        )
+        idle = [p for name, p in self.networks["image_encoder"].named_parameters() if not name.startswith("structure")]
+        idle += [p for name in ("blur_qformer", "blur_decoder") for p in self.networks[name].parameters()]
+        # Processes stay in step only where every parameter that trains has a gradient.
+        nothing = 0 * sum(p.sum() for p in idle if p.requires_grad)
+        return {"deblur": loss, "loss": self.weights["deblur"] * loss + nothing}
 
     def target_tasks(self, target: Tensor, sharp: Tensor, generator: Generator) -> dict[str, Tensor]:
         """Losses on unpaired photographs: two crops of each, `(B, 2, 3, H, W)` in [-1, 1]."""
@@ -180,10 +231,13 @@ class JointObjective(nn.Module):
             fields[:banked] = batch["bank_kernel"][:, None, None]
         if read < len(wide):
             fields[read:] = batch["known_kernel"][:, None, None]
+        if self.thick_share:
+            fields[banked:read] = thicken(fields[banked:read], generator, self.thick_share)
         kernels = fields[:, fields.shape[1] // 2, fields.shape[2] // 2]
         blurry = self.camera.shoot(wide, fields, generator)
-        maps, spectrum = lag_maps(blurry[banked:read])
-        seen = {"maps": maps, "spectrum": spectrum}
+        seen = {}
+        if not self.given_kernels:
+            seen["maps"], seen["spectrum"] = maps, spectrum = lag_maps(blurry[banked:read])
         if banked:
             nothing = kernels.new_zeros(read - banked, SIZE, SIZE)
             bank_maps, bank_spectrum = lag_maps(batch["bank_blurry"] / 255)
@@ -219,8 +273,12 @@ class JointObjective(nn.Module):
         faded = self.networks["blur_qformer"].fade(blur_tokens, strength)
         return torch.cat([self.networks["structure_qformer"](structure), faded.expand(len(structure), -1, -1)], 1)
 
-    def produce(self, wanted, guesses, structure, blur_tokens, strength: float, generator: Generator) -> Tensor:
-        """Denoising loss: mean error of the prediction at random timesteps, a share of them the last one."""
+    def produce(
+        self, wanted, guesses, structure, blur_tokens, strength: float, generator: Generator, kernels=None
+    ) -> Tensor:
+        """Denoising loss: mean error of the prediction at random timesteps, a share of them the last one; with kernels,
+        of the prediction moved to where it explains the first guess.
+        """
         start, seen = self.start(guesses)
         clean = to_latents(self.networks["vae"], wanted) - start
         last = self.scheduler.config.num_train_timesteps - 1
@@ -230,8 +288,19 @@ class JointObjective(nn.Module):
         noise = torch.randn(clean.shape, generator=generator).to(clean.device)
         noisy = self.scheduler.add_noise(clean, noise, timesteps)
         tokens = self.tokens(structure, blur_tokens, strength)
-        predicted = self.networks["unet"](torch.cat([noisy, seen], 1), timesteps, tokens).sample
-        error = predicted.float() - prediction_target(self.scheduler, clean, noise, timesteps)
+        output = self.networks["unet"](torch.cat([noisy, seen], 1), timesteps, tokens)
+        target = prediction_target(self.scheduler, clean, noise, timesteps)
+        if kernels is None or not self.consistency:
+            return self.mean_error(output.sample, target, timesteps)
+        vae, trust = self.networks["vae"], getattr(output, "trust", None)
+        weights = self.consistency if trust is None else self.consistency * trust
+        estimates = to_pixels(vae, start + output.sample.float())
+        solved = to_latents(vae, explain(estimates, guesses[:, 0], kernels, weights, self.linear_light)) - start
+        unsolved = self.mean_error(output.sample, target, timesteps) if self.unsolved_share else 0.0
+        return self.mean_error(solved, target, timesteps) + self.unsolved_share * unsolved
+
+    def mean_error(self, predicted: Tensor, target: Tensor, timesteps: Tensor) -> Tensor:
+        error = predicted.float() - target
         error = error.abs() if self.error == "absolute" else error.square()
         if self.snr_gamma:
             error = error * min_snr_weights(self.scheduler, timesteps, self.snr_gamma)[:, None, None, None]

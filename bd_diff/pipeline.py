@@ -20,6 +20,7 @@ from bd_diff.blur_reading import BlurReading, search_blur, stack
 from bd_diff.conditioning import (
     condition,
     deblur_guesses,
+    explain,
     guess_count,
     keep_in_reach,
     to_latents,
@@ -27,9 +28,11 @@ from bd_diff.conditioning import (
     transfer_guesses,
 )
 from bd_diff.data.inputs import open_images, to_batch, to_images
-from bd_diff.kernel_windows import varying_guesses
+from bd_diff.data.kernel_files import as_kernels
+from bd_diff.kernel_windows import blend, blend_explained, window_kernels
 from bd_diff.model_folder import is_adapter
 from bd_diff.models.blur_decoder import BlurDecoder
+from bd_diff.models.blur_operator import WIENER_NOISE
 from bd_diff.models.clip_encoder import ClipImageEncoder
 from bd_diff.models.image_encoder import ImageEncoder
 from bd_diff.models.kernel_search import SMALLEST_WINDOW
@@ -68,6 +71,8 @@ class BDDiffPipeline(DiffusionPipeline):
         tile: side in pixels of the tiles that large images are restored in; images up to a third larger are not cut.
         caution: how much of the photograph stays in a result where the readings of its blur contradict each other.
         linear_light: the UNet sees deconvolutions in linear light, too.
+        consistency: weight of every prediction against what explains the photograph under the kernel, times the UNet's
+            own trust where it has one (see `bd_diff.models.blur_operator.data_consistency`); 0 leaves predictions alone.
         base: where UNet and VAE came from (`id`) and the hash of their tensors (`sha256`), see `bd_diff.bases`.
     """
 
@@ -91,6 +96,7 @@ class BDDiffPipeline(DiffusionPipeline):
         tile: int = 768,
         caution: float = 0.5,
         linear_light: bool = False,
+        consistency: float = 0.0,
         base: dict[str, str] | None = None,
     ):
         super().__init__()
@@ -111,8 +117,11 @@ class BDDiffPipeline(DiffusionPipeline):
             tile=tile,
             caution=caution,
             linear_light=linear_light,
+            consistency=consistency,
             base=base,
         )
+        if consistency and scheduler.config.get("prediction_type") != "sample":
+            raise ValueError("consistency needs a scheduler that predicts the sample; set it to 0")
         self.vae_scale_factor = 2 ** (len(vae.config.block_out_channels) - 1)
 
     @torch.no_grad()
@@ -127,6 +136,7 @@ class BDDiffPipeline(DiffusionPipeline):
         latents: Tensor | None = None,
         tile: int | None = None,
         kernel_windows: int = 0,
+        kernels=None,
         output_type: str = "pil",
         return_dict: bool = True,
         callback_on_step_end: Callable | None = None,
@@ -148,6 +158,8 @@ class BDDiffPipeline(DiffusionPipeline):
                 whole; callbacks are called for every tile.
             kernel_windows: side in pixels of windows that overlap by half and get a kernel each, where blur varies over
                 the photograph (256 is a good one); 0 is one kernel for all of it.
+            kernels: the blur, where it is known: a file, an array or a tensor `(h, w)` for all images, or as many as
+                there are, up to 129 pixels a side (see `bd_diff.data.kernel_files`). Nothing is searched then.
             output_type: "pil", "np", "pt" or "latent"; "pil" keeps the mode, alpha, ICC profile and EXIF of its input.
 
         Raises ValueError when an argument cannot be used, saying which and why.
@@ -167,24 +179,35 @@ class BDDiffPipeline(DiffusionPipeline):
                 f"kernel_windows is {kernel_windows}; it must be 0 or at least {SMALLEST_WINDOW}, for deblurring only, "
                 "by a pipeline with a blur_decoder"
             )
+        if kernels is not None and (kernel_windows or blur_image is not None or self.blur_decoder is None):
+            raise ValueError(
+                "kernels are for deblurring by one kernel each, without kernel_windows, by a pipeline with a blur_decoder"
+            )
         steps = self.config.default_steps if num_inference_steps is None else num_inference_steps
 
-        # 1. Read the blur from the whole image.
+        # 1. Read the blur from the whole image, unless it is known.
         count, (height, width) = len(photographs), photographs.shape[-2:]
-        reading = self.encode_image((photographs if references is None else references) * 2 - 1, fast)
-        kernels = None if reading.kernels is None else reading.kernels.expand(count, -1, -1)  # (B, k, k)
+        seen = (photographs if references is None else references) * 2 - 1
+        if kernels is None:
+            reading = self.encode_image(seen, fast)
+            kernels = None if reading.kernels is None else reading.kernels.expand(count, -1, -1)  # (B, k, k)
+        else:
+            kernels, reading = as_kernels(kernels, count).to(seen.device), self.read_blur(seen)
         shares = photographs.new_full((count, 1, 1, 1), strength)  # of the result, the rest is the image
+        guess, explained = self.guess_deblurred, explain if self.config.consistency and kernels is not None else None
         if references is None:
             blur_tokens = self.blur_qformer(reading.features, 0.0)  # (B, T, D): no blur
-            guess = self.guess_deblurred
             if kernel_windows:
-                guess = partial(varying_guesses, self, window=kernel_windows, fast=fast, guess=guess)
+                guess = partial(blend, window=kernel_windows, guess=guess)
+                explained = explained and partial(blend_explained, window=kernel_windows)
             elif reading.doubtful is not None:
                 shares = shares * (1 - self.config.caution * reading.doubtful[:, None, None, None])
         else:
-            guess, blur_tokens = transfer_guesses, reading.tokens.expand(count, -1, -1)  # the references' blur
+            guess, explained = transfer_guesses, None
+            blur_tokens = reading.tokens.expand(count, -1, -1)  # (B, T, D): the references' blur
 
         # 2. Prepare noise, for the whole image too.
+        context = CONTEXT if kernels is None else max(CONTEXT, 3 * (kernels.shape[-1] // 2))
         grid = self.grid(height, width, self.config.tile if tile is None else tile)
         noise = self.prepare_latents(grid, count, generator, latents)  # (B, c, h, w)
         as_latents = output_type == "latent"
@@ -202,9 +225,12 @@ class BDDiffPipeline(DiffusionPipeline):
                 return changed.get("latents", latents), changed.get("tokens", tokens)
 
             for index in range(len(grid)):
-                own, guesses = self.cut(grid, index, photographs, kernels, guess)  # (B, 3, h, w), (B, G, 3, h, w)
+                region, inside = grid.around(index, context)
+                around = photographs[region] * 2 - 1
+                blur = window_kernels(self, around, kernel_windows, fast) if kernel_windows else kernels
+                own, guesses, explain_own = self.cut(grid, around, inside, blur, guess, explained)
                 (latents,) = grid.cut(noise, [index])  # (B, c, h, w)
-                first, latents = self.denoise(own, guesses, blur_tokens, latents, steps, on_step)
+                first, latents = self.denoise(own, guesses, blur_tokens, latents, steps, on_step, explain_own)
                 if shares.min() < 1:
                     # The image is the first guess in deblurring, the last one in transfer.
                     source = first if references is None else to_latents(self.vae, guesses[:, -1].to(self.unet.dtype))
@@ -230,9 +256,11 @@ class BDDiffPipeline(DiffusionPipeline):
         latents: Tensor,
         steps: int,
         on_step: Callable = lambda i, t, latents, tokens: (latents, tokens),
+        explained: Callable | None = None,
     ) -> tuple[Tensor, Tensor]:
         """Latents `(B, c, h, w)` of the first guess and of the result, from pixels `(B, 3, <= H, <= W)` in [-1, 1],
-        their guesses `(B, G, 3, H, W)`, blur tokens `(B, T, D)` and noise.
+        their guesses `(B, G, 3, H, W)`, blur tokens `(B, T, D)` and noise. Every prediction is taken to where it
+        explains the photograph by `explained(estimates (B, 3, H, W), weights)`, if there is one.
         """
         # 3. Read structure.
         structure = self.image_encoder(pixels, read=("structure",)).structure
@@ -244,8 +272,15 @@ class BDDiffPipeline(DiffusionPipeline):
         self.scheduler.set_timesteps(steps, device=latents.device)
         for i, t in enumerate(self.scheduler.timesteps):
             scaled = self.scheduler.scale_model_input(latents, t)
-            output = self.unet(torch.cat([scaled, seen], 1), t, encoder_hidden_states=tokens).sample
-            latents = self.scheduler.step(output, t, latents).prev_sample
+            output = self.unet(torch.cat([scaled, seen], 1), t, encoder_hidden_states=tokens)
+            predicted = output.sample
+            if explained is not None:
+                trust = getattr(output, "trust", None)
+                weights = self.config.consistency if trust is None else self.config.consistency * trust
+                start = first if self.config.residual else 0
+                estimates = explained(self.decode(start + predicted, guesses), weights).to(latents.dtype)
+                predicted = to_latents(self.vae, estimates) - start
+            latents = self.scheduler.step(predicted, t, latents).prev_sample
             latents, tokens = on_step(i, t, latents, tokens)
         return first, first + latents if self.config.residual else latents
 
@@ -260,16 +295,25 @@ class BDDiffPipeline(DiffusionPipeline):
         return deblur_guesses(pixels, kernels, self.config.linear_light)
 
     def cut(
-        self, grid: Grid, tile: int, photographs: Tensor, kernels: Tensor | None, guess: Callable
-    ) -> tuple[Tensor, Tensor]:
-        """A tile's own pixels `(B, 3, <= h, <= w)` and its guesses `(B, G, 3, h, w)`, made with a border of context and
-        continued beyond the right and bottom border of the image to the size of a tile.
+        self, grid: Grid, around: Tensor, inside: tuple, kernels: Tensor, guess: Callable, explained: Callable | None
+    ) -> tuple[Tensor, Tensor, Callable | None]:
+        """A tile of pixels `around (B, 3, H, W)` it: its own `(B, 3, <= h, <= w)`; its guesses `(B, G, 3, h, w)`,
+        continued beyond the right and bottom border of the image to the size of a tile; and what moves an estimate
+        `(B, 3, h, w)` of it to where it explains the pixels. Around it, the middle deconvolution stands for an estimate.
         """
-        region, inside = grid.around(tile, CONTEXT)
-        pixels = photographs[region] * 2 - 1
-        own, guesses = pixels[inside], guess(pixels, kernels)[inside]
+        guesses = guess(around, kernels)
+        own = around[inside]
         (high, wide), (height, width) = grid.tile, own.shape[-2:]
-        return own, F.pad(guesses, (0, wide - width, 0, high - height, 0, 0), mode="replicate")
+        beyond = (0, wide - width, 0, high - height)
+
+        def explain_own(estimates: Tensor, weights: Tensor | float) -> Tensor:
+            whole = guesses[:, 1 + len(WIENER_NOISE) // 2].clone()
+            whole[inside] = estimates[..., :height, :width].to(whole.dtype)
+            solved = explained(whole, around, kernels, weights, self.config.linear_light)[inside]
+            return F.pad(solved, beyond, mode="replicate")
+
+        padded = F.pad(guesses[inside], (*beyond, 0, 0), mode="replicate")
+        return own, padded, explained and explain_own
 
     @classmethod
     def from_pretrained(cls, folder_or_id, **settings) -> "BDDiffPipeline":
@@ -355,7 +399,7 @@ class BDDiffPipeline(DiffusionPipeline):
     def deblur_window(self, pixels: Tensor, kernels: Tensor, features: Tensor) -> Tensor:
         """One step for pixels `(B, 3, H, W)` in [-1, 1] with these kernels, from the middle of the starting noise."""
         grid = self.grid(*pixels.shape[-2:], tile=0)
-        own, guesses = self.cut(grid, 0, (pixels + 1) / 2, kernels, self.guess_deblurred)
+        own, guesses, _ = self.cut(grid, pixels, (...,), kernels, self.guess_deblurred, None)
         noise = torch.zeros(self.latent_shape(grid, len(pixels)), device=pixels.device, dtype=self.unet.dtype)
         blur_tokens = self.blur_qformer(features, 0.0).expand(len(pixels), -1, -1)
         _, latents = self.denoise(own, guesses, blur_tokens, noise, 1)

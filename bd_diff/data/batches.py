@@ -81,7 +81,8 @@ class JointSamples(Dataset):
     `sharp` `(3, window + 32, window + 32)` float32 in [0, 1]; with `targets`, two crops of one blurry photograph as
     `target` `(2, 3, crop, crop)`. With a `bank` (`bd_diff.data.kernel_bank.read_bank`), every second sample carries an
     entry of it, turned and mirrored at random, as `bank`. With `estimates`, kernels and what the model took them for,
-    three of four samples carry an entry of those instead, as `known`: their blur need not be read.
+    a share of the samples, by default three of four, carry an entry of those instead, as `known`: their blur need not
+    be read.
     """
 
     def __init__(
@@ -91,8 +92,10 @@ class JointSamples(Dataset):
         targets: list[Tensor] | None = None,
         bank: dict[str, Tensor] | None = None,
         estimates: dict[str, Tensor] | None = None,
+        estimates_share: float = 0.75,
     ):
         self.sharp, self.crop, self.targets, self.bank, self.estimates = sharp, crop, targets, bank, estimates
+        self.estimates_share = estimates_share
 
     def __getitem__(self, index: int) -> dict[str, Tensor | dict[str, Tensor]]:
         sample = self.sharp[index]
@@ -101,7 +104,7 @@ class JointSamples(Dataset):
             photograph = self.targets[draw(len(self.targets), generator)]
             crops = [random_crop(photograph, self.crop, generator, turn=0) for _ in range(2)]
             sample["target"] = dihedral(torch.stack(crops), draw(8, generator)) / 255
-        if self.estimates and index % 4 > 0:
+        if self.estimates and (index + 1) * self.estimates_share // 1 > index * self.estimates_share // 1:
             sample["known"] = self.entry(self.estimates, generator)
         elif self.bank and index % (8 if self.estimates else 2) == 0:
             sample["bank"] = self.entry(self.bank, generator)

@@ -1,6 +1,7 @@
 """The small model's denoiser: a UNet of NAFNet blocks, called like diffusers' UNet2DConditionModel."""
 
 import copy
+from dataclasses import dataclass
 
 import torch
 from diffusers import ConfigMixin, ModelMixin
@@ -9,6 +10,17 @@ from diffusers.models.attention_processor import Attention
 from diffusers.models.embeddings import TimestepEmbedding, Timesteps
 from diffusers.models.unets.unet_2d_condition import UNet2DConditionOutput
 from torch import Tensor, nn
+
+from bd_diff.models.positions import OCTAVES, position_codes
+
+
+@dataclass
+class NAFUNetOutput(UNet2DConditionOutput):
+    """`sample` as in diffusers, and by radial band of frequency how far it is to be trusted against the photograph:
+    factors `(B, bands)` of the solve's `weights` (`bd_diff.models.blur_operator.data_consistency`).
+    """
+
+    trust: Tensor | None = None
 
 
 def widened(old: nn.Conv2d, channels: int) -> nn.Conv2d:
@@ -48,17 +60,20 @@ class NAFBlock(nn.Module):
 
 
 class TokenAttention(nn.Module):
-    """Every position reads the tokens; starts as the identity."""
+    """Every position reads the tokens, with `located` knowing where it is; starts as the identity."""
 
-    def __init__(self, channels: int, token_channels: int):
+    def __init__(self, channels: int, token_channels: int, located: bool = False):
         super().__init__()
         self.norm = nn.GroupNorm(1, channels)
+        self.locate = nn.Linear(4 * OCTAVES, channels) if located else None
         self.attention = Attention(channels, cross_attention_dim=token_channels, heads=4, dim_head=channels // 4)
         nn.init.zeros_(self.attention.to_out[0].weight)
         nn.init.zeros_(self.attention.to_out[0].bias)
 
     def forward(self, x: Tensor, tokens: Tensor) -> Tensor:
         positions = self.norm(x).flatten(2).transpose(1, 2)  # (B, H * W, C)
+        if self.locate is not None:
+            positions = positions + self.locate(position_codes(*x.shape[-2:], device=x.device).to(x.dtype))
         return x + self.attention(positions, encoder_hidden_states=tokens).transpose(1, 2).view_as(x)
 
 
@@ -68,6 +83,9 @@ class NAFUNet(ModelMixin, ConfigMixin):
     Inside, the condition is divided by `latent_scale` and the output multiplied by it: the layers see pixels in [-1, 1]
     and small differences between them. Predicts the clean latents (`prediction_type="sample"`). At the last timestep
     the latents are noise alone and are faded out, so that one step is a regression and does not depend on the seed.
+
+    trust_bands: radial bands of frequency in which it says how far its prediction is to be trusted against what the
+        photograph tells; 0 says nothing. located: positions that read the tokens know where they are.
     """
 
     @register_to_config
@@ -82,6 +100,8 @@ class NAFUNet(ModelMixin, ConfigMixin):
         cross_attention_dim: int = 128,
         num_train_timesteps: int = 1000,
         latent_scale: float = 8.0,
+        trust_bands: int = 0,
+        located: bool = False,
     ):
         super().__init__()
         time_channels = 4 * width
@@ -98,13 +118,18 @@ class NAFUNet(ModelMixin, ConfigMixin):
         self.encoders = nn.ModuleList(blocks(n, C) for n, C in zip(encoder_blocks, widths, strict=False))
         self.downs = nn.ModuleList(nn.Conv2d(C, 2 * C, 2, stride=2) for C in widths[:-1])
         self.middle = blocks(middle_blocks, widths[-1])
-        self.readers = nn.ModuleList(TokenAttention(widths[-1], cross_attention_dim) for _ in range(middle_blocks))
+        self.readers = nn.ModuleList(
+            TokenAttention(widths[-1], cross_attention_dim, located) for _ in range(middle_blocks)
+        )
+        self.to_trust = nn.Linear(widths[-1], trust_bands) if trust_bands else None
         self.ups = nn.ModuleList(
             nn.Sequential(nn.Conv2d(2 * C, 4 * C, 1, bias=False), nn.PixelShuffle(2)) for C in reversed(widths[:-1])
         )
         self.decoders = nn.ModuleList(blocks(n, C) for n, C in zip(decoder_blocks, reversed(widths[:-1]), strict=True))
         self.leave = nn.Conv2d(width, out_channels, 3, padding=1)
-        for zero in (self.shortcut.weight, self.leave.weight, self.leave.bias):
+        zeros = [self.shortcut.weight, self.leave.weight, self.leave.bias]
+        zeros += [self.to_trust.weight, self.to_trust.bias] if trust_bands else []
+        for zero in zeros:
             nn.init.zeros_(zero)
 
     def widen_input(self, channels: int) -> None:
@@ -129,9 +154,10 @@ class NAFUNet(ModelMixin, ConfigMixin):
             x = down(x)
         for block, reader in zip(self.middle, self.readers, strict=True):
             x = reader(block(x, time), encoder_hidden_states)
+        trust = None if self.to_trust is None else self.to_trust(x.mean((2, 3))).float().clamp(-6, 6).exp()
         for up, stage in zip(self.ups, self.decoders, strict=True):
             x = up(x) + skips.pop()
             for block in stage:
                 x = block(x, time)
         clean = (self.leave(x) + self.shortcut(condition)) * self.config.latent_scale
-        return UNet2DConditionOutput(sample=clean) if return_dict else (clean,)
+        return NAFUNetOutput(sample=clean, trust=trust) if return_dict else (clean, trust)
