@@ -13,6 +13,7 @@ from torch import Tensor
 from bd_diff.blur.camera import to_display, to_light
 from bd_diff.models.blur_operator import WIENER_NOISE, data_consistency, reblur, wiener
 
+MIDDLE = 1 + len(WIENER_NOISE) // 2  # which guess is the middle deconvolution
 LIGHT_CLEARLY = 20.0  # how sharply `explain` decides (ours)
 
 
@@ -71,6 +72,25 @@ def explain(
         as_light = (as_light - pixels).square().mean((1, 2, 3), keepdim=True)
         share = torch.sigmoid(LIGHT_CLEARLY * ((as_displayed + 1e-9).log() - (as_light + 1e-9).log()))
     return solved.lerp(lit, share)
+
+
+@exact
+def structure_views(guesses: Tensor, kernels: Tensor | None) -> Tensor:
+    """What an image encoder of several views reads structure from, `(B, 3, 3, H, W)`: the photograph, its middle
+    deconvolution, and what that leaves unexplained; without kernels the photograph, itself, and nothing.
+    """
+    photograph = guesses[:, 0]
+    if kernels is None:
+        return torch.stack([photograph, photograph, torch.zeros_like(photograph)], 1)
+    estimate = guesses[:, MIDDLE]
+    return torch.stack([photograph, estimate, photograph - reblur(estimate, kernels)], 1)
+
+
+def look_back(vae, changed: Tensor, unexplained: Tensor) -> Tensor:
+    """What a UNet is told of its last estimate, as latents `(B, 2 c, h, w)`: how it differs from the first guess, and
+    what of the photograph it leaves unexplained, both `(B, 3, H, W)`.
+    """
+    return torch.cat([to_latents(vae, changed), to_latents(vae, unexplained)], 1)
 
 
 def to_latents(vae, pixels: Tensor) -> Tensor:

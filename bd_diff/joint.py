@@ -205,6 +205,7 @@ def joint_objective(config: JointConfig, pipeline: BDDiffPipeline) -> JointObjec
         thick_share=config.thick_share,
         consistency=pipeline.config.consistency,
         unsolved_share=config.unsolved_share,
+        looks_back=pipeline.config.looks_back,
     )
 
 

@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from bd_diff.conditioning import deblur_guesses, explain
+from bd_diff.conditioning import deblur_guesses
 from bd_diff.tiles import CONTEXT, Grid
 
 WINDOW = 256  # pixels a side that one kernel is read from; neighbours share half of it
@@ -36,14 +36,3 @@ def blend(pixels: Tensor, kernels: Tensor, window: int = WINDOW, guess=deblur_gu
             blended = part.new_zeros(*part.shape[:-2], height, width)
         grid.paste(blended, part[None], [index])
     return blended
-
-
-def blend_explained(
-    estimates: Tensor, pixels: Tensor, kernels: Tensor, weights: Tensor | float, linear_light: bool, window: int = WINDOW
-) -> Tensor:
-    """`explain` with the kernels of each window `(windows, B, k, k)`."""
-
-    def explained(both: Tensor, own: Tensor) -> Tensor:
-        return explain(*both.chunk(2, 1), own, weights, linear_light)[:, None]
-
-    return blend(torch.cat([estimates, pixels], 1), kernels, window, explained)[:, 0]

@@ -14,8 +14,10 @@ from bd_diff.conditioning import (
     exact,
     explain,
     guess_count,
+    look_back,
     min_snr_weights,
     prediction_target,
+    structure_views,
     to_latents,
     to_pixels,
     transfer_guesses,
@@ -54,6 +56,8 @@ class JointObjective(nn.Module):
     consistency: what deblurring is judged by is the prediction moved to where it explains the photograph
         (`bd_diff.conditioning.explain`) with this weight times the UNet's trust, and `unsolved_share` of the prediction
         itself; 0 is the prediction alone.
+    looks_back: deblurring is trained in two steps, the second from the first's solved estimate, of which the UNet is
+        told (`bd_diff.conditioning.look_back`), at half the timestep. The first counts half.
     """
 
     def __init__(
@@ -83,6 +87,7 @@ class JointObjective(nn.Module):
         thick_share: float = 0.0,
         consistency: float = 0.0,
         unsolved_share: float = 0.1,
+        looks_back: bool = False,
     ):
         super().__init__()
         if error not in ("absolute", "squared"):
@@ -104,10 +109,10 @@ class JointObjective(nn.Module):
             raise ValueError("weights: with given kernels only deblur is trained; set the others to 0")
         if consistency and scheduler.config.prediction_type != "sample":
             raise ValueError(
-                f"consistency: the scheduler predicts {scheduler.config.prediction_type!r}; only a predicted sample can "
-                "be moved to where it explains the photograph"
+                f"consistency: the scheduler predicts {scheduler.config.prediction_type!r}; only a predicted sample "
+                "can be moved to where it explains the photograph"
             )
-        self.given_kernels, self.thick_share = given_kernels, thick_share
+        self.given_kernels, self.thick_share, self.looks_back = given_kernels, thick_share, looks_back
         self.consistency, self.unsolved_share = consistency, unsolved_share
         self.register_buffer("steps", torch.zeros((), dtype=torch.long))
 
@@ -118,19 +123,20 @@ class JointObjective(nn.Module):
             return self.deblur_given(batch, sharp, blurry, kernels, generator)
         read = len(seen["maps"])
         features, tokens, estimated = self.read_blur(blurry[:read], **seen)
-        structure, guess = features.structure, known(estimated)
+        guess = known(estimated)
         rows = slice(0, self.transfer_rows)
         other = torch.arange(read, device=sharp.device).roll(1)[rows]  # whose blur is transferred
         if "known_estimate" in batch:
-            structure = torch.cat([structure, self.structure_of(blurry[read:])])
             guess = None if guess is None else torch.cat([guess, batch["known_estimate"]])
+        guesses = self.deblur_guesses(blurry, guess)
+        structure = self.structure_of(guesses, guess)
         losses = {} if estimated is None else {"kernel": kernel_loss(estimated, kernels[:read])}
         if not self.restores:  # processes stay in step only where every parameter has a gradient
             losses["kernel"] = losses["kernel"] + 0 * (structure.sum() + self.tokens(structure, tokens, 0.0).sum())
         if self.restores:
             losses["deblur"] = self.produce(
                 sharp,
-                self.deblur_guesses(blurry, guess),
+                guesses,
                 structure,
                 tokens[:1],
                 strength=0.0,
@@ -141,7 +147,7 @@ class JointObjective(nn.Module):
             losses["transfer"] = self.produce(
                 exact(reblur)(sharp[rows], kernels[other]),
                 transfer_guesses(sharp[rows], known(guess, other)),
-                self.structure_of(sharp[rows]),
+                self.structure_of(sharp[rows, None]),
                 tokens[other],
                 strength=1.0,
                 generator=generator,
@@ -158,10 +164,11 @@ class JointObjective(nn.Module):
         guess = disturb_kernels(kernels, generator)
         if known_rows:
             guess = torch.cat([guess[: len(guess) - known_rows], batch["known_estimate"]])
+        guesses = self.deblur_guesses(blurry, guess)
         loss = self.produce(
             sharp,
-            self.deblur_guesses(blurry, guess),
-            self.structure_of(blurry),
+            guesses,
+            self.structure_of(guesses, guess),
             self.networks["blur_qformer"].null_tokens,
             strength=0.0,
             generator=generator,
@@ -177,10 +184,11 @@ class JointObjective(nn.Module):
         """Losses on unpaired photographs: two crops of each, `(B, 2, 3, H, W)` in [-1, 1]."""
         first, second = target.unbind(1)
         features, tokens, kernels = self.read_blur(torch.cat([first, second]))
-        structure, other_tokens = features.structure[: len(first)], tokens[len(first) :]
+        other_tokens = tokens[len(first) :]
         own, other = known(kernels, slice(len(first))), known(kernels, slice(len(first), None))
+        guesses = self.deblur_guesses(first, own)
+        structure = self.structure_of(guesses, own)
         with torch.no_grad():
-            guesses = self.deblur_guesses(first, own)
             deblurred = self.sample(guesses, structure, tokens[: len(first)], 0.0, generator)
         losses = {
             # The blur comes from elsewhere in the photograph: tokens can carry blur but never this crop's content.
@@ -200,15 +208,16 @@ class JointObjective(nn.Module):
             sharp = sharp[: len(first)]
             with torch.no_grad():
                 guesses = transfer_guesses(sharp, known(own, slice(len(sharp))))
-                pseudo = self.sample(guesses, self.structure_of(sharp), tokens[: len(sharp)], 1.0, generator)
+                pseudo = self.sample(guesses, self.structure_of(sharp[:, None]), tokens[: len(sharp)], 1.0, generator)
                 sigma = 2 * self.noise * torch.rand(len(pseudo), 1, 1, 1, generator=generator)
                 grain = sigma * torch.randn(pseudo.shape, generator=generator)
                 pseudo = (pseudo + grain.to(pseudo.device)).clamp(-1, 1)
-            pseudo_features, pseudo_tokens, pseudo_kernels = self.read_blur(pseudo)
+            _, pseudo_tokens, pseudo_kernels = self.read_blur(pseudo)
+            guesses = self.deblur_guesses(pseudo, known(pseudo_kernels))
             loss = self.produce(
                 sharp,
-                self.deblur_guesses(pseudo, known(pseudo_kernels)),
-                pseudo_features.structure,
+                guesses,
+                self.structure_of(guesses, known(pseudo_kernels)),
                 pseudo_tokens,
                 strength=0.0,
                 generator=generator,
@@ -259,14 +268,16 @@ class JointObjective(nn.Module):
         if maps is None:
             maps, spectrum = exact(lag_maps)((luminance(pixels.float()) + 1) / 2)
         features = self.networks["image_encoder"].encode_blur(maps, spectrum, hypothesis, evidence)
-        features.structure = self.structure_of(pixels)
         tokens = self.networks["blur_qformer"](features.blur)
         if "blur_decoder" not in self.networks:  # processes stay in step only where every parameter has a gradient
             return features, tokens + 0 * features.maps.mean(), None
         return features, tokens, self.networks["blur_decoder"](tokens, features.maps, hypothesis)
 
-    def structure_of(self, pixels: Tensor) -> Tensor:
-        return self.networks["image_encoder"].encode_structure(pixels)
+    def structure_of(self, guesses: Tensor, kernels: Tensor | None = None) -> Tensor:
+        """Structure features of the photograph that the guesses `(B, G, 3, H, W)` begin with."""
+        encoder = self.networks["image_encoder"]
+        several = encoder.config.get("structure_views", 1) > 1
+        return encoder.encode_structure(structure_views(guesses, kernels) if several else guesses[:, 0])
 
     def tokens(self, structure: Tensor, blur_tokens: Tensor, strength: float) -> Tensor:
         """`(B, S + T, D)`: structure tokens, then blur tokens faded towards "no blur", of each image or of one."""
@@ -288,16 +299,31 @@ class JointObjective(nn.Module):
         noise = torch.randn(clean.shape, generator=generator).to(clean.device)
         noisy = self.scheduler.add_noise(clean, noise, timesteps)
         tokens = self.tokens(structure, blur_tokens, strength)
-        output = self.networks["unet"](torch.cat([noisy, seen], 1), timesteps, tokens)
-        target = prediction_target(self.scheduler, clean, noise, timesteps)
-        if kernels is None or not self.consistency:
-            return self.mean_error(output.sample, target, timesteps)
-        vae, trust = self.networks["vae"], getattr(output, "trust", None)
-        weights = self.consistency if trust is None else self.consistency * trust
-        estimates = to_pixels(vae, start + output.sample.float())
-        solved = to_latents(vae, explain(estimates, guesses[:, 0], kernels, weights, self.linear_light)) - start
-        unsolved = self.mean_error(output.sample, target, timesteps) if self.unsolved_share else 0.0
-        return self.mean_error(solved, target, timesteps) + self.unsolved_share * unsolved
+        vae = self.networks["vae"]
+
+        def step(noisy: Tensor, timesteps: Tensor, *told: Tensor) -> tuple[Tensor, Tensor | None]:
+            """The loss and the solved estimate `(B, 3, H, W)`."""
+            output = self.networks["unet"](torch.cat([noisy, seen, *told], 1), timesteps, tokens)
+            target = prediction_target(self.scheduler, clean, noise, timesteps)
+            if kernels is None or not self.consistency:
+                return self.mean_error(output.sample, target, timesteps), None
+            trust = getattr(output, "trust", None)
+            weights = self.consistency if trust is None else self.consistency * trust
+            estimates = to_pixels(vae, start + output.sample.float())
+            solved = explain(estimates, guesses[:, 0], kernels, weights, self.linear_light)
+            unsolved = self.mean_error(output.sample, target, timesteps) if self.unsolved_share else 0.0
+            loss = self.mean_error(to_latents(vae, solved) - start, target, timesteps) + self.unsolved_share * unsolved
+            return loss, solved
+
+        if not self.looks_back:
+            return step(noisy, timesteps)[0]
+        loss, solved = step(noisy, timesteps, clean.new_zeros(len(clean), 2 * clean.shape[1], *clean.shape[2:]))
+        if solved is None:
+            return loss
+        noisy = self.scheduler.add_noise(to_latents(vae, solved) - start, noise, timesteps // 2)
+        unexplained = guesses[:, 0] - exact(reblur)(solved, kernels)
+        told = look_back(vae, solved - guesses[:, 0], unexplained)
+        return 0.5 * loss + step(noisy, timesteps // 2, told)[0]
 
     def mean_error(self, predicted: Tensor, target: Tensor, timesteps: Tensor) -> Tensor:
         error = predicted.float() - target
@@ -315,8 +341,9 @@ class JointObjective(nn.Module):
         latents = torch.randn(start.shape, generator=generator).to(start.device)
         tokens = self.tokens(structure, blur_tokens, strength)
         self.scheduler.set_timesteps(self.sampling_steps, device=start.device)
+        told = [latents.new_zeros(len(latents), 2 * latents.shape[1], *latents.shape[2:])] if self.looks_back else []
         for t in self.scheduler.timesteps:
-            output = self.networks["unet"](torch.cat([latents, seen], 1), t, tokens).sample
+            output = self.networks["unet"](torch.cat([latents, seen, *told], 1), t, tokens).sample
             latents = self.scheduler.step(output, t, latents).prev_sample
         return to_pixels(self.networks["vae"], start + latents)
 

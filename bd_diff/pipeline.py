@@ -2,13 +2,11 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 
 import numpy as np
 import PIL.Image
 import torch
-import torch.nn.functional as F
 from diffusers import AutoencoderKL, DiffusionPipeline, UNet2DConditionModel
 from diffusers.schedulers import KarrasDiffusionSchedulers
 from diffusers.utils import BaseOutput
@@ -19,23 +17,22 @@ from torch import Generator, Tensor
 from bd_diff.blur_reading import BlurReading, search_blur, stack
 from bd_diff.conditioning import (
     condition,
-    deblur_guesses,
-    explain,
     guess_count,
     keep_in_reach,
+    look_back,
     to_latents,
     to_pixels,
     transfer_guesses,
 )
 from bd_diff.data.inputs import open_images, to_batch, to_images
 from bd_diff.data.kernel_files import as_kernels
-from bd_diff.kernel_windows import blend, blend_explained, window_kernels
+from bd_diff.kernel_windows import window_kernels
 from bd_diff.model_folder import is_adapter
 from bd_diff.models.blur_decoder import BlurDecoder
-from bd_diff.models.blur_operator import WIENER_NOISE
 from bd_diff.models.clip_encoder import ClipImageEncoder
 from bd_diff.models.image_encoder import ImageEncoder
 from bd_diff.models.kernel_search import SMALLEST_WINDOW
+from bd_diff.models.known_blur import KnownBlur, Tile
 from bd_diff.models.pixel_vae import PixelVAE
 from bd_diff.models.qformer import QFormer
 from bd_diff.models.refined_vae import RefinedVAE
@@ -72,7 +69,8 @@ class BDDiffPipeline(DiffusionPipeline):
         caution: how much of the photograph stays in a result where the readings of its blur contradict each other.
         linear_light: the UNet sees deconvolutions in linear light, too.
         consistency: weight of every prediction against what explains the photograph under the kernel, times the UNet's
-            own trust where it has one (see `bd_diff.models.blur_operator.data_consistency`); 0 leaves predictions alone.
+            trust where it tells one (`bd_diff.models.blur_operator.data_consistency`); 0 leaves predictions alone.
+        looks_back: the UNet is told of its last solved estimate (`bd_diff.conditioning.look_back`).
         base: where UNet and VAE came from (`id`) and the hash of their tensors (`sha256`), see `bd_diff.bases`.
     """
 
@@ -97,6 +95,7 @@ class BDDiffPipeline(DiffusionPipeline):
         caution: float = 0.5,
         linear_light: bool = False,
         consistency: float = 0.0,
+        looks_back: bool = False,
         base: dict[str, str] | None = None,
     ):
         super().__init__()
@@ -118,6 +117,7 @@ class BDDiffPipeline(DiffusionPipeline):
             caution=caution,
             linear_light=linear_light,
             consistency=consistency,
+            looks_back=looks_back,
             base=base,
         )
         if consistency and scheduler.config.get("prediction_type") != "sample":
@@ -181,7 +181,8 @@ class BDDiffPipeline(DiffusionPipeline):
             )
         if kernels is not None and (kernel_windows or blur_image is not None or self.blur_decoder is None):
             raise ValueError(
-                "kernels are for deblurring by one kernel each, without kernel_windows, by a pipeline with a blur_decoder"
+                "kernels are for deblurring by one kernel each, without blur_image or kernel_windows, by a pipeline with a "
+                "blur_decoder"
             )
         steps = self.config.default_steps if num_inference_steps is None else num_inference_steps
 
@@ -194,16 +195,11 @@ class BDDiffPipeline(DiffusionPipeline):
         else:
             kernels, reading = as_kernels(kernels, count).to(seen.device), self.read_blur(seen)
         shares = photographs.new_full((count, 1, 1, 1), strength)  # of the result, the rest is the image
-        guess, explained = self.guess_deblurred, explain if self.config.consistency and kernels is not None else None
         if references is None:
             blur_tokens = self.blur_qformer(reading.features, 0.0)  # (B, T, D): no blur
-            if kernel_windows:
-                guess = partial(blend, window=kernel_windows, guess=guess)
-                explained = explained and partial(blend_explained, window=kernel_windows)
-            elif reading.doubtful is not None:
+            if not kernel_windows and reading.doubtful is not None:
                 shares = shares * (1 - self.config.caution * reading.doubtful[:, None, None, None])
         else:
-            guess, explained = transfer_guesses, None
             blur_tokens = reading.tokens.expand(count, -1, -1)  # (B, T, D): the references' blur
 
         # 2. Prepare noise, for the whole image too.
@@ -227,10 +223,15 @@ class BDDiffPipeline(DiffusionPipeline):
             for index in range(len(grid)):
                 region, inside = grid.around(index, context)
                 around = photographs[region] * 2 - 1
-                blur = window_kernels(self, around, kernel_windows, fast) if kernel_windows else kernels
-                own, guesses, explain_own = self.cut(grid, around, inside, blur, guess, explained)
+                if references is None:
+                    own = window_kernels(self, around, kernel_windows, fast) if kernel_windows else kernels
+                    blur = KnownBlur(own, self.config.linear_light, kernel_windows)
+                    part = Tile(around, inside, grid.tile, blur.guesses(around), blur)
+                else:
+                    part = Tile(around, inside, grid.tile, transfer_guesses(around, kernels))
+                guesses = part.guesses  # (B, G, 3, h, w)
                 (latents,) = grid.cut(noise, [index])  # (B, c, h, w)
-                first, latents = self.denoise(own, guesses, blur_tokens, latents, steps, on_step, explain_own)
+                first, latents = self.denoise(part, blur_tokens, latents, steps, on_step, self.solves(kernels))
                 if shares.min() < 1:
                     # The image is the first guess in deblurring, the last one in transfer.
                     source = first if references is None else to_latents(self.vae, guesses[:, -1].to(self.unet.dtype))
@@ -250,39 +251,43 @@ class BDDiffPipeline(DiffusionPipeline):
 
     def denoise(
         self,
-        pixels: Tensor,
-        guesses: Tensor,
+        tile: Tile,
         blur_tokens: Tensor,
         latents: Tensor,
         steps: int,
         on_step: Callable = lambda i, t, latents, tokens: (latents, tokens),
-        explained: Callable | None = None,
+        solve: bool = False,
     ) -> tuple[Tensor, Tensor]:
-        """Latents `(B, c, h, w)` of the first guess and of the result, from pixels `(B, 3, <= H, <= W)` in [-1, 1],
-        their guesses `(B, G, 3, H, W)`, blur tokens `(B, T, D)` and noise. Every prediction is taken to where it
-        explains the photograph by `explained(estimates (B, 3, H, W), weights)`, if there is one.
+        """Latents `(B, c, h, w)` of the first guess and of the result, from a tile, blur tokens `(B, T, D)` and noise.
+        With `solve`, every prediction in deblurring is moved to where it explains the photograph.
         """
+        solve = solve and tile.blur is not None
         # 3. Read structure.
-        structure = self.image_encoder(pixels, read=("structure",)).structure
+        several = self.image_encoder.config.get("structure_views", 1) > 1
+        structure = self.image_encoder(tile.views if several else tile.own, read=("structure",)).structure
         tokens = torch.cat([self.structure_qformer(structure), blur_tokens], 1)  # (B, S + T, D)
         # 4. Encode what the UNet sees beside the noise.
-        count = guess_count(self.config.linear_light)
-        first, seen = condition(self.vae, guesses.to(self.unet.dtype), count)  # (B, c, h, w), (B, G c, h, w)
+        guesses, count = tile.guesses.to(self.unet.dtype), guess_count(self.config.linear_light)
+        first, seen = condition(self.vae, guesses, count)  # (B, c, h, w), (B, G c, h, w)
+        start = first if self.config.residual else torch.zeros_like(first)
+        nothing = first.new_zeros(len(first), 2 * first.shape[1], *first.shape[2:])
+        told = [nothing] if self.config.looks_back else []
         # 5. Denoise.
         self.scheduler.set_timesteps(steps, device=latents.device)
         for i, t in enumerate(self.scheduler.timesteps):
             scaled = self.scheduler.scale_model_input(latents, t)
-            output = self.unet(torch.cat([scaled, seen], 1), t, encoder_hidden_states=tokens)
+            output = self.unet(torch.cat([scaled, seen, *told], 1), t, encoder_hidden_states=tokens)
             predicted = output.sample
-            if explained is not None:
+            if solve:
                 trust = getattr(output, "trust", None)
                 weights = self.config.consistency if trust is None else self.config.consistency * trust
-                start = first if self.config.residual else 0
-                estimates = explained(self.decode(start + predicted, guesses), weights).to(latents.dtype)
-                predicted = to_latents(self.vae, estimates) - start
+                solved = tile.explain(self.decode(start + predicted, guesses), weights)  # (B, 3, h, w)
+                predicted = to_latents(self.vae, solved.to(latents.dtype)) - start
+                if self.config.looks_back and i + 1 < steps:
+                    told = [look_back(self.vae, solved - guesses[:, 0], tile.unexplained(solved)).to(latents.dtype)]
             latents = self.scheduler.step(predicted, t, latents).prev_sample
             latents, tokens = on_step(i, t, latents, tokens)
-        return first, first + latents if self.config.residual else latents
+        return first, start + latents
 
     def decode(self, latents: Tensor, guesses: Tensor, deblurring: bool = True) -> Tensor:
         """Pixels `(B, 3, H, W)` in [-1, 1] of a result; what is deblurred may have its detail from the image."""
@@ -290,30 +295,9 @@ class BDDiffPipeline(DiffusionPipeline):
         pixels = to_pixels(self.vae, latents, guesses[:, 0] if detailed else None)
         return keep_in_reach(pixels, guesses) if self.config.residual else pixels
 
-    def guess_deblurred(self, pixels: Tensor, kernels: Tensor | None) -> Tensor:
-        """`deblur_guesses`, as many as the UNet sees."""
-        return deblur_guesses(pixels, kernels, self.config.linear_light)
-
-    def cut(
-        self, grid: Grid, around: Tensor, inside: tuple, kernels: Tensor, guess: Callable, explained: Callable | None
-    ) -> tuple[Tensor, Tensor, Callable | None]:
-        """A tile of pixels `around (B, 3, H, W)` it: its own `(B, 3, <= h, <= w)`; its guesses `(B, G, 3, h, w)`,
-        continued beyond the right and bottom border of the image to the size of a tile; and what moves an estimate
-        `(B, 3, h, w)` of it to where it explains the pixels. Around it, the middle deconvolution stands for an estimate.
-        """
-        guesses = guess(around, kernels)
-        own = around[inside]
-        (high, wide), (height, width) = grid.tile, own.shape[-2:]
-        beyond = (0, wide - width, 0, high - height)
-
-        def explain_own(estimates: Tensor, weights: Tensor | float) -> Tensor:
-            whole = guesses[:, 1 + len(WIENER_NOISE) // 2].clone()
-            whole[inside] = estimates[..., :height, :width].to(whole.dtype)
-            solved = explained(whole, around, kernels, weights, self.config.linear_light)[inside]
-            return F.pad(solved, beyond, mode="replicate")
-
-        padded = F.pad(guesses[inside], (*beyond, 0, 0), mode="replicate")
-        return own, padded, explained and explain_own
+    def solves(self, kernels: Tensor | None) -> bool:
+        """Whether predictions are moved to where they explain the photograph."""
+        return kernels is not None and self.config.consistency > 0
 
     @classmethod
     def from_pretrained(cls, folder_or_id, **settings) -> "BDDiffPipeline":
@@ -399,11 +383,12 @@ class BDDiffPipeline(DiffusionPipeline):
     def deblur_window(self, pixels: Tensor, kernels: Tensor, features: Tensor) -> Tensor:
         """One step for pixels `(B, 3, H, W)` in [-1, 1] with these kernels, from the middle of the starting noise."""
         grid = self.grid(*pixels.shape[-2:], tile=0)
-        own, guesses, _ = self.cut(grid, pixels, (...,), kernels, self.guess_deblurred, None)
+        blur = KnownBlur(kernels, self.config.linear_light)
+        tile = Tile(pixels, (...,), grid.tile, blur.guesses(pixels), blur)
         noise = torch.zeros(self.latent_shape(grid, len(pixels)), device=pixels.device, dtype=self.unet.dtype)
         blur_tokens = self.blur_qformer(features, 0.0).expand(len(pixels), -1, -1)
-        _, latents = self.denoise(own, guesses, blur_tokens, noise, 1)
-        return self.decode(latents, guesses)[..., : pixels.shape[-2], : pixels.shape[-1]].float().clamp(-1, 1)
+        _, latents = self.denoise(tile, blur_tokens, noise, 1)
+        return self.decode(latents, tile.guesses)[..., : pixels.shape[-2], : pixels.shape[-1]].float().clamp(-1, 1)
 
     def grid(self, height: int, width: int, tile: int) -> Grid:
         """The tiles of an image, padded; one where `tile` is 0 or the image at most a third larger."""

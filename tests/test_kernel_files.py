@@ -114,7 +114,9 @@ def test_margins_of_zeros_are_cut_off_and_change_nothing():
 def test_a_kernel_may_be_as_large_as_is_said_and_no_larger():
     values = np.ones((LARGEST, LARGEST - 2))
     assert as_kernel(values, "k").shape == (LARGEST, LARGEST)
-    with pytest.raises(ValueError, match="psf reaches 65 pixels from its middle, value 65 of row 65; kernels may reach 64"):
+    with pytest.raises(
+        ValueError, match="psf reaches 65 pixels from its middle, value 65 of row 65; kernels may reach 64"
+    ):
         as_kernel(np.ones((LARGEST + 2, LARGEST + 2)), "psf")
 
 

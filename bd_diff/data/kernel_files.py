@@ -1,8 +1,7 @@
 """Kernels that were measured: from a PNG, TIFF, NPY or FITS file, or as arrays, to `(k, k)` tensors that sum to one.
 
-A kernel blurs by true convolution: y(p) = sum over q of k(q) x(p - q), q counted from the kernel's middle. So a point of
-light is pictured as the kernel itself, as it lies in the file (row 0 on top): what a star or a bead shows is the kernel.
-The middle of a side of n values is value n // 2, counted from 0, as `numpy.fft.fftshift` and MATLAB's `psf2otf` have
+A kernel blurs by true convolution: y(p) = sum over q of k(q) x(p - q), q counted from the kernel's middle. So a point
+of light is pictured as the kernel lies in its file, row 0 on top: what a star or a bead shows is the kernel. The middle of a side of n values is value n // 2, counted from 0, as `numpy.fft.fftshift` and MATLAB's `psf2otf` have
 it: that of an odd side is its middle value; a symmetric kernel of even side moves the picture by half a pixel to the
 upper left.
 """
@@ -76,7 +75,7 @@ def as_kernel(values, name: str) -> Tensor:
     if not np.isfinite(values).all():
         raise ValueError(f"{name} holds NaN or infinite values; a kernel has none")
     if values.min() < 0:
-        raise ValueError(f"{name} holds negative values, down to {values.min():.3g}; subtract its background, or set to 0")
+        raise ValueError(f"{name} holds negative values, down to {values.min():.3g}; a kernel has none")
     if not values.any():
         raise ValueError(f"{name} is all zero; a kernel needs some light")
     height, width = values.shape
@@ -100,8 +99,8 @@ def as_kernel(values, name: str) -> Tensor:
 
 
 def as_kernels(given, count: int) -> Tensor:
-    """Kernels `(count, k, k)` of one size, from one for all or as many as there are images: a path, an array or a tensor
-    `(h, w)` or `(B, h, w)`, or a list of those. Raises ValueError for what is no kernel.
+    """Kernels `(count, k, k)` of one size, from one for all or as many as there are images: a path, an array or a
+    tensor `(h, w)` or `(B, h, w)`, or a list of those. Raises ValueError for what is no kernel.
     """
     if isinstance(given, str | os.PathLike):
         found = [read_kernel(given)]

@@ -11,14 +11,20 @@ from torch import Tensor, nn
 
 from bd_diff.blur.kernels import SIZE, grid
 from bd_diff.metrics import luminance
+from bd_diff.models.blur_operator import border_window
 from bd_diff.models.lag_maps import LAGS, MAPS, WINDOW, lag_maps
+from bd_diff.models.positions import OCTAVES, position_codes
 
+REGIONS = 8  # a side of the picture, a structure feature each
+BANDS = 12  # of frequency, whose power structure knows where it sees more than the photograph
 HYPOTHESIS_MAPS = 5  # the hypothesis, its logarithm, two evidence maps, and a mark that there is one
 
 
 @dataclass
 class ImageFeatures(BaseOutput):
-    """`structure (B, 64, C)` and `blur (B, 26, C)` for the Q-Formers, `maps (B, M, 33, 33)` for the blur decoder."""
+    """`structure (B, 64, C)`, of several views `(B, 65, C)`, and `blur (B, 26, C)` for the Q-Formers; `maps
+    (B, M, 33, 33)` for the blur decoder.
+    """
 
     structure: Tensor | None = None
     blur: Tensor | None = None
@@ -53,21 +59,35 @@ class SpatialMix(nn.Module):
 
 
 class ImageEncoder(ModelMixin, ConfigMixin):
-    """Structure from pixels, blur from lag maps and, where the kernel search ran, from its hypothesis (ours)."""
+    """Structure from pixels, blur from lag maps and, where the kernel search ran, from its hypothesis (ours).
+
+    structure_views: 1 is the pixels alone; 3 are the photograph, a first estimate of it deblurred, and what that leaves
+        unexplained (`bd_diff.conditioning.structure_views`). Features of several views know where they are, and one
+        more feature is the power of the views by frequency: noise, and how well the blur is explained.
+    """
 
     @register_to_config
-    def __init__(self, feature_channels: int = 128, structure_channels: int = 64, map_channels: int = 32):
+    def __init__(
+        self,
+        feature_channels: int = 128,
+        structure_channels: int = 64,
+        map_channels: int = 32,
+        structure_views: int = 1,
+    ):
         super().__init__()
         C = feature_channels
         self.structure = nn.Sequential(
             nn.PixelUnshuffle(4),
-            nn.Conv2d(48, structure_channels, 3, padding=1),
+            nn.Conv2d(48 * structure_views, structure_channels, 3, padding=1),
             nn.SiLU(),
             nn.Conv2d(structure_channels, structure_channels, 3, stride=2, padding=1),
             nn.SiLU(),
             nn.Conv2d(structure_channels, C, 3, stride=2, padding=1),
-            nn.AdaptiveAvgPool2d(8),
+            nn.AdaptiveAvgPool2d(REGIONS),
         )
+        if structure_views > 1:
+            self.structure_places = nn.Linear(4 * OCTAVES, C)
+            self.structure_powers = nn.Sequential(nn.Linear(structure_views * BANDS, C), nn.SiLU(), nn.Linear(C, C))
         self.read_maps = nn.Sequential(
             nn.Conv2d(MAPS + HYPOTHESIS_MAPS + 3, map_channels, 5, padding=2),
             ResidualBlock(map_channels),
@@ -95,9 +115,9 @@ class ImageEncoder(ModelMixin, ConfigMixin):
         evidence: Tensor | None = None,
         read: tuple[str, ...] = ("structure", "blur"),
     ) -> ImageFeatures:
-        """`pixels` `(B, 3, H, W)` in [-1, 1]; optionally a kernel `hypothesis` `(B, 33, 33)` and its `evidence` maps
-        `(B, 2, 33, 33)` (`bd_diff.models.kernel_search`), all zero for an image that was not searched. `read` may leave
-        out one half of the work.
+        """`pixels` `(B, 3, H, W)` in [-1, 1], or for structure alone views of them; optionally a kernel `hypothesis`
+        `(B, 33, 33)` and its `evidence` maps `(B, 2, 33, 33)` (`bd_diff.models.kernel_search`), all zero for an image
+        that was not searched. `read` may leave out one half of the work.
         """
         features = ImageFeatures()
         if "blur" in read:
@@ -106,11 +126,18 @@ class ImageEncoder(ModelMixin, ConfigMixin):
             features.structure = self.encode_structure(pixels)
         return features
 
-    def encode_structure(self, pixels: Tensor) -> Tensor:
-        """Structure features `(B, 64, C)` alone."""
-        height, width = pixels.shape[-2:]
-        even = F.pad(pixels, (0, -width % 4, 0, -height % 4), mode="replicate")
-        return self.structure(even.to(self.dtype)).flatten(2).transpose(1, 2)
+    def encode_structure(self, views: Tensor) -> Tensor:
+        """Structure features alone, of pixels `(B, 3, H, W)` or of as many views as it takes `(B, V, 3, H, W)`."""
+        several = self.config.structure_views > 1
+        pictures = views.flatten(1, 2) if several else views
+        height, width = pictures.shape[-2:]
+        even = F.pad(pictures, (0, -width % 4, 0, -height % 4), mode="replicate")
+        features = self.structure(even.to(self.dtype)).flatten(2).transpose(1, 2)  # (B, 64, C)
+        if not several:
+            return features
+        places = self.structure_places(position_codes(REGIONS, REGIONS, device=views.device).to(features.dtype))
+        powers = self.structure_powers(band_powers(views).flatten(1).to(features.dtype))
+        return torch.cat([features + places, powers[:, None]], 1)  # (B, 65, C)
 
     def encode_blur(self, maps, spectrum, hypothesis=None, evidence=None) -> ImageFeatures:
         """Blur features alone, from lag maps that may have been computed before (`bd_diff.models.lag_maps`)."""
@@ -127,6 +154,25 @@ class ImageEncoder(ModelMixin, ConfigMixin):
             blur=torch.cat([spectrum[:, None], patches], 1),
             maps=maps[..., margin:-margin, margin:-margin],
         )
+
+
+def band_powers(views: Tensor) -> Tensor:
+    """Logarithms of the mean power of the luminance of `(B, V, 3, H, W)` in rings of frequency, `(B, V, BANDS)`: about
+    0 for photographs, whatever their size. In float32.
+    """
+    with torch.autocast(views.device.type, enabled=False):
+        light = luminance(views.flatten(0, 1).float())[:, 0]
+        height, width = light.shape[-2:]
+        window = border_window(height, width, min(height, width) // 2, device=views.device)
+        power = (
+            torch.fft.rfft2((light - light.mean((1, 2), keepdim=True)) * window).abs().square() / window.square().sum()
+        )
+        rows = torch.fft.fftfreq(height, device=views.device)[:, None]
+        radius = torch.hypot(rows, torch.fft.rfftfreq(width, device=views.device))
+        ring = (radius * BANDS / 0.5**0.5).long().clamp_max(BANDS - 1).flatten()
+        count = torch.bincount(ring, minlength=BANDS).clamp_min(1)
+        total = power.new_zeros(len(light), BANDS).index_add_(1, ring, power.flatten(1))
+        return ((total / count + 1e-6).log() / 4 + 1).unflatten(0, views.shape[:2])
 
 
 def hypothesis_maps(hypothesis: Tensor | None, evidence: Tensor | None, like: Tensor) -> Tensor:
