@@ -8,11 +8,11 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from bd_diff.blur.kernels import blur, normalize
+from bd_diff.blur.kernels import blur
 from bd_diff.colour import fix_colours
 from bd_diff.data.folders import Sample
 from bd_diff.data.images import EXTENSIONS, read_image, to_tensor
-from bd_diff.metrics import luminance
+from bd_diff.data.kernel_files import read_kernel
 from bd_diff.models.blur_operator import extend, wiener
 
 WIENER_NOISE = 0.01  # the middle of the three levels of `bd_diff.models.blur_operator.wiener`
@@ -30,27 +30,42 @@ class Entry:
 
 
 def open_entry(
-    name: str, kernel: Path | None = None, seed: int = 0, kernel_from: str | None = None, **settings
+    name: str,
+    kernel: Path | None = None,
+    seed: int = 0,
+    kernel_from: str | None = None,
+    use_true_kernel: bool = False,
+    **settings,
 ) -> Entry:
     """The entry called `input`, `wiener` or `richardson-lucy`, a folder of results, or a model (folder or hub id).
 
     The two deconvolutions take the kernel of the file `kernel`, or the one that the BD-Diff model `kernel_from` sees
-    (with `fast=True`, without its search), or the true one where the data knows it. `settings` are those of a model's
-    call. Raises `ValueError` for a kernel or settings that the entry has no use for.
+    (with `fast=True`, without its search), or the true one where the data knows it. BD-Diff takes the kernel of a file,
+    too, or with `use_true_kernel` the true one. `settings` are those of a model's call. Raises `ValueError` for a kernel
+    or settings that the entry has no use for.
     """
     deconvolutions = {"wiener": deconvolve_wiener, "richardson-lucy": deconvolve_richardson_lucy}
     settings = {key: value for key, value in settings.items() if value is not None and value is not False}
     is_model = name not in {"input", *deconvolutions} and not holds_results(Path(name))
     if unused := set(settings) - ({"fast"} if kernel_from else set()) if not is_model else set():
         raise ValueError(f"{name} has no setting {', '.join(sorted(unused))}; only models have")
-    if (kernel or kernel_from) and name not in deconvolutions:
-        raise ValueError(f"{name} takes no kernel; wiener and richardson-lucy do")
+    if (
+        kernel_from
+        and name not in deconvolutions
+        or (kernel or use_true_kernel)
+        and not (is_model or name in deconvolutions)
+    ):
+        raise ValueError(f"{name} takes no kernel; wiener, richardson-lucy and, but for --kernel-from, BD-Diff do")
     if name == "input":
         return Entry(name, lambda sample: sample.blurry)
     if name in deconvolutions:
         find, weights = kernel_source(kernel, kernel_from, **settings)
         return Entry(name, lambda sample: deconvolutions[name](sample, find(sample)), weights, settings)
-    return open_model(name, seed, settings) if is_model else open_results(Path(name))
+    if not is_model:
+        return open_results(Path(name))
+    find, _ = kernel_source(kernel, None) if kernel or use_true_kernel else (None, None)
+    known = {"kernel": digest([kernel])} if kernel else {"kernel": "true"} if use_true_kernel else {}
+    return open_model(name, seed, settings, find, known)
 
 
 def kernel_source(
@@ -76,24 +91,33 @@ def holds_results(folder: Path) -> bool:
     return folder.is_dir() and not (folder / "model_index.json").exists() and not (folder / "config.json").exists()
 
 
-def open_model(name: str, seed: int, settings: dict) -> Entry:
+def open_model(
+    name: str,
+    seed: int,
+    settings: dict,
+    find_kernel: Callable[[Sample], Tensor] | None = None,
+    known: dict[str, str] | None = None,
+) -> Entry:
     """A model behind the one interface of `bd_diff.restore`; every image gets the same starting noise.
 
     The setting `colours` is the keyword arguments of `bd_diff.colour.fix_colours`, the others are those of a call.
+    `find_kernel` gives BD-Diff the kernel of a sample, which `known` tells of.
     """
-    from bd_diff.commands.options import call_settings, load_system
+    from bd_diff.commands.options import call_settings, load_pipeline, load_system
     from bd_diff.model_folder import find_folder
 
     folder = find_folder(name)
-    restorer = load_system(str(folder))
+    restorer = (load_pipeline if find_kernel else load_system)(str(folder))
     call = {name: value for name, value in settings.items() if name != "colours"}
     colours = settings.get("colours", {"fix": "none"})
 
     def restore(sample: Sample) -> Tensor:
-        result = restorer(sample.blurry[None], **call_settings(restorer, seed, **call)).float().cpu()
+        given = {"kernels": find_kernel(sample)} if find_kernel else {}
+        result = restorer(sample.blurry[None], **call_settings(restorer, seed, **call, **given)).float().cpu()
         return fix_colours(result, sample.blurry[None], **colours)[0]
 
-    return Entry(folder.name, restore, digest(sorted(folder.rglob("*.safetensors"))), {"seed": seed, **settings})
+    about = {"seed": seed, **settings, **(known or {})}
+    return Entry(folder.name, restore, digest(sorted(folder.rglob("*.safetensors"))), about)
 
 
 def open_results(folder: Path) -> Entry:
@@ -132,19 +156,6 @@ def deconvolve_richardson_lucy(sample: Sample, kernel: Tensor) -> Tensor:
         ratio = blurry / blur(estimate, kernel, "replicate").clamp_min(1e-4)
         estimate = (estimate * blur(ratio, kernel.flip(-2, -1), "replicate")).clamp_min(1e-4)
     return estimate[0, :, reach:-reach, reach:-reach].clamp(0, 1)
-
-
-def read_kernel(path: Path) -> Tensor:
-    """A kernel `(k, k)` from an image file: its luminance, made square and odd by zeros, summing to one."""
-    values = luminance(to_tensor(read_image(path))[None])[0, 0]
-    if not values.any():
-        raise ValueError(f"{path} is black; a kernel needs some light")
-    height, width = values.shape
-    side = max(height, width) // 2 * 2 + 1
-    kernel = torch.zeros(side, side)
-    top, left = (side - height) // 2, (side - width) // 2
-    kernel[top : top + height, left : left + width] = values
-    return normalize(kernel)
 
 
 def digest(paths: list[Path]) -> str:

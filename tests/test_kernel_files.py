@@ -158,9 +158,9 @@ def test_fits_without_its_extra_says_what_to_install(tmp_path, monkeypatch):
 
 
 def test_one_kernel_serves_all_images_and_several_grow_to_one_size():
-    assert as_kernels(UNEVEN, 3).shape == (3, 3, 3)
-    both = as_kernels([torch.ones(1, 1), np.ones((5, 5))], 2)
-    assert both.shape == (2, 5, 5) and float(both[0, 2, 2]) == 1 and torch.allclose(both.sum((1, 2)), torch.ones(2))
-    assert torch.equal(as_kernels(torch.ones(2, 5, 5), 2)[1], both[1])
+    assert as_kernels(UNEVEN, 3).shape == (3, 33, 33)
+    both = as_kernels([torch.ones(1, 1), np.ones((5, 35))], 2)
+    assert both.shape == (2, 35, 35) and float(both[0, 17, 17]) == 1 and torch.allclose(both.sum((1, 2)), torch.ones(2))
+    assert torch.equal(as_kernels(torch.ones(2, 5, 35), 2)[1], both[1])
     with pytest.raises(ValueError, match="kernels holds 2 for 3 images"):
         as_kernels(np.ones((2, 5, 5)), 3)

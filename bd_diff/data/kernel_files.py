@@ -1,9 +1,9 @@
 """Kernels that were measured: from a PNG, TIFF, NPY or FITS file, or as arrays, to `(k, k)` tensors that sum to one.
 
 A kernel blurs by true convolution: y(p) = sum over q of k(q) x(p - q), q counted from the kernel's middle. So a point
-of light is pictured as the kernel lies in its file, row 0 on top: what a star or a bead shows is the kernel. The middle of a side of n values is value n // 2, counted from 0, as `numpy.fft.fftshift` and MATLAB's `psf2otf` have
-it: that of an odd side is its middle value; a symmetric kernel of even side moves the picture by half a pixel to the
-upper left.
+of light is pictured as the kernel lies in its file, row 0 on top: what a star or a bead shows is the kernel. The middle
+of a side of n values is value n // 2, counted from 0, as `numpy.fft.fftshift` and MATLAB's `psf2otf` have it: that of
+an odd side is its middle value; a symmetric kernel of even side moves the picture by half a pixel to the upper left.
 """
 
 import os
@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from bd_diff.blur.kernels import normalize
+from bd_diff.blur.kernels import SIZE, normalize
 from bd_diff.data.images import read_image, to_tensor
 from bd_diff.metrics import luminance
 
@@ -99,8 +99,8 @@ def as_kernel(values, name: str) -> Tensor:
 
 
 def as_kernels(given, count: int) -> Tensor:
-    """Kernels `(count, k, k)` of one size, from one for all or as many as there are images: a path, an array or a
-    tensor `(h, w)` or `(B, h, w)`, or a list of those. Raises ValueError for what is no kernel.
+    """Kernels `(count, k, k)` of one size, at least `SIZE`, from one for all or as many as there are images: a path, an
+    array or a tensor `(h, w)` or `(B, h, w)`, or a list of those. Raises ValueError for what is no kernel.
     """
     if isinstance(given, str | os.PathLike):
         found = [read_kernel(given)]
@@ -112,6 +112,6 @@ def as_kernels(given, count: int) -> Tensor:
         found = [as_kernel(given, "kernels")]
     if len(found) not in (1, count):
         raise ValueError(f"kernels holds {len(found)} for {count} images; give one or as many")
-    size = max(one.shape[-1] for one in found)
+    size = max(SIZE, *(one.shape[-1] for one in found))
     grown = [torch.nn.functional.pad(one, ((size - one.shape[-1]) // 2,) * 4) for one in found]
     return torch.stack(grown).expand(count, -1, -1)

@@ -1,0 +1,214 @@
+"""A known blur in the pipeline and in training: what is done with kernels that are given."""
+
+import numpy as np
+import pytest
+import torch
+from typer.testing import CliRunner
+
+from bd_diff import BDDiffPipeline
+from bd_diff.blur.kernels import gaussian, line, shake
+from bd_diff.cli import app
+from bd_diff.data.images import read_image, save_image, to_image, to_tensor
+from bd_diff.data.procedural import procedural_image
+from bd_diff.metrics import psnr
+from bd_diff.models.blur_operator import reblur
+from bd_diff.models.image_encoder import ImageEncoder, band_powers
+from bd_diff.models.unet import NAFUNet
+from bd_diff.objective import JointObjective
+from bd_diff.variants import build_pipeline
+from tests.conftest import TINY
+
+UNTRAINED = TINY | {"pipeline": {"consistency": 0.02}}
+
+
+@pytest.fixture(scope="module")
+def solving():
+    """A pipeline whose UNet predicts the photograph itself, so that all that it does is to solve."""
+    torch.manual_seed(0)
+    pipeline = build_pipeline(UNTRAINED)
+    pipeline.set_progress_bar_config(disable=True)
+    return pipeline
+
+
+@pytest.fixture(scope="module")
+def everything():
+    """Every new part at once: views, places, trust, looking back, linear light."""
+    torch.manual_seed(0)
+    sections = TINY | {
+        "image_encoder": TINY["image_encoder"] | {"structure_views": 3},
+        "unet": TINY["unet"] | {"trust_bands": 4, "located": True, "in_channels": 12 * 8 + 24},
+        "pipeline": {"consistency": 0.05, "looks_back": True, "linear_light": True},
+    }
+    pipeline = build_pipeline(sections)
+    for parameter in pipeline.unet.parameters():
+        if not parameter.any():
+            torch.nn.init.normal_(parameter, std=0.02)
+    pipeline.set_progress_bar_config(disable=True)
+    return pipeline
+
+
+def sharp_and_blurry(kernels, side=96):
+    sharp = procedural_image(side, torch.Generator().manual_seed(1))[None]
+    return sharp, reblur(sharp, kernels).clamp(0, 1)
+
+
+def run(pipeline, image, **settings):
+    settings = {"output_type": "pt", "fast": True, "generator": torch.Generator().manual_seed(0)} | settings
+    return pipeline(image, **settings)
+
+
+def test_a_given_kernel_is_used_and_comes_back(solving):
+    kernels = shake(torch.tensor([12.0]), torch.Generator().manual_seed(2))
+    sharp, blurry = sharp_and_blurry(kernels)
+    output = run(solving, blurry, kernels=kernels)
+    assert torch.allclose(output.kernels, kernels, atol=1e-6)
+    wrong = run(solving, blurry, kernels=kernels.flip(-1)).images
+    assert float(psnr(output.images, sharp)) > float(psnr(blurry, sharp)) + 3
+    assert float(psnr(output.images, sharp)) > float(psnr(wrong, sharp)) + 3
+
+
+def test_file_array_tensor_and_batch_are_the_same_kernel(solving, tmp_path):
+    kernel = gaussian(torch.tensor([1.5]), 13)[0].numpy()
+    _, blurry = sharp_and_blurry(torch.from_numpy(kernel)[None])
+    np.save(tmp_path / "psf.npy", 7 * kernel)
+    given = (tmp_path / "psf.npy", kernel, torch.from_numpy(kernel), [kernel], kernel[None])
+    results = [run(solving, blurry, kernels=one).images for one in given]
+    assert all(torch.allclose(results[0], other, atol=1e-5) for other in results[1:])
+
+
+def test_every_image_has_its_own_kernel(solving):
+    kernels = torch.cat([gaussian(torch.tensor([1.5])), line(torch.tensor([9.0]), torch.tensor([0.5]))])
+    images = torch.cat([sharp_and_blurry(one[None])[1] for one in kernels])
+    generators = [torch.Generator().manual_seed(0) for _ in range(2)]
+    together = run(solving, images, kernels=kernels, generator=generators).images
+    for index in range(2):
+        alone = run(solving, images[index : index + 1], kernels=kernels[index]).images
+        assert (alone[0] - together[index]).abs().max() < 1e-4
+
+
+@pytest.mark.parametrize("tile", [0, 192])
+def test_a_kernel_of_129_pixels_works_in_tiles_too(solving, tile):
+    kernels = line(torch.tensor([101.0]), torch.tensor([0.3]), 129)
+    sharp, blurry = sharp_and_blurry(kernels, 288)
+    result = run(solving, blurry, kernels=kernels, tile=tile).images
+    inside = (..., slice(64, -64), slice(64, -64))
+    assert float(psnr(result[inside], sharp[inside])) > float(psnr(blurry[inside], sharp[inside])) + 1
+
+
+def test_kernels_without_a_use_are_refused(solving):
+    image, kernel = torch.rand(1, 3, 64, 64), torch.ones(3, 3)
+    for other in ({"blur_image": image}, {"kernel_windows": 192}):
+        with pytest.raises(ValueError, match="kernels are for deblurring by one kernel each"):
+            run(solving, image, kernels=kernel, **other)
+    with pytest.raises(ValueError, match="kernels is all zero"):
+        run(solving, image, kernels=0 * kernel)
+    with pytest.raises(ValueError, match="kernels holds 2 for 1 images"):
+        run(solving, image, kernels=torch.ones(2, 3, 3))
+
+
+def test_consistency_needs_predicted_samples():
+    sections = UNTRAINED | {"scheduler": {"prediction_type": "epsilon"}}
+    with pytest.raises(ValueError, match="consistency needs a scheduler that predicts the sample"):
+        build_pipeline(sections)
+
+
+def test_a_saved_pipeline_solves_and_looks_back_when_it_is_loaded_again(everything, tmp_path):
+    everything.save_pretrained(tmp_path / "saved")
+    loaded = BDDiffPipeline.from_pretrained(tmp_path / "saved")
+    loaded.set_progress_bar_config(disable=True)
+    _, blurry = sharp_and_blurry(gaussian(torch.tensor([1.5])), 70)
+    settings = {"kernels": gaussian(torch.tensor([1.5])), "num_inference_steps": 2}
+    results = [run(one, blurry, **settings).images for one in (everything, loaded)]
+    assert torch.equal(*results) and results[0].isfinite().all()
+    assert loaded.config.consistency == 0.05 and loaded.config.looks_back
+
+
+@pytest.mark.parametrize("size", [(8, 8), (9, 33), (101, 70)])
+def test_any_size_comes_back_at_its_size_with_every_new_part(everything, size):
+    assert run(everything, torch.rand(1, 3, *size), num_inference_steps=2).images.shape == (1, 3, *size)
+
+
+def test_windows_solve_each_by_its_own_kernel(everything):
+    assert run(everything, torch.rand(1, 3, 200, 230), kernel_windows=192).images.isfinite().all()
+
+
+def test_places_make_the_order_of_regions_count():
+    torch.manual_seed(0)
+    encoder = ImageEncoder(feature_channels=16, structure_channels=8, map_channels=4, structure_views=3)
+    views = torch.rand(1, 3, 3, 64, 64)
+    features = encoder(views, read=("structure",)).structure
+    assert features.shape == (1, 65, 16)
+    flat = encoder(0 * views, read=("structure",)).structure
+    assert (flat[:, 0] - flat[:, 7]).abs().max() > 1e-3
+
+
+def test_powers_tell_noise_whatever_the_size_of_the_photograph():
+    generator = torch.Generator().manual_seed(0)
+    small, large = (torch.randn(1, 1, 3, side, side, generator=generator) for side in (64, 200))
+    assert (band_powers(small) - band_powers(large)).abs()[..., 1:].max() < 0.1
+    assert (band_powers(small) - band_powers(0.1 * small)).mean() > 0.5
+
+
+def test_a_unet_asks_by_place_only_where_it_is_located():
+    torch.manual_seed(0)
+    tokens = torch.randn(1, 4, 16)
+    for located in (False, True):
+        unet = NAFUNet(width=8, middle_blocks=1, cross_attention_dim=16, trust_bands=4, located=located)
+        for parameter in unet.parameters():
+            if not parameter.any():
+                torch.nn.init.normal_(parameter, std=0.1)
+        output = unet(torch.ones(1, 60, 32, 32), 0, tokens)
+        assert output.trust.shape == (1, 4) and (output.trust > 0).all()
+        centre = unet.readers[0](torch.ones(1, 32, 8, 8), tokens)[..., 2:6, 2:6]
+        assert (centre.std((2, 3)).max() > 1e-4) == located
+
+
+def objective_of(pipeline, **settings):
+    networks = torch.nn.ModuleDict(
+        {name: part for name, part in pipeline.components.items() if isinstance(part, torch.nn.Module)}
+    )
+    settings = {"weights": {"deblur": 1.0}, "families": {"shake": 1.0}, "crop": 64} | settings
+    return JointObjective(networks.train(), pipeline.scheduler, given_kernels=True, **settings)
+
+
+def batch_of(count=2, side=128):
+    images = [procedural_image(side, torch.Generator().manual_seed(index)) for index in range(count)]
+    return {"sharp": torch.stack(images)}
+
+
+def test_given_kernels_train_all_that_restores_through_the_solve(everything):
+    objective = objective_of(everything, consistency=0.05, looks_back=True, linear_light=True, thick_share=0.5)
+    objective(batch_of(), torch.Generator().manual_seed(0))["loss"].backward()
+    learning = {name for name, p in objective.named_parameters() if p.grad is not None and p.grad.abs().sum() > 0}
+    for part in ("unet.to_trust", "unet.readers.0.locate", "image_encoder.structure_places", "structure_qformer"):
+        assert any(part in name for name in learning)
+    assert not any("blur_decoder" in name for name in learning)
+    everything.unet.zero_grad()
+
+
+def test_the_solve_is_what_is_judged(solving):
+    plain, solved = (objective_of(solving, consistency=weight, unsolved_share=0.0, noise=0.0) for weight in (0.0, 0.02))
+    losses = [float(one(batch_of(), torch.Generator().manual_seed(0))["loss"].detach()) for one in (plain, solved)]
+    assert losses[1] < 0.9 * losses[0]
+
+
+def test_only_deblurring_is_trained_by_given_kernels(solving):
+    with pytest.raises(ValueError, match="with given kernels only deblur is trained"):
+        objective_of(solving, weights={"deblur": 1.0, "transfer": 0.2})
+
+
+def test_the_command_line_takes_a_kernel_and_names_a_bad_one(solving, tmp_path):
+    solving.save_pretrained(tmp_path / "model")
+    kernels = gaussian(torch.tensor([1.5]))
+    _, blurry = sharp_and_blurry(kernels)
+    save_image(to_image(blurry[0]), tmp_path / "blurry.png")
+    np.save(tmp_path / "psf.npy", kernels[0].numpy())
+    np.save(tmp_path / "bad.npy", -kernels[0].numpy())
+    command = ["deblur", str(tmp_path / "blurry.png"), "--model", str(tmp_path / "model"), "--out"]
+    result = CliRunner().invoke(app, [*command, str(tmp_path / "a.png"), "--kernel", str(tmp_path / "psf.npy")])
+    assert result.exit_code == 0, result.output
+    seen = to_tensor(read_image(tmp_path / "blurry.png"))
+    expected = run(solving, seen[None], kernels=kernels).images[0]
+    assert (to_tensor(read_image(tmp_path / "a.png")) - expected).abs().max() < 0.01
+    result = CliRunner().invoke(app, [*command, str(tmp_path / "b.png"), "--kernel", str(tmp_path / "bad.npy")])
+    assert isinstance(result.exception, ValueError) and "bad.npy holds negative values" in str(result.exception)
