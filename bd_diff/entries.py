@@ -5,7 +5,6 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import torch
 from torch import Tensor
 
 from bd_diff.blur.kernels import blur
@@ -40,9 +39,9 @@ def open_entry(
     """The entry called `input`, `wiener` or `richardson-lucy`, a folder of results, or a model (folder or hub id).
 
     The two deconvolutions take the kernel of the file `kernel`, or the one that the BD-Diff model `kernel_from` sees
-    (with `fast=True`, without its search), or the true one where the data knows it. BD-Diff takes the kernel of a file,
-    too, or with `use_true_kernel` the true one. `settings` are those of a model's call. Raises `ValueError` for a kernel
-    or settings that the entry has no use for.
+    (with `fast=True`, without its search), or the true one where the data knows it. BD-Diff takes the kernel of a file
+    too, or with `use_true_kernel` the true one. `settings` are those of a model's call. Raises `ValueError` for a
+    kernel or settings that the entry has no use for.
     """
     deconvolutions = {"wiener": deconvolve_wiener, "richardson-lucy": deconvolve_richardson_lucy}
     settings = {key: value for key, value in settings.items() if value is not None and value is not False}

@@ -181,8 +181,8 @@ class BDDiffPipeline(DiffusionPipeline):
             )
         if kernels is not None and (kernel_windows or blur_image is not None or self.blur_decoder is None):
             raise ValueError(
-                "kernels are for deblurring by one kernel each, without blur_image or kernel_windows, by a pipeline with "
-                "a blur_decoder"
+                "kernels are for deblurring by one kernel each, without blur_image or kernel_windows, by a pipeline "
+                "with a blur_decoder"
             )
         steps = self.config.default_steps if num_inference_steps is None else num_inference_steps
 
