@@ -14,7 +14,7 @@ from bd_diff.blur.camera import to_display, to_light
 from bd_diff.models.blur_operator import WIENER_NOISE, data_consistency, reblur, wiener
 
 MIDDLE = 1 + len(WIENER_NOISE) // 2  # which guess is the middle deconvolution
-LIGHT_CLEARLY = 20.0  # how sharply `explain` decides (ours)
+LIGHT_CLEARLY = 4.0  # how sharply `explain` decides (ours, measured)
 
 
 def exact(function: Callable) -> Callable:
@@ -52,13 +52,18 @@ def transfer_guesses(pixels: Tensor, kernels: Tensor | None) -> Tensor:
 
 @exact
 def explain(
-    estimates: Tensor, pixels: Tensor, kernels: Tensor, weights: Tensor | float, linear_light: bool = False
+    estimates: Tensor,
+    pixels: Tensor,
+    kernels: Tensor,
+    weights: Tensor | float,
+    linear_light: bool = False,
+    light_odds: Tensor | float = 0.0,
 ) -> Tensor:
     """Estimates `(B, 3, H, W)` in [-1, 1] moved to where they explain the blurry pixels (`data_consistency`).
 
-    With linear light they may be moved there instead, as far as the estimates, blurred in it, come nearer to the
-    photograph than blurred in display values: by the logistic function of `LIGHT_CLEARLY` log of the ratio of both
-    mean squares.
+    With linear light a share of the way is gone there instead. Its odds, in the logarithm, are `light_odds`, a number
+    or `(B,)`, and `LIGHT_CLEARLY` times how much nearer the estimates come to the photograph when they are blurred in
+    light than when display values are: the logarithm of the ratio of both mean squares.
     """
     solved = data_consistency(estimates, pixels, kernels, weights)
     if not linear_light:
@@ -70,8 +75,9 @@ def explain(
         as_displayed = (reblur(estimates, kernels) - pixels).square().mean((1, 2, 3), keepdim=True)
         as_light = to_display(reblur(light, kernels).clamp(0, 1), "srgb") * 2 - 1
         as_light = (as_light - pixels).square().mean((1, 2, 3), keepdim=True)
-        share = torch.sigmoid(LIGHT_CLEARLY * ((as_displayed + 1e-9).log() - (as_light + 1e-9).log()))
-    return solved.lerp(lit, share)
+        nearer = (as_displayed + 1e-9).log() - (as_light + 1e-9).log()
+    light_odds = torch.as_tensor(light_odds, device=pixels.device).reshape(-1, 1, 1, 1)
+    return solved.lerp(lit, torch.sigmoid(light_odds + LIGHT_CLEARLY * nearer))
 
 
 @exact

@@ -310,7 +310,8 @@ class JointObjective(nn.Module):
             trust = getattr(output, "trust", None)
             weights = self.consistency if trust is None else self.consistency * trust
             estimates = to_pixels(vae, start + output.sample.float())
-            solved = explain(estimates, guesses[:, 0], kernels, weights, self.linear_light)
+            odds = getattr(output, "light", 0.0)
+            solved = explain(estimates, guesses[:, 0], kernels, weights, self.linear_light, odds)
             unsolved = self.mean_error(output.sample, target, timesteps) if self.unsolved_share else 0.0
             loss = self.mean_error(to_latents(vae, solved) - start, target, timesteps) + self.unsolved_share * unsolved
             return loss, solved

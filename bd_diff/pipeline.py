@@ -281,7 +281,8 @@ class BDDiffPipeline(DiffusionPipeline):
             if solve:
                 trust = getattr(output, "trust", None)
                 weights = self.config.consistency if trust is None else self.config.consistency * trust
-                solved = tile.explain(self.decode(start + predicted, guesses), weights)  # (B, 3, h, w)
+                estimates = self.decode(start + predicted, guesses)  # (B, 3, h, w)
+                solved = tile.explain(estimates, weights, getattr(output, "light", 0.0))  # (B, 3, h, w)
                 predicted = to_latents(self.vae, solved.to(latents.dtype)) - start
                 if self.config.looks_back and i + 1 < steps:
                     told = [look_back(self.vae, solved - guesses[:, 0], tile.unexplained(solved)).to(latents.dtype)]

@@ -27,11 +27,13 @@ class KnownBlur:
         """Estimates `(B, 3, H, W)` blurred again."""
         return self.everywhere(transfer_guesses, estimates)[:, 0]
 
-    def explain(self, estimates: Tensor, pixels: Tensor, weights: Tensor | float) -> Tensor:
+    def explain(
+        self, estimates: Tensor, pixels: Tensor, weights: Tensor | float, light_odds: Tensor | float = 0.0
+    ) -> Tensor:
         """`explain`, see there."""
 
         def explained(both: Tensor, kernels: Tensor) -> Tensor:
-            return explain(*both.chunk(2, 1), kernels, weights, self.linear_light)[:, None]
+            return explain(*both.chunk(2, 1), kernels, weights, self.linear_light, light_odds)[:, None]
 
         return self.everywhere(explained, torch.cat([estimates, pixels], 1))[:, 0]
 
@@ -71,9 +73,10 @@ class Tile:
         unexplained = self.around - self.blur.reblur(estimate)
         return torch.stack([self.around, estimate, unexplained], 1)[self.inside]
 
-    def explain(self, estimates: Tensor, weights: Tensor | float) -> Tensor:
+    def explain(self, estimates: Tensor, weights: Tensor | float, light_odds: Tensor | float = 0.0) -> Tensor:
         """Estimates `(B, 3, h, w)` moved to where they explain the pixels."""
-        return self.continued(self.blur.explain(self.whole(estimates), self.around, weights)[self.inside])
+        explained = self.blur.explain(self.whole(estimates), self.around, weights, light_odds)
+        return self.continued(explained[self.inside])
 
     def unexplained(self, estimates: Tensor) -> Tensor:
         """What estimates `(B, 3, h, w)`, blurred again, leave of the pixels."""

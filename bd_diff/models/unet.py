@@ -17,10 +17,12 @@ from bd_diff.models.positions import OCTAVES, position_codes
 @dataclass
 class NAFUNetOutput(UNet2DConditionOutput):
     """`sample` as in diffusers, and by radial band of frequency how far it is to be trusted against the photograph:
-    factors `(B, bands)` of the solve's `weights` (`bd_diff.models.blur_operator.data_consistency`).
+    factors `(B, bands)` of the solve's weights (`bd_diff.models.blur_operator.data_consistency`); and how much it
+    thinks that the blur happened in linear light, `(B,)`, as odds in the logarithm (`bd_diff.conditioning.explain`).
     """
 
     trust: Tensor | None = None
+    light: Tensor | float = 0.0
 
 
 def widened(old: nn.Conv2d, channels: int) -> nn.Conv2d:
@@ -85,7 +87,8 @@ class NAFUNet(ModelMixin, ConfigMixin):
     the latents are noise alone and are faded out, so that one step is a regression and does not depend on the seed.
 
     trust_bands: radial bands of frequency in which it says how far its prediction is to be trusted against what the
-        photograph tells; 0 says nothing. located: positions that read the tokens know where they are.
+        photograph tells, and whether that was blurred in linear light; 0 says neither.
+    located: positions that read the tokens know where they are.
     """
 
     @register_to_config
@@ -121,7 +124,7 @@ class NAFUNet(ModelMixin, ConfigMixin):
         self.readers = nn.ModuleList(
             TokenAttention(widths[-1], cross_attention_dim, located) for _ in range(middle_blocks)
         )
-        self.to_trust = nn.Linear(widths[-1], trust_bands) if trust_bands else None
+        self.to_trust = nn.Linear(widths[-1], trust_bands + 1) if trust_bands else None
         self.ups = nn.ModuleList(
             nn.Sequential(nn.Conv2d(2 * C, 4 * C, 1, bias=False), nn.PixelShuffle(2)) for C in reversed(widths[:-1])
         )
@@ -131,6 +134,8 @@ class NAFUNet(ModelMixin, ConfigMixin):
         zeros += [self.to_trust.weight, self.to_trust.bias] if trust_bands else []
         for zero in zeros:
             nn.init.zeros_(zero)
+        if trust_bands:
+            self.to_trust.bias.data[-1] = -1.0  # light has to show itself
 
     def widen_input(self, channels: int) -> None:
         """Let it take `channels` input channels: new weights are zero, so nothing changes until they are trained."""
@@ -154,10 +159,13 @@ class NAFUNet(ModelMixin, ConfigMixin):
             x = down(x)
         for block, reader in zip(self.middle, self.readers, strict=True):
             x = reader(block(x, time), encoder_hidden_states)
-        trust = None if self.to_trust is None else self.to_trust(x.mean((2, 3))).float().clamp(-6, 6).exp()
+        trust, light = None, 0.0
+        if self.to_trust is not None:
+            *bands, light = self.to_trust(x.mean((2, 3))).float().clamp(-6, 6).unbind(1)
+            trust = torch.stack(bands, 1).exp()
         for up, stage in zip(self.ups, self.decoders, strict=True):
             x = up(x) + skips.pop()
             for block in stage:
                 x = block(x, time)
         clean = (self.leave(x) + self.shortcut(condition)) * self.config.latent_scale
-        return NAFUNetOutput(sample=clean, trust=trust) if return_dict else (clean, trust)
+        return NAFUNetOutput(clean, trust, light) if return_dict else (clean, trust, light)
