@@ -11,9 +11,13 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from bd_diff.blur.camera import to_display, to_light
+from bd_diff.metrics import luminance
 from bd_diff.models.blur_operator import WIENER_NOISE, data_consistency, reblur, wiener
+from bd_diff.noise import noise_level
 
 MIDDLE = 1 + len(WIENER_NOISE) // 2  # which guess is the middle deconvolution
+LIGHT_ODDS = -1.0  # of blur in linear light, where the UNet tells nothing (ours)
+QUIET = 1.5 / 255  # noise up to which an estimate is worth the least (ours)
 LIGHT_CLEARLY = 4.0  # how sharply `explain` decides (ours, measured)
 
 
@@ -78,6 +82,15 @@ def explain(
         nearer = (as_displayed + 1e-9).log() - (as_light + 1e-9).log()
     light_odds = torch.as_tensor(light_odds, device=pixels.device).reshape(-1, 1, 1, 1)
     return solved.lerp(lit, torch.sigmoid(light_odds + LIGHT_CLEARLY * nearer))
+
+
+@exact
+def noise_factor(pixels: Tensor) -> Tensor:
+    """How much more than in quiet photographs an estimate is worth against noisy pixels `(B, 3, H, W)` in [-1, 1], as
+    `(B, 2)` equal bands of `data_consistency`: the power of the noise over that of `QUIET`, at least 1.
+    """
+    level = noise_level(luminance((pixels + 1) / 2))
+    return (level / QUIET).square().clamp_min(1)[:, None].expand(-1, 2)
 
 
 @exact

@@ -9,6 +9,7 @@ from bd_diff.blur.disturbance import disturb_kernels, thicken
 from bd_diff.blur.kernels import SIZE, transfer_function
 from bd_diff.blur.synthesis import draw_fields
 from bd_diff.conditioning import (
+    LIGHT_ODDS,
     condition,
     deblur_guesses,
     exact,
@@ -16,6 +17,7 @@ from bd_diff.conditioning import (
     guess_count,
     look_back,
     min_snr_weights,
+    noise_factor,
     prediction_target,
     structure_views,
     to_latents,
@@ -308,9 +310,9 @@ class JointObjective(nn.Module):
             if kernels is None or not self.consistency:
                 return self.mean_error(output.sample, target, timesteps), None
             trust = getattr(output, "trust", None)
-            weights = self.consistency if trust is None else self.consistency * trust
+            weights = self.consistency * (noise_factor(guesses[:, 0]) if trust is None else trust)
             estimates = to_pixels(vae, start + output.sample.float())
-            odds = getattr(output, "light", 0.0)
+            odds = getattr(output, "light", LIGHT_ODDS)
             solved = explain(estimates, guesses[:, 0], kernels, weights, self.linear_light, odds)
             unsolved = self.mean_error(output.sample, target, timesteps) if self.unsolved_share else 0.0
             loss = self.mean_error(to_latents(vae, solved) - start, target, timesteps) + self.unsolved_share * unsolved

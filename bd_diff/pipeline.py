@@ -16,10 +16,12 @@ from torch import Generator, Tensor
 
 from bd_diff.blur_reading import BlurReading, search_blur, stack
 from bd_diff.conditioning import (
+    LIGHT_ODDS,
     condition,
     guess_count,
     keep_in_reach,
     look_back,
+    noise_factor,
     to_latents,
     to_pixels,
     transfer_guesses,
@@ -69,7 +71,9 @@ class BDDiffPipeline(DiffusionPipeline):
         caution: how much of the photograph stays in a result where the readings of its blur contradict each other.
         linear_light: the UNet sees deconvolutions in linear light, too.
         consistency: weight of every prediction against what explains the photograph under the kernel, times the UNet's
-            trust where it tells one (`bd_diff.models.blur_operator.data_consistency`); 0 leaves predictions alone.
+            trust where it tells one, or else the photograph's noise (`bd_diff.conditioning.noise_factor`), see
+            `bd_diff.models.blur_operator.data_consistency`; 0 leaves predictions alone.
+        transfer_gain: share of what the UNet adds to the explicit re-blur in transfer; at 0 it is not asked.
         looks_back: the UNet is told of its last solved estimate (`bd_diff.conditioning.look_back`).
         base: where UNet and VAE came from (`id`) and the hash of their tensors (`sha256`), see `bd_diff.bases`.
     """
@@ -96,6 +100,7 @@ class BDDiffPipeline(DiffusionPipeline):
         linear_light: bool = False,
         consistency: float = 0.0,
         looks_back: bool = False,
+        transfer_gain: float = 1.0,
         base: dict[str, str] | None = None,
     ):
         super().__init__()
@@ -118,6 +123,7 @@ class BDDiffPipeline(DiffusionPipeline):
             linear_light=linear_light,
             consistency=consistency,
             looks_back=looks_back,
+            transfer_gain=transfer_gain,
             base=base,
         )
         if consistency and scheduler.config.get("prediction_type") != "sample":
@@ -261,7 +267,12 @@ class BDDiffPipeline(DiffusionPipeline):
         """Latents `(B, c, h, w)` of the first guess and of the result, from a tile, blur tokens `(B, T, D)` and noise.
         With `solve`, every prediction in deblurring is moved to where it explains the photograph.
         """
-        solve = solve and tile.blur is not None
+        deblurring = tile.blur is not None
+        gain = 1.0 if deblurring else self.config.transfer_gain
+        if not gain:
+            first = to_latents(self.vae, tile.guesses[:, 0].to(self.unet.dtype))
+            return first, first
+        solve = solve and deblurring
         # 3. Read structure.
         several = self.image_encoder.config.get("structure_views", 1) > 1
         structure = self.image_encoder(tile.views if several else tile.own, read=("structure",)).structure
@@ -280,15 +291,16 @@ class BDDiffPipeline(DiffusionPipeline):
             predicted = output.sample
             if solve:
                 trust = getattr(output, "trust", None)
-                weights = self.config.consistency if trust is None else self.config.consistency * trust
+                weights = self.config.consistency * (noise_factor(tile.own) if trust is None else trust)
                 estimates = self.decode(start + predicted, guesses)  # (B, 3, h, w)
-                solved = tile.explain(estimates, weights, getattr(output, "light", 0.0))  # (B, 3, h, w)
+                solved = tile.explain(estimates, weights, getattr(output, "light", LIGHT_ODDS))  # (B, 3, h, w)
                 predicted = to_latents(self.vae, solved.to(latents.dtype)) - start
                 if self.config.looks_back and i + 1 < steps:
                     told = [look_back(self.vae, solved - guesses[:, 0], tile.unexplained(solved)).to(latents.dtype)]
             latents = self.scheduler.step(predicted, t, latents).prev_sample
             latents, tokens = on_step(i, t, latents, tokens)
-        return first, start + latents
+        result = start + latents
+        return first, result if gain == 1 else first.lerp(result, gain)
 
     def decode(self, latents: Tensor, guesses: Tensor, deblurring: bool = True) -> Tensor:
         """Pixels `(B, 3, H, W)` in [-1, 1] of a result; what is deblurred may have its detail from the image."""

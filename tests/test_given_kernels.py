@@ -8,6 +8,7 @@ from typer.testing import CliRunner
 from bd_diff import BDDiffPipeline
 from bd_diff.blur.kernels import gaussian, line, shake
 from bd_diff.cli import app
+from bd_diff.conditioning import noise_factor
 from bd_diff.data.images import read_image, save_image, to_image, to_tensor
 from bd_diff.data.procedural import procedural_image
 from bd_diff.metrics import psnr
@@ -212,3 +213,32 @@ def test_the_command_line_takes_a_kernel_and_names_a_bad_one(solving, tmp_path):
     assert (to_tensor(read_image(tmp_path / "a.png")) - expected).abs().max() < 0.01
     result = CliRunner().invoke(app, [*command, str(tmp_path / "b.png"), "--kernel", str(tmp_path / "bad.npy")])
     assert isinstance(result.exception, ValueError) and "bad.npy holds negative values" in str(result.exception)
+
+
+def test_without_a_gain_transfer_is_the_explicit_reblur():
+    torch.manual_seed(0)
+    pipeline = build_pipeline(TINY | {"pipeline": {"transfer_gain": 0.0}})
+    pipeline.set_progress_bar_config(disable=True)
+    sharp, blurry = sharp_and_blurry(gaussian(torch.tensor([1.5])))
+    output = run(pipeline, sharp, blur_image=blurry)
+    assert torch.allclose(output.images, reblur(sharp, output.kernels).clamp(0, 1), atol=1e-5)
+    half = run(pipeline, sharp, blur_image=blurry, strength=0.5).images
+    assert torch.allclose(half, 0.5 * (output.images + sharp), atol=1e-5)
+
+
+def test_a_gain_is_a_share_of_what_the_network_adds(tiny_pipeline):
+    sharp, blurry = sharp_and_blurry(gaussian(torch.tensor([1.5])))
+    results = {}
+    for gain in (0.0, 0.5, 1.0):
+        tiny_pipeline.register_to_config(transfer_gain=gain)
+        results[gain] = run(tiny_pipeline, sharp, blur_image=blurry, output_type="latent").images
+    assert torch.allclose(results[0.5], 0.5 * (results[0.0] + results[1.0]), atol=1e-4)
+    assert not torch.allclose(results[0.0], results[1.0], atol=1e-3)
+
+
+def test_noise_makes_an_estimate_worth_more():
+    quiet = torch.zeros(1, 3, 64, 64)
+    noisy = 2 * 6 / 255 * torch.randn(1, 3, 64, 64, generator=torch.Generator().manual_seed(0))
+    assert noise_factor(quiet).tolist() == [[1.0, 1.0]]
+    grey = noisy[:, :1].expand(-1, 3, -1, -1)
+    assert float(noise_factor(grey)[0, 0]) == pytest.approx(16, rel=0.3)
