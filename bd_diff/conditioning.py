@@ -17,7 +17,9 @@ from bd_diff.noise import noise_level
 
 MIDDLE = 1 + len(WIENER_NOISE) // 2  # which guess is the middle deconvolution
 LIGHT_ODDS = -1.0  # of blur in linear light, where the UNet tells nothing (ours)
-QUIET = 1.5 / 255  # noise up to which an estimate is worth the least (ours)
+HARDLY = 0.02  # a share of the way in linear light that is left out
+QUIET = 1.5 / 255  # standard deviation of noise from which on an estimate is worth more, see `doubt`
+EXPLAINED = 0.5  # what an estimate may miss of a photograph's contrast, see there
 LIGHT_CLEARLY = 4.0  # how sharply `explain` decides (ours, measured)
 
 
@@ -63,34 +65,43 @@ def explain(
     linear_light: bool = False,
     light_odds: Tensor | float = 0.0,
 ) -> Tensor:
-    """Estimates `(B, 3, H, W)` in [-1, 1] moved to where they explain the blurry pixels (`data_consistency`).
+    """Estimates `(B, 3, H, W)` in [-1, 1] moved to where they explain the blurry pixels (`data_consistency`), the less
+    the more the kernel is in `doubt`.
 
     With linear light a share of the way is gone there instead. Its odds, in the logarithm, are `light_odds`, a number
     or `(B,)`, and `LIGHT_CLEARLY` times how much nearer the estimates come to the photograph when they are blurred in
     light than when display values are: the logarithm of the ratio of both mean squares.
     """
-    solved = data_consistency(estimates, pixels, kernels, weights)
-    if not linear_light:
-        return solved
-    light, photograph = (to_light(((i + 1) / 2).clamp(0, 1), "srgb") for i in (estimates, pixels))
-    moved = data_consistency(light, photograph, kernels, weights).clamp_min(0)
-    lit = estimates + 2 * (to_display(moved, "srgb") - to_display(light, "srgb"))
+    blurred, light = reblur(estimates, kernels), to_light(((estimates + 1) / 2).clamp(0, 1), "srgb")
+    blurred_light = reblur(light, kernels) if linear_light else None
     with torch.no_grad():
-        as_displayed = (reblur(estimates, kernels) - pixels).square().mean((1, 2, 3), keepdim=True)
-        as_light = to_display(reblur(light, kernels).clamp(0, 1), "srgb") * 2 - 1
-        as_light = (as_light - pixels).square().mean((1, 2, 3), keepdim=True)
-        nearer = (as_displayed + 1e-9).log() - (as_light + 1e-9).log()
-    light_odds = torch.as_tensor(light_odds, device=pixels.device).reshape(-1, 1, 1, 1)
-    return solved.lerp(lit, torch.sigmoid(light_odds + LIGHT_CLEARLY * nearer))
+        misses = [(blurred - pixels).square().mean((1, 2, 3)) + 1e-9]
+        if linear_light:
+            shown = to_display(blurred_light.clamp(0, 1), "srgb") * 2 - 1
+            misses.append((shown - pixels).square().mean((1, 2, 3)) + 1e-9)
+        nearer = misses[0].log() - misses[-1].log()
+        doubts = doubt(pixels, torch.stack(misses).amin(0))[:, None].expand(-1, 2)
+    weights = weights * (doubts if isinstance(weights, float) else doubts[:, :1])
+    solved = data_consistency(estimates, pixels, kernels, weights, blurred)
+    share = torch.sigmoid(torch.as_tensor(light_odds, device=pixels.device) + LIGHT_CLEARLY * nearer)
+    if not linear_light or not torch.is_grad_enabled() and share.max() < HARDLY:
+        return solved
+    photograph = to_light(((pixels + 1) / 2).clamp(0, 1), "srgb")
+    moved = data_consistency(light, photograph, kernels, weights, blurred_light).clamp_min(0)
+    lit = estimates + 2 * (to_display(moved, "srgb") - to_display(light, "srgb"))
+    return solved.lerp(lit, share[:, None, None, None])
 
 
-@exact
-def noise_factor(pixels: Tensor) -> Tensor:
-    """How much more than in quiet photographs an estimate is worth against noisy pixels `(B, 3, H, W)` in [-1, 1], as
-    `(B, 2)` equal bands of `data_consistency`: the power of the noise over that of `QUIET`, at least 1.
+def doubt(pixels: Tensor, miss: Tensor) -> Tensor:
+    """By how much more an estimate is worth against pixels `(B, 3, H, W)` in [-1, 1] that are noisy, or that it misses
+    under the kernel, `(B,)`, from 1: a wrong kernel cannot explain a photograph (ours, measured on photographs of the
+    training).
+
+    miss: mean square of the pixels less the estimate blurred again, `(B,)`.
     """
-    level = noise_level(luminance((pixels + 1) / 2))
-    return (level / QUIET).square().clamp_min(1)[:, None].expand(-1, 2)
+    noise = noise_level(luminance((pixels + 1) / 2)) / QUIET
+    contrast = (pixels[..., 1:] - pixels[..., :-1]).square().mean((1, 2, 3)) + 1e-6
+    return noise.clamp_min(1) ** 3 * (miss / contrast / EXPLAINED).clamp_min(1) ** 3
 
 
 @exact

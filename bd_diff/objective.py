@@ -17,7 +17,6 @@ from bd_diff.conditioning import (
     guess_count,
     look_back,
     min_snr_weights,
-    noise_factor,
     prediction_target,
     structure_views,
     to_latents,
@@ -310,7 +309,7 @@ class JointObjective(nn.Module):
             if kernels is None or not self.consistency:
                 return self.mean_error(output.sample, target, timesteps), None
             trust = getattr(output, "trust", None)
-            weights = self.consistency * (noise_factor(guesses[:, 0]) if trust is None else trust)
+            weights = self.consistency if trust is None else self.consistency * trust
             estimates = to_pixels(vae, start + output.sample.float())
             odds = getattr(output, "light", LIGHT_ODDS)
             solved = explain(estimates, guesses[:, 0], kernels, weights, self.linear_light, odds)

@@ -21,7 +21,6 @@ from bd_diff.conditioning import (
     guess_count,
     keep_in_reach,
     look_back,
-    noise_factor,
     to_latents,
     to_pixels,
     transfer_guesses,
@@ -71,8 +70,7 @@ class BDDiffPipeline(DiffusionPipeline):
         caution: how much of the photograph stays in a result where the readings of its blur contradict each other.
         linear_light: the UNet sees deconvolutions in linear light, too.
         consistency: weight of every prediction against what explains the photograph under the kernel, times the UNet's
-            trust where it tells one, or else the photograph's noise (`bd_diff.conditioning.noise_factor`), see
-            `bd_diff.models.blur_operator.data_consistency`; 0 leaves predictions alone.
+            trust where it tells one (`bd_diff.models.blur_operator.data_consistency`); 0 leaves predictions alone.
         transfer_gain: share of what the UNet adds to the explicit re-blur in transfer; at 0 it is not asked.
         looks_back: the UNet is told of its last solved estimate (`bd_diff.conditioning.look_back`).
         base: where UNet and VAE came from (`id`) and the hash of their tensors (`sha256`), see `bd_diff.bases`.
@@ -291,7 +289,7 @@ class BDDiffPipeline(DiffusionPipeline):
             predicted = output.sample
             if solve:
                 trust = getattr(output, "trust", None)
-                weights = self.config.consistency * (noise_factor(tile.own) if trust is None else trust)
+                weights = self.config.consistency if trust is None else self.config.consistency * trust
                 estimates = self.decode(start + predicted, guesses)  # (B, 3, h, w)
                 solved = tile.explain(estimates, weights, getattr(output, "light", LIGHT_ODDS))  # (B, 3, h, w)
                 predicted = to_latents(self.vae, solved.to(latents.dtype)) - start

@@ -8,11 +8,11 @@ from typer.testing import CliRunner
 from bd_diff import BDDiffPipeline
 from bd_diff.blur.kernels import gaussian, line, shake
 from bd_diff.cli import app
-from bd_diff.conditioning import noise_factor
+from bd_diff.conditioning import doubt, explain
 from bd_diff.data.images import read_image, save_image, to_image, to_tensor
 from bd_diff.data.procedural import procedural_image
 from bd_diff.metrics import psnr
-from bd_diff.models.blur_operator import reblur
+from bd_diff.models.blur_operator import data_consistency, reblur
 from bd_diff.models.image_encoder import ImageEncoder, band_powers
 from bd_diff.models.unet import NAFUNet
 from bd_diff.objective import JointObjective
@@ -24,9 +24,11 @@ UNTRAINED = TINY | {"pipeline": {"consistency": 0.02}}
 
 @pytest.fixture(scope="module")
 def solving():
-    """A pipeline whose UNet predicts the photograph itself, so that all that it does is to solve."""
+    """A pipeline whose UNet predicts the middle deconvolution, so that all else that it does is to solve."""
     torch.manual_seed(0)
     pipeline = build_pipeline(UNTRAINED)
+    for channel in range(12):
+        pipeline.unet.shortcut.weight.data[channel, 24 + channel, 1, 1] = 1.0
     pipeline.set_progress_bar_config(disable=True)
     return pipeline
 
@@ -89,11 +91,11 @@ def test_every_image_has_its_own_kernel(solving):
 
 @pytest.mark.parametrize("tile", [0, 192])
 def test_a_kernel_of_129_pixels_works_in_tiles_too(solving, tile):
-    kernels = line(torch.tensor([101.0]), torch.tensor([0.3]), 129)
+    kernels = shake(torch.tensor([110.0]), torch.Generator().manual_seed(0), 129)
     sharp, blurry = sharp_and_blurry(kernels, 288)
     result = run(solving, blurry, kernels=kernels, tile=tile).images
     inside = (..., slice(64, -64), slice(64, -64))
-    assert float(psnr(result[inside], sharp[inside])) > float(psnr(blurry[inside], sharp[inside])) + 1
+    assert float(psnr(result[inside], sharp[inside])) > float(psnr(blurry[inside], sharp[inside])) + 2
 
 
 def test_kernels_without_a_use_are_refused(solving):
@@ -190,7 +192,7 @@ def test_given_kernels_train_all_that_restores_through_the_solve(everything):
 def test_the_solve_is_what_is_judged(solving):
     plain, solved = (objective_of(solving, consistency=weight, unsolved_share=0.0, noise=0.0) for weight in (0.0, 0.02))
     losses = [float(one(batch_of(), torch.Generator().manual_seed(0))["loss"].detach()) for one in (plain, solved)]
-    assert losses[1] < 0.9 * losses[0]
+    assert losses[1] < losses[0]
 
 
 def test_only_deblurring_is_trained_by_given_kernels(solving):
@@ -236,9 +238,23 @@ def test_a_gain_is_a_share_of_what_the_network_adds(tiny_pipeline):
     assert not torch.allclose(results[0.0], results[1.0], atol=1e-3)
 
 
-def test_noise_makes_an_estimate_worth_more():
-    quiet = torch.zeros(1, 3, 64, 64)
-    noisy = 2 * 6 / 255 * torch.randn(1, 3, 64, 64, generator=torch.Generator().manual_seed(0))
-    assert noise_factor(quiet).tolist() == [[1.0, 1.0]]
-    grey = noisy[:, :1].expand(-1, 3, -1, -1)
-    assert float(noise_factor(grey)[0, 0]) == pytest.approx(16, rel=0.3)
+def test_noise_and_what_a_kernel_cannot_explain_make_an_estimate_worth_more():
+    generator = torch.Generator().manual_seed(0)
+    pixels = 2 * sharp_and_blurry(gaussian(torch.tensor([1.0])))[1] - 1
+    contrast = (pixels[..., 1:] - pixels[..., :-1]).square().mean((1, 2, 3))
+    assert doubt(pixels, 0.2 * contrast).tolist() == [1.0]
+    assert float(doubt(pixels, contrast)) == pytest.approx(8, rel=0.01)
+    noisy = pixels + 2 * 6 / 255 * torch.randn(1, 1, 96, 96, generator=generator)
+    assert 30 < float(doubt(noisy, 0 * contrast)) < 130
+
+
+def test_by_a_wrong_kernel_less_is_solved_than_by_a_right_one():
+    kernels = shake(torch.tensor([14.0]), torch.Generator().manual_seed(2))
+    sharp, blurry = (2 * images - 1 for images in sharp_and_blurry(kernels, 128))
+    estimate = sharp + 0.05 * torch.randn(sharp.shape, generator=torch.Generator().manual_seed(0))
+    moved = [
+        (explain(estimate, blurry, one, 0.05) - estimate).square().mean()
+        / (data_consistency(estimate, blurry, one, 0.05) - estimate).square().mean()
+        for one in (kernels, kernels.flip(-1))
+    ]
+    assert float(moved[0]) > 0.99 and float(moved[1]) < 0.5

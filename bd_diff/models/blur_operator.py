@@ -32,7 +32,9 @@ def wiener(images: Tensor, kernels: Tensor, noise: tuple[float, ...] = WIENER_NO
     return inside(torch.stack(deblurred, 1), kernels).to(images.dtype)
 
 
-def data_consistency(estimates: Tensor, images: Tensor, kernels: Tensor, weights: Tensor | float) -> Tensor:
+def data_consistency(
+    estimates: Tensor, images: Tensor, kernels: Tensor, weights: Tensor | float, blurred: Tensor | None = None
+) -> Tensor:
     """Estimates `(B, C, H, W)` of sharp images, moved to where they explain the blurry `images` under the kernels:
 
         argmin_x |k * x - y|^2 + rho |x - x0|^2,   X(f) = X0 + conj(K) (Y - K X0) / (|K|^2 + rho)
@@ -41,9 +43,10 @@ def data_consistency(estimates: Tensor, images: Tensor, kernels: Tensor, weights
     kernels: `(B, k, k)`. weights: rho, the power of the noise over that of the estimate's error: a number, or `(B, n)`
     for n radial bands of frequency, the first at 0 and the last in the corner of the spectrum, interpolated in the
     logarithm. What is solved for is the correction, so only what the estimate leaves unexplained meets the borders
-    (those of `tapered`). Differentiable in all arguments.
+    (those of `tapered`). Differentiable in all arguments. blurred: k * x0, where it is already known.
     """
-    unexplained, transfer = tapered(images - reblur(estimates, kernels), kernels)
+    blurred = reblur(estimates, kernels) if blurred is None else blurred
+    unexplained, transfer = tapered(images - blurred, kernels)
     if isinstance(weights, Tensor):
         weights = by_frequency(weights.float().log(), *unexplained.shape[-2:]).exp()[:, None]
     gain = transfer.conj() / (transfer.real.square() + transfer.imag.square() + weights)
