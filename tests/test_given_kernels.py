@@ -1,5 +1,7 @@
 """A known blur in the pipeline and in training: what is done with kernels that are given."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
@@ -9,8 +11,10 @@ from bd_diff import BDDiffPipeline
 from bd_diff.blur.kernels import gaussian, line, shake
 from bd_diff.cli import app
 from bd_diff.conditioning import doubt, explain
+from bd_diff.config import load_config
 from bd_diff.data.images import read_image, save_image, to_image, to_tensor
 from bd_diff.data.procedural import procedural_image
+from bd_diff.joint import JointConfig, train_joint
 from bd_diff.metrics import psnr
 from bd_diff.models.blur_operator import data_consistency, reblur
 from bd_diff.models.image_encoder import ImageEncoder, band_powers
@@ -258,3 +262,16 @@ def test_by_a_wrong_kernel_less_is_solved_than_by_a_right_one():
         for one in (kernels, kernels.flip(-1))
     ]
     assert float(moved[0]) > 0.99 and float(moved[1]) < 0.5
+
+
+def test_training_by_given_kernels_makes_a_pipeline_that_solves(tmp_path):
+    config = load_config(
+        JointConfig,
+        ["--config", str(Path(__file__).parents[1] / "configs/bd_diff_tiny/smoke.yaml")]
+        + [f"run.folder={tmp_path}", "run.steps=2", "weights={deblur: 1.0}", "given_kernels=true", "consistency=0.05"]
+        + ["networks.unet.trust_bands=8", "trained=[unet, structure_qformer, image_encoder]", "thick_share=0.5"],
+    )
+    train_joint(config)
+    pipeline = BDDiffPipeline.from_pretrained(tmp_path / "pipeline")
+    assert pipeline.config.consistency == 0.05 and pipeline.unet.config.trust_bands == 8
+    assert pipeline.unet.to_trust.weight.any()
