@@ -13,12 +13,13 @@ from torch import Tensor
 from bd_diff.blur.camera import to_display, to_light
 from bd_diff.metrics import luminance
 from bd_diff.models.blur_operator import WIENER_NOISE, data_consistency, reblur, wiener
-from bd_diff.noise import noise_level
+from bd_diff.noise import blockiness, noise_level
 
 MIDDLE = 1 + len(WIENER_NOISE) // 2  # which guess is the middle deconvolution
 LIGHT_ODDS = -1.0  # of blur in linear light, where the UNet tells nothing (ours)
 HARDLY = 0.02  # a share of the way in linear light that is left out
 QUIET = 1.5 / 255  # standard deviation of noise from which on an estimate is worth more, see `doubt`
+SMOOTH = 0.1  # blocks that show less do no harm, see there
 EXPLAINED = 0.5  # what an estimate may miss of a photograph's contrast, see there
 LIGHT_CLEARLY = 4.0  # how sharply `explain` decides (ours, measured)
 
@@ -93,15 +94,16 @@ def explain(
 
 
 def doubt(pixels: Tensor, miss: Tensor) -> Tensor:
-    """By how much more an estimate is worth against pixels `(B, 3, H, W)` in [-1, 1] that are noisy, or that it misses
-    under the kernel, `(B,)`, from 1: a wrong kernel cannot explain a photograph (ours, measured on photographs of the
-    training).
+    """By how much more an estimate is worth against pixels `(B, 3, H, W)` in [-1, 1] that are noisy or show JPEG's
+    blocks, or that it misses under the kernel, `(B,)`, from 1: a wrong kernel cannot explain a photograph (ours,
+    measured on photographs of the training).
 
     miss: mean square of the pixels less the estimate blurred again, `(B,)`.
     """
-    noise = noise_level(luminance((pixels + 1) / 2)) / QUIET
+    light = luminance((pixels + 1) / 2)
+    noise, blocks = noise_level(light) / QUIET, blockiness(light) / SMOOTH
     contrast = (pixels[..., 1:] - pixels[..., :-1]).square().mean((1, 2, 3)) + 1e-6
-    return noise.clamp_min(1) ** 3 * (miss / contrast / EXPLAINED).clamp_min(1) ** 3
+    return noise.clamp_min(1) ** 3 * blocks.clamp_min(1) ** 2 * (miss / contrast / EXPLAINED).clamp_min(1) ** 3
 
 
 @exact

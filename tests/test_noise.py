@@ -3,11 +3,12 @@
 import pytest
 import torch
 
+from bd_diff.blur.camera import compress
 from bd_diff.blur.kernels import blur, gaussian, shake
 from bd_diff.data.procedural import procedural_image
 from bd_diff.metrics import luminance
 from bd_diff.models.kernel_search import reblur_residual
-from bd_diff.noise import NOISY, calm, noise_level
+from bd_diff.noise import NOISY, blockiness, calm, noise_level
 
 
 @pytest.fixture(scope="module")
@@ -50,3 +51,16 @@ def test_a_kernel_explains_a_noisy_photograph_clearly_once_it_is_calm(scenes):
         return wrong / right
 
     assert margin(calm(noisy)) > 1 + 2 * (margin(noisy) - 1)
+
+
+@pytest.mark.parametrize("shift", [0, 3])
+def test_jpeg_shows_its_blocks_and_noise_and_stripes_do_not(shift):
+    generator = torch.Generator().manual_seed(0)
+    sharp = procedural_image(160, generator, "leaves")[None]
+    blurry = blur(sharp, gaussian(torch.tensor([1.8])))
+    compressed = compress(blurry, 75)[..., shift:, shift:]
+    noisy = blurry + 8 / 255 * torch.randn(blurry.shape, generator=generator)
+    stripes = (torch.arange(160) // 8 % 2).float().expand(1, 3, 160, -1)
+    assert float(blockiness(luminance(compressed))) > 0.3
+    for clean in (sharp, blurry, noisy, stripes, torch.zeros(1, 3, 9, 40)):
+        assert float(blockiness(luminance(clean))) < 0.1
