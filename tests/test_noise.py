@@ -63,4 +63,4 @@ def test_jpeg_shows_its_blocks_and_noise_and_stripes_do_not(shift):
     stripes = (torch.arange(160) // 8 % 2).float().expand(1, 3, 160, -1)
     assert float(blockiness(luminance(compressed))) > 0.3
     for clean in (sharp, blurry, noisy, stripes, torch.zeros(1, 3, 9, 40)):
-        assert float(blockiness(luminance(clean))) < 0.1
+        assert float(blockiness(luminance(clean))) < 0.15
