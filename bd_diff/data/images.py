@@ -261,12 +261,9 @@ def list_images(folder: str | os.PathLike, recursive: bool = False) -> list[Path
     return sorted(found, key=natural_order)
 
 
-def listed_images(folder: str | os.PathLike, listed: str | os.PathLike, images: list[Path] | None = None) -> list[Path]:
-    """Those images of a folder that the text file `listed` names, in its order; a name not there is a `ValueError`.
-
-    `images` are the folder's, where they are known.
-    """
-    there = {path.name: path for path in images or list_images(folder)}
+def listed_images(folder: str | os.PathLike, listed: str | os.PathLike) -> list[Path]:
+    """Those images of a folder that the text file `listed` names, in its order; a name not there is a `ValueError`."""
+    there = {path.name: path for path in list_images(folder)}
     names = Path(listed).read_text().split()
     if absent := [name for name in names if name not in there]:
         raise ValueError(f"{listed} lists {absent[0]}, which is not in {folder}")

@@ -12,7 +12,10 @@ class EncodeOnce:
     """
 
     def __init__(self, vae: nn.Module):
-        self.vae, self.images, self.latents, self.places = vae, [], [], {}
+        self.vae = vae
+        self.images: list[Tensor] = []
+        self.latents: list[Tensor] = []
+        self.places: dict[float, list[int]] = {}  # of images with this total of pixels
 
     def __getattr__(self, name: str):
         return getattr(self.vae, name)

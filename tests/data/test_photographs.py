@@ -74,6 +74,11 @@ def test_shards_that_datasets_saved_are_read_in_place(folder, tmp_path):
     (tmp_path / "names.txt").write_text("1.png\n3.png")
     left = Photographs(tmp_path / "shards", tmp_path / "names.txt")
     assert same(left, [Photographs(folder)[0], Photographs(folder)[2]])
+    assert same(Photographs(tmp_path / "shards", only=tmp_path / "names.txt"), [Photographs(folder)[i] for i in (1, 3)])
+    (tmp_path / "names.txt").write_text("9.png")
+    for place in (folder, tmp_path / "shards"):
+        with pytest.raises(ValueError, match="names.txt lists 9.png, which is not in"):
+            Photographs(place, tmp_path / "names.txt")
     Dataset.from_dict({"text": ["a"]}).save_to_disk(tmp_path / "texts")
     with pytest.raises(ValueError, match="is a data set of text; it needs a column image"):
         Photographs(tmp_path / "texts")
