@@ -1,4 +1,4 @@
-"""Train U-ResNet: `accelerate launch train/uresnet.py --config configs/uresnet/base.yaml [section.name=value ...]`.
+"""Train U-ResNet: `accelerate launch train/uresnet.py --config configs/uresnet/uresnet.yaml [section.name=value ...]`.
 
 The original's three words work too: `--model_path FOLDER --dataset_dir FOLDER --dataset_name NAME` stand for
 run.folder, data.dataset_dir and data.dataset_name.

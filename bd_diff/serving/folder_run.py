@@ -51,7 +51,7 @@ class Summary:
 
 
 class Manifest:
-    """The fate of every photograph: `{"target": ..., "source": ..., "failed": reason or null, "again": bool}` a line.
+    """The outcome of every photograph, `{"target": ..., "source": ..., "failed": reason or null, "again": bool}` each.
 
     `again` tells failures of the machine, which `--resume` tries again, from those of the photograph. A line is
     appended in one piece after the result is in its place. A kill or a full disk may leave a result without a line or
