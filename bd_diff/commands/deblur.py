@@ -13,6 +13,7 @@ from bd_diff.commands.options import (
     ColourFix,
     ColourStrength,
     Fast,
+    KernelFile,
     KernelWindows,
     Model,
     Overwrite,
@@ -40,6 +41,7 @@ def deblur(
         int | None, typer.Option(min=0, help="Side in pixels of the tiles of large photographs; 0 never cuts.")
     ] = None,
     kernel_windows: KernelWindows = None,
+    kernel: KernelFile = None,
     maps: Annotated[
         bool, typer.Option("--map", help="Beside each result NAME-reblur.png: bright where it may be invented.")
     ] = False,
@@ -68,7 +70,10 @@ def deblur(
 
     Started by torchrun or accelerate launch, the processes share the work.
     """
+    from bd_diff.data.kernel_files import read_kernel
+
     colours = colour_settings(colour_fix, colour_strength)
+    known = None if kernel is None else read_kernel(kernel)
     plan = plan_outputs(inputs, out, recursive, suffix, kind)
 
     from accelerate.utils import gather_object
@@ -99,7 +104,8 @@ def deblur(
     if resume and manifest:
         manifest.complete(jobs)
     share = [job for job in jobs if (overwrite or not job.target.exists()) and str(job.target) not in given_up]
-    restorer = (load_pipeline if maps else load_system)(model, processes.device) if share else None
+    needs_pipeline = maps or known is not None
+    restorer = (load_pipeline if needs_pipeline else load_system)(model, processes.device) if share else None
     if restorer and maps and restorer.pipeline.blur_decoder is None:
         raise ValueError(f"--map: {model} has no blur_decoder, so it sees no kernel to blur its results with")
 
@@ -115,6 +121,7 @@ def deblur(
             fast=fast,
             tile=tile,
             kernel_windows=kernel_windows,
+            kernels=known,
         )
         if maps:
             output = restorer.run(images, **settings)

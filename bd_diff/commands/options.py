@@ -16,6 +16,12 @@ Strength = Annotated[float | None, typer.Option(min=0, max=1, help="0 returns th
 KernelWindows = Annotated[
     int | None, typer.Option(min=0, help="Where blur varies: side of windows that get a kernel each, such as 256.")
 ]
+KernelFile = Annotated[
+    Path | None,
+    typer.Option(
+        help="The blur, where it is known: PNG, TIFF, NPY or FITS, at most 129 pixels a side around its middle."
+    ),
+]
 ColourFix = Annotated[
     str | None, typer.Option(help="Set colours back to the photograph's: wavelet or adain; by default none.")
 ]
