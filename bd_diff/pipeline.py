@@ -39,6 +39,7 @@ from bd_diff.models.unet import NAFUNet
 from bd_diff.reading.blur_reading import BlurReading, search_blur, stack
 from bd_diff.reading.kernel_search import SMALLEST_WINDOW
 from bd_diff.reading.kernel_windows import window_kernels
+from bd_diff.reading.pyramid import read_at_scales
 from bd_diff.stable_diffusion.adapters import has_lora, load_adapter
 
 SMALLEST_SIDE = 8  # pixels
@@ -397,8 +398,10 @@ class BDDiffPipeline(DiffusionPipeline):
         """
         if self.blur_decoder is None or fast or not self.config.search or min(pixels.shape[-2:]) < SMALLEST_WINDOW:
             return self.read_blur(pixels)
-        known = [None] * len(pixels) if found is None else zip(*(maps.split(1) for maps in found), strict=True)
-        return stack([search_blur(self, *one) for one in zip(pixels.split(1), known, strict=True)])
+        if found is None:
+            return stack([read_at_scales(self, one) for one in pixels.split(1)])
+        findings = zip(*(maps.split(1) for maps in found), strict=True)
+        return stack([search_blur(self, *one) for one in zip(pixels.split(1), findings, strict=True)])
 
     def read_blur(
         self, pixels: Tensor, hypothesis: Tensor | None = None, evidence: Tensor | None = None

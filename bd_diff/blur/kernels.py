@@ -122,6 +122,12 @@ def centre(kernels: Tensor, whole_pixels: bool = False) -> Tensor:
     return normalize(moved[:, 0])
 
 
+def same_size(kernels: list[Tensor]) -> list[Tensor]:
+    """Kernels `(..., k, k)` of different odd sizes with margins of zeros, to the largest of these."""
+    size = max(one.shape[-1] for one in kernels)
+    return [F.pad(one, ((size - one.shape[-1]) // 2,) * 4) for one in kernels]
+
+
 def shape_of(kernel: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """Of a kernel `(k, k)`: standard deviation in pixels, and its elongation as (cosine, sine) of twice its direction.
 

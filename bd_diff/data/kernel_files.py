@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from bd_diff.blur.kernels import SIZE, normalize
+from bd_diff.blur.kernels import delta, normalize, same_size
 from bd_diff.data.images import read_image, to_tensor
 from bd_diff.data.pixels import luminance
 
@@ -101,7 +101,7 @@ def as_kernel(values, name: str) -> Tensor:
 
 
 def as_kernels(given, count: int) -> Tensor:
-    """Kernels `(count, k, k)` of one size, at least `SIZE`, from one for all or as many as there are images: a path, an
+    """Kernels `(count, k, k)` of one size, 33 or more, from one for all or as many as there are images: a path, an
     array or a tensor `(h, w)` or `(B, h, w)`, or a list of those. Raises ValueError for what is no kernel.
     """
     if isinstance(given, str | os.PathLike):
@@ -114,6 +114,4 @@ def as_kernels(given, count: int) -> Tensor:
         found = [as_kernel(given, "kernels")]
     if len(found) not in (1, count):
         raise ValueError(f"kernels holds {len(found)} for {count} images; give one or as many")
-    size = max(SIZE, *(one.shape[-1] for one in found))
-    grown = [torch.nn.functional.pad(one, ((size - one.shape[-1]) // 2,) * 4) for one in found]
-    return torch.stack(grown).expand(count, -1, -1)
+    return torch.stack(same_size([*found, delta(1)[0]])[:-1]).expand(count, -1, -1)

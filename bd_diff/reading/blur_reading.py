@@ -11,7 +11,7 @@ import torch
 from diffusers.utils import BaseOutput
 from torch import Tensor
 
-from bd_diff.blur.kernels import centre
+from bd_diff.blur.kernels import centre, same_size
 from bd_diff.data.pixels import luminance
 from bd_diff.reading.confidence import contradict, uncertain
 from bd_diff.reading.denoise import reduce_noise
@@ -44,8 +44,10 @@ class BlurReading(BaseOutput):
 
 
 def stack(readings: list[BlurReading]) -> BlurReading:
-    """Readings of single images as one of all."""
-    return BlurReading(**{one.name: torch.cat([getattr(r, one.name) for r in readings]) for one in fields(BlurReading)})
+    """Readings of single images as one of all; small kernels get margins, as large ones are."""
+    values = {one.name: [getattr(reading, one.name) for reading in readings] for one in fields(BlurReading)}
+    values["kernels"] = same_size(values["kernels"])
+    return BlurReading(**{name: torch.cat(several) for name, several in values.items()})
 
 
 @torch.no_grad()

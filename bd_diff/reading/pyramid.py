@@ -1,0 +1,75 @@
+"""Blur of any width: read at the scale where it fits, carried to the photograph's own scale, and improved there.
+
+The networks and the search read kernels of up to 33 pixels. A wider blur is one of that width in the photograph made
+smaller; so scales are tried from the coarsest on, and where a blur is found that is wide even there, its kernel is
+made larger step by step, and refined at each (coarse to fine, as in Fergus et al. 2006). At a coarse scale a window
+holds more of the photograph, too, and its noise is less.
+"""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from bd_diff.blur.kernels import delta
+from bd_diff.data.pixels import luminance
+from bd_diff.reading.blur_reading import BlurReading, refine, search_blur
+from bd_diff.reading.denoise import reduce_noise
+from bd_diff.reading.kernel_search import SMALLEST_WINDOW, best_window, reblur_residual, resize_kernels
+
+SCALES = (0.25, 0.5)  # beside 1: with kernels of 33 pixels, up to 129
+WIDE = 10  # pixels: a kernel that reaches so far is carried to the next scale, a smaller one is read there
+WINDOW = 8  # times a kernel's size, pixels a side of the window in which it is refined
+
+
+@torch.no_grad()
+def read_at_scales(pipeline, pixels: Tensor) -> BlurReading:
+    """The blur of one image `(1, 3, H, W)` in [-1, 1], kernels `(1, k, k)` of k = 33, 65 or 129."""
+    for scale in SCALES:
+        if min(pixels.shape[-2:]) * scale < SMALLEST_WINDOW:
+            continue
+        coarse = search_blur(pipeline, reduced(pixels, scale))
+        assert coarse.kernels is not None and coarse.doubtful is not None  # there is a blur decoder
+        if not coarse.doubtful.any() and extent(coarse.kernels) >= WIDE:
+            carried = carry(pipeline, pixels, coarse, coarse.kernels, scale)
+            if carried is not None:
+                return carried
+    return search_blur(pipeline, pixels)
+
+
+def carry(pipeline, pixels: Tensor, coarse: BlurReading, kernels: Tensor, scale: float) -> BlurReading | None:
+    """A reading and its kernels of the image made smaller by `scale`, carried to the image's own scale; None where no
+    kernel explains the image better than no blur does.
+    """
+    while scale < 1:
+        scale = 2 * scale
+        size = 2 * kernels.shape[-1] - 1
+        seen = reduced(pixels, scale) if scale < 1 else pixels
+        window = reduce_noise((seen[best_window(luminance(seen), WINDOW * size)] + 1) / 2)
+        enlarged = resize_kernels(kernels, size, 2.0)
+        once = refine(pipeline, window, coarse, enlarged)
+        candidates = [delta(1, size, pixels.device), enlarged, once, refine(pipeline, window, coarse, once)]
+        residuals = [float(reblur_residual(luminance(window), one)) for one in candidates]
+        best = min(range(len(candidates)), key=residuals.__getitem__)
+        if best == 0:
+            return None
+        kernels = candidates[best]
+    return BlurReading(
+        features=coarse.features,
+        tokens=coarse.tokens,
+        kernels=kernels,
+        trust=coarse.trust,
+        doubtful=coarse.doubtful,
+    )
+
+
+def reduced(pixels: Tensor, scale: float) -> Tensor:
+    """Images `(B, 3, H, W)` made smaller, without aliasing."""
+    shape = [round(side * scale) for side in pixels.shape[-2:]]
+    return F.interpolate(pixels, size=shape, mode="bilinear", antialias=True)
+
+
+def extent(kernels: Tensor, share: float = 0.05) -> int:
+    """Pixels from the first to the last row or column, whichever are more, with values above `share` of the largest."""
+    shown = kernels[0] > share * kernels[0].max()
+    lines = [shown.any(axis).nonzero() for axis in (0, 1)]
+    return max(int(one.max() - one.min()) + 1 for one in lines)
