@@ -1,7 +1,8 @@
 """Estimates the mix of synthetic blurs that resembles a folder's photographs, to train on without sharp twins.
 
 Black-box shift estimation (Lipton, Wang and Smola 2018): a classifier learns the blur families on synthetic
-photographs; the shares in the folder are those that explain its mean answer, its known confusions counted in.
+photographs, the source. The shares in the folder, the target, are those that explain the classifier's mean answer,
+given how often it confuses one family with another.
 """
 
 import json
@@ -47,45 +48,52 @@ def fit_families(pipeline, photographs: list[Tensor], sharp: list[Tensor], noise
     photographs, sharp: uint8 or floats in [0, 1], `(3, H, W)`, of different scenes. noise: the largest standard
     deviation of the synthetic photographs' noise, on the scale of [0, 1].
     """
-    seen = torch.stack([blur_features(pipeline, one) for one in photographs])
-    return explain(seen, *known_families(pipeline, sharp, noise))
+    target = torch.stack([blur_features(pipeline, one) for one in photographs])
+    return explain(target, *source_features(pipeline, sharp, noise))
 
 
-def known_families(
+def source_features(
     pipeline, sharp: list[Tensor], noise: float, count: int = 120, seed: int = 0
 ) -> tuple[Tensor, Tensor]:
     """Features `(n, D)` of `count` synthetic photographs a family, and which of `KINDS` each is `(n,)`."""
-    seen, kinds, camera = [], [], RandomCamera(noise, CURVE)
+    features, kinds, camera = [], [], RandomCamera(noise, CURVE)
     # Families take turns, so that any half of the samples has all of them.
     for index in tqdm(range(count), desc="telling the blur", unit="round"):
         for number, family in enumerate(KINDS):
             generator = seeded(seed, index, number)
             one = sharp[draw(len(sharp), generator)]
             taken, _ = synthetic_pair(one, {family: 1.0}, camera, generator, VARIATION)
-            seen.append(blur_features(pipeline, taken))
+            features.append(blur_features(pipeline, taken))
             kinds.append(number)
-    return torch.stack(seen), torch.tensor(kinds)
+    return torch.stack(features), torch.tensor(kinds)
 
 
-def explain(seen: Tensor, known: Tensor, kinds: Tensor) -> dict[str, float]:
-    """Shares of `KINDS` that explain features `(m, D)` of photographs, from features `(n, D)` of known kinds `(n,)`."""
-    columns, half = one_hot(kinds).double(), len(known) // 2
-    first, second = (known[:half], columns[:half]), (known[half:], columns[half:])
-    answers = torch.cat([classify(*second, known[:half]), classify(*first, known[half:])])
+def explain(target: Tensor, source: Tensor, kinds: Tensor) -> dict[str, float]:
+    """Shares of `KINDS` that explain target features `(m, D)`, from source features `(n, D)` of the given kinds `(n,)`.
+
+    Two-fold cross-validation on the source gives the classifier's confusion matrix.
+    """
+    columns, half = one_hot(kinds).double(), len(source) // 2
+    first, second = (source[:half], columns[:half]), (source[half:], columns[half:])
+    answers = torch.cat([classify(*second, source[:half]), classify(*first, source[half:])])
     confusions = torch.stack([answers[kinds == number].mean(0) for number in range(len(KINDS))])
-    answer = classify(known, columns, seen).mean(0)
+    answer = classify(source, columns, target).mean(0)
     rows = np.vstack([confusions.T.numpy(), np.full(len(KINDS), SUM_WEIGHT)])
     shares, _ = nnls(rows, np.append(answer.numpy(), SUM_WEIGHT))
     shares /= shares.sum()
     return {family: round(float(share), 3) for family, share in zip(KINDS, shares, strict=True) if share > 0.01}
 
 
-def classify(known: Tensor, columns: Tensor, seen: Tensor) -> Tensor:
-    """Columns `(m, K)` of features `(m, D)` by Gaussian kernel ridge regression on `(n, K)` of known ones `(n, D)`."""
-    centre, deviation, usual = known.mean(0), known.std(0) + 1e-6, columns.mean(0)
-    known, seen = (known - centre) / deviation, (seen - centre) / deviation
-    alike, near = ((-torch.cdist(one, known).square() / known.shape[1]).exp() for one in (known, seen))
-    return near @ torch.linalg.solve(alike + RIDGE * torch.eye(len(known), dtype=alike.dtype), columns - usual) + usual
+def classify(features: Tensor, columns: Tensor, queries: Tensor) -> Tensor:
+    """Columns `(m, K)` for the queries `(m, D)`, by Gaussian kernel ridge regression.
+
+    Fitted to labelled features `(n, D)` and their columns `(n, K)`.
+    """
+    centre, deviation, usual = features.mean(0), features.std(0) + 1e-6, columns.mean(0)
+    features, queries = (features - centre) / deviation, (queries - centre) / deviation
+    alike, near = ((-torch.cdist(one, features).square() / features.shape[1]).exp() for one in (features, queries))
+    ridge = RIDGE * torch.eye(len(features), dtype=alike.dtype)
+    return near @ torch.linalg.solve(alike + ridge, columns - usual) + usual
 
 
 @torch.no_grad()

@@ -126,15 +126,15 @@ def read_reference(folder: str | Path) -> Readings:
     if not path.exists():
         raise ValueError(f"{folder} has no {REFERENCE}; make it with bd-diff domain --reference FOLDER of sharp images")
     try:
-        known = load_file(path)
+        readings = load_file(path)
     except (OSError, SafetensorError) as error:
         raise ValueError(f"{path} is damaged ({error})") from None
     for name in (*(name for name in STATISTICS if name != "tokens"), "tokens_mean", "tokens_deviation"):
-        if name not in known or known[name].ndim != 1 or not known[name].is_floating_point():
+        if name not in readings or readings[name].ndim != 1 or not readings[name].is_floating_point():
             raise ValueError(f"{path} is damaged: it has no {name}, a list of numbers; make it again by --reference")
-        if not len(known[name]) or not known[name].isfinite().all():
+        if not len(readings[name]) or not readings[name].isfinite().all():
             raise ValueError(f"{path} is damaged: its {name} holds NaN or nothing; make it again by --reference")
-    return known
+    return readings
 
 
 def as_reference(readings: Readings) -> Readings:
@@ -156,10 +156,10 @@ def gaps(readings: Readings, reference: Readings) -> dict[str, float]:
             by_chance = 1 / len(readings["tokens"]) + 1 / len(reference["size"])
             found[name] = math.sqrt(max(0.0, float(shift.square().mean()) - by_chance))
         else:
-            known = reference[name].tolist()
-            samples = reference[name][torch.randint(len(known), (32, count), generator=generator)].tolist()
-            by_chance = sum(wasserstein_distance(sample, known) for sample in samples) / len(samples)
-            distance = wasserstein_distance(readings[name].tolist(), known) - by_chance
+            expected = reference[name].tolist()
+            samples = reference[name][torch.randint(len(expected), (32, count), generator=generator)].tolist()
+            by_chance = sum(wasserstein_distance(sample, expected) for sample in samples) / len(samples)
+            distance = wasserstein_distance(readings[name].tolist(), expected) - by_chance
             found[name] = max(0.0, float(distance)) / max(float(reference[name].std()), FLOORS.get(name, 1e-3))
     return found
 

@@ -23,13 +23,13 @@ class Costs:
         self.mode = FakeTensorMode()
         with self.mode:
             self.network = AdaRevD.from_config(network.config).eval()
-        self.known: dict[tuple[int, int], dict[str, int]] = {}
+        self.counts: dict[tuple[int, int], dict[str, int]] = {}
 
     def count(self, part: str, height: int, width: int) -> int:
         """MACs of the `encoder`, one sub-decoder (`step`), one `head` or the `classifier` at this size in pixels."""
-        if (height, width) not in self.known:
-            self.known[height, width] = self.count_all(height, width)
-        return self.known[height, width][part]
+        if (height, width) not in self.counts:
+            self.counts[height, width] = self.count_all(height, width)
+        return self.counts[height, width][part]
 
     def count_all(self, height: int, width: int) -> dict[str, int]:
         network, found = self.network, {}

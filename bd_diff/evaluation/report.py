@@ -35,12 +35,14 @@ dt { font-weight: 600 } dd { margin: 0 0 .4rem; word-break: break-all }
 """
 
 
-def write_report(card: dict, rows: list[dict], method: Method, read: Callable[[int], Sample], folder: Path) -> None:
+def write_report(
+    result_card: dict, rows: list[dict], method: Method, read: Callable[[int], Sample], folder: Path
+) -> None:
     """Write `report.html` and `report.png`. `read(index)` reads a case; those shown are restored again."""
     picks = [pick(title, row, method, read) for title, row in chosen(rows)]
     save_image(contact_sheet(picks, height=256), folder / "report.png")
     with replacing(folder / "report.html") as part:
-        part.write_text(page(card, rows, picks), encoding="utf-8")
+        part.write_text(page(result_card, rows, picks), encoding="utf-8")
 
 
 def chosen(rows: list[dict]) -> list[tuple[str, dict]]:
@@ -80,26 +82,27 @@ def middle(image: Image.Image) -> Image.Image:
     return image.crop((left, top, left + width, top + height))
 
 
-def page(card: dict, rows: list[dict], picks: list[Pick]) -> str:
+def page(result_card: dict, rows: list[dict], picks: list[Pick]) -> str:
     """The HTML page, images and curves inside."""
-    name, data = html.escape(card["entry"]["name"]), card["data"]
-    rules = html.escape(PROTOCOLS[card["protocol"]].description)
+    name, data = html.escape(result_card["entry"]["name"]), result_card["data"]
+    seconds = result_card["seconds"]
+    rules = html.escape(PROTOCOLS[result_card["protocol"]].description)
     facts = {
         "Data": f"{data['source']} ({data['layout']}, split {data['split']}), {data['images']} images",
         "Fingerprint of the images": data["fingerprint"],
-        "Weights (SHA-256)": card["entry"]["weights_sha256"] or "none",
-        "Settings": ", ".join(f"{key} {value}" for key, value in card["entry"]["settings"].items()) or "none",
-        "Time and memory": f"{card['seconds']:.1f} s in all, {card['seconds'] / data['images']:.2f} s an image, "
-        f"{card['peak_memory_mib']} MiB, {card['device']}",
-        "Versions": ", ".join(f"{key} {value}" for key, value in card["versions"].items()),
-        **{f"{key.upper()} of the set": f"{value:.3f}" for key, value in card.get("set", {}).items()},
+        "Weights (SHA-256)": result_card["entry"]["weights_sha256"] or "none",
+        "Settings": ", ".join(f"{key} {value}" for key, value in result_card["entry"]["settings"].items()) or "none",
+        "Time and memory": f"{seconds:.1f} s in all, {seconds / data['images']:.2f} s an image, "
+        f"{result_card['peak_memory_mib']} MiB, {result_card['device']}",
+        "Versions": ", ".join(f"{key} {value}" for key, value in result_card["versions"].items()),
+        **{f"{key.upper()} of the set": f"{value:.3f}" for key, value in result_card.get("set", {}).items()},
     }
     described = "".join(f"<dt>{html.escape(key)}</dt><dd>{html.escape(value)}</dd>" for key, value in facts.items())
     shown = "".join("<div>" + "".join(figure_of(*captioned) for captioned in row) + "</div>" for row in picks)
     skipped = "".join(f"<li>{html.escape(reason)}</li>" for reason in data["skipped"])
     return (
         f'<!doctype html><html lang="en"><head><meta charset="utf-8"><title>{name}</title><style>{STYLE}</style></head>'
-        f"<body><h1>{name}</h1><p>Protocol <b>{card['protocol']}</b>: {rules}.</p>{table(card)}"
+        f"<body><h1>{name}</h1><p>Protocol <b>{result_card['protocol']}</b>: {rules}.</p>{table(result_card)}"
         f"<h2>Gain of every image</h2>{curves(rows)}"
         f"<h2>Worst, median and best</h2><p class=note>Before, after, truth; at most the middle {CROP} pixels.</p>"
         + shown
@@ -108,14 +111,14 @@ def page(card: dict, rows: list[dict], picks: list[Pick]) -> str:
     )
 
 
-def table(card: dict) -> str:
+def table(result_card: dict) -> str:
     """The results by group."""
-    columns = [name for name in METRICS if name in next(iter(card["results"].values()))]
+    columns = [name for name in METRICS if name in next(iter(result_card["results"].values()))]
     head = "".join(
         f"<th>{html.escape(title)}</th>" for title in ("group", "images", "gain dB", *columns, "worst image")
     )
     body = ""
-    for group, result in card["results"].items():
+    for group, result in result_card["results"].items():
         worst = f"{gain_or_psnr(result, result['worst'])} ({result['worst']['name']})"
         cells = [group, str(result["count"]), gain(result), *(figure(c, result[c]) for c in columns), worst]
         body += "<tr>" + "".join(f"<td>{html.escape(cell)}</td>" for cell in cells) + "</tr>"

@@ -52,17 +52,17 @@ def test_a_whole_folder_loads(folder):
 @pytest.mark.parametrize(
     ("damage", "told"),
     [
-        (lambda known: known | {"size": known["size"] * float("nan")}, "its size holds NaN"),
-        (lambda known: known | {"noise": known["noise"].int()}, "it has no noise, a list of numbers"),
-        (lambda known: {name: values for name, values in known.items() if name != "slant"}, "it has no slant"),
-        (lambda known: known | {"tokens_mean": torch.zeros(0)}, "its tokens_mean holds NaN or nothing"),
+        (lambda readings: readings | {"size": readings["size"] * float("nan")}, "its size holds NaN"),
+        (lambda readings: readings | {"noise": readings["noise"].int()}, "it has no noise, a list of numbers"),
+        (lambda readings: {name: values for name, values in readings.items() if name != "slant"}, "it has no slant"),
+        (lambda readings: readings | {"tokens_mean": torch.zeros(0)}, "its tokens_mean holds NaN or nothing"),
     ],
 )
 def test_reference_statistics_that_are_none_are_told(tmp_path, damage, told):
-    known = load_file(ROOT / "assets/bd-diff-tiny" / REFERENCE)
-    save_file(known, tmp_path / REFERENCE)
-    assert read_reference(tmp_path).keys() == known.keys()
-    save_file(damage(known), tmp_path / REFERENCE)
+    readings = load_file(ROOT / "assets/bd-diff-tiny" / REFERENCE)
+    save_file(readings, tmp_path / REFERENCE)
+    assert read_reference(tmp_path).keys() == readings.keys()
+    save_file(damage(readings), tmp_path / REFERENCE)
     with pytest.raises(ValueError, match=f"{REFERENCE} is damaged: {told}"):
         read_reference(tmp_path)
     (tmp_path / REFERENCE).write_bytes(b"nothing")
