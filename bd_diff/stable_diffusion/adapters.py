@@ -119,7 +119,7 @@ def load_adapter(
     base: where the base is, if not where it was; base_config: see `load_base`. dtype, or torch_dtype: of all networks.
     device_map: the device that all of it goes to. Of `settings`, `HUB_SETTINGS` hold for the base as they did for the
     adapter, components and settings of the pipeline replace the adapter's, and what else diffusers knows of files
-    (`variant`, `revision`, ...) says nothing here: an adapter is one file, and its base is existing by its hash.
+    (`variant`, `revision`, ...) says nothing here: an adapter is one file, and its base is known by its hash.
 
     Raises ValueError where the base is not found or is another one, naming a file or tensor that is missing, damaged or
     too much, and for a device map of several devices; TypeError for settings that there are not.
