@@ -146,9 +146,7 @@ def load(
         raise ValueError(f"{folder} is not a model folder: it has neither a model_index.json nor a config.json")
     name = read_json(folder / "config.json").get("_class_name")
     if name not in NETWORKS:
-        raise ValueError(
-            f"{folder / 'config.json'} is of class {name}; known are BDDiffPipeline, {', '.join(NETWORKS)}"
-        )
+        raise ValueError(f"{folder / 'config.json'} is of class {name}; expected BDDiffPipeline, {', '.join(NETWORKS)}")
     module, lowest = NETWORKS[name]
     network = load_checked(getattr(importlib.import_module(module), name), folder, dtype=dtype)
     return NetworkRestorer(network.to(device).eval(), lowest)

@@ -96,7 +96,7 @@ def warn_of_losses(info: dict, kind: str, name: str) -> None:
     if "png" not in HELD[kind] and info.get("png"):
         lost.append("its PNG chunks " + ", ".join(sorted({chunk.decode() for chunk, _ in info["png"]})))
     if lost:
-        warnings.warn(f"{name}: {kind} cannot hold {', '.join(lost)}, which stayed behind", stacklevel=3)
+        warnings.warn(f"{name}: {kind} cannot hold {', '.join(lost)}; that was left out", stacklevel=3)
 
 
 def jpeg_options(info: dict, quality: int | None, name: str) -> dict:

@@ -126,7 +126,7 @@ class Part:
         whole[:, self.box[0], self.box[1]] = result.lerp(own, self.kept)
         span = self.range.white - self.range.black
         if (whole - self.colours).square().mean().sqrt() < UNCHANGED * span:
-            warnings.warn(f"{self.name}: nothing was changed that one could see", stacklevel=2)
+            warnings.warn(f"{self.name}: nothing was changed visibly", stacklevel=2)
         return whole
 
     def whole_map(self, values: Tensor) -> Tensor:
