@@ -179,7 +179,7 @@ HARDLY_BLURRED = 0.6  # pixels: mean size of kernels below which photographs cou
 
 
 def verdict(readings: Readings, reference: Readings) -> str:
-    """A sentence that says whether adapting is worth it, and why."""
+    """Sentences that say whether adapting is worth it, and why."""
     found = gaps(readings, reference)
     gap, count = total_gap(found), len(readings["size"])
     largest = sorted(found, key=lambda name: found[name], reverse=True)[:2]

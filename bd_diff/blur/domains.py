@@ -46,7 +46,7 @@ class Domain:
 
 
 def between(low: float, high: float, share: float) -> float:
-    """The value at `share` of the way from `low` to `high`, evenly in the logarithm; 0 if both are 0."""
+    """The value at `share` of the way from `low` to `high`, evenly in the logarithm; `low` if both are equal."""
     return low if low == high else math.exp(math.log(low) + share * (math.log(high) - math.log(low)))
 
 

@@ -67,7 +67,7 @@ def case_seed(seed: int, family: str, index: int) -> int:
 
 
 def family_pair(family: str, image: Tensor, seed: int, size: int, camera: Camera | None = None) -> FamilyPair:
-    """One case of `family_pairs`; a `camera` takes the photograph in place of the protocol's noise and 8 bit."""
+    """One case of `family_pairs`; a `camera` takes the photograph in place of the protocol's noise."""
     image = (image / 255 if image.dtype == torch.uint8 else image.float()).cpu()
     window = centre_window(image, size, margin=SIZE // 2)
     inside = (..., slice(SIZE // 2, -(SIZE // 2)), slice(SIZE // 2, -(SIZE // 2)))
@@ -104,7 +104,7 @@ def family_cases(
     """The cases of `family_pairs` for the photographs in a folder, read one by one.
 
     names: a text file with the names of those to take. limit: only the first so many photographs. camera: takes the
-    photographs in place of the protocol's noise and 8 bit. Raises `ValueError` for a name that is not in the folder.
+    photographs in place of the protocol's noise. Raises `ValueError` for a name that is not in the folder.
     """
     paths = (listed_images(folder, names) if names else list_images(folder))[:limit]
 
