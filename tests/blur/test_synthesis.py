@@ -157,7 +157,7 @@ def test_rolling_shake_differs_from_corner_to_corner_and_not_in_the_middle():
     assert (field[0, 0] - field[2, 2]).abs().sum() > 0.5
 
 
-def test_unsource_features_and_impossible_settings_are_refused():
+def test_unknown_families_and_impossible_settings_are_refused():
     with pytest.raises(ValueError, match="no blur family wobble; the families are delta, gaussian"):
         draw_kernels(2, generator(), {"wobble": 1})
     with pytest.raises(ValueError, match="no blur family wobble"):
