@@ -311,9 +311,8 @@ def kill_trainings(folder: Path, kills: int, chance: random.Random) -> str:
 
 
 def adapt(target: Path, model: Path, out: Path) -> None:
-    blur_mix.source_features = partial(
-        blur_mix.source_features, count=4
-    )  # to tell the blur is long, and no part of this
+    # to tell the blur is long, and no part of this
+    blur_mix.source_features = partial(blur_mix.source_features, count=4)
     adaptation.PROCEDURAL = adaptation.HELD_OUT = 4
     config = adaptation.adaptation_config(target, model, SHARP, out, steps=8)
     run = adaptation.replace(config.run, batch_size=1, save_minutes=0.05, cpu=True)
