@@ -140,19 +140,13 @@ def load(
     folder = find_folder(folder_or_id)
     device = device or ("cuda" if torch.cuda.is_available() else "cpu")
     dtype = dtype or torch.float32
-    if is_adapter(folder):
-        from bd_diff.pipeline import BDDiffPipeline
-
-        return PipelineRestorer(BDDiffPipeline.from_pretrained(folder, dtype=dtype).to(device))
-    if (folder / "model_index.json").exists():
+    if is_adapter(folder) or (folder / "model_index.json").exists():
         return PipelineRestorer(load_pipeline(folder, dtype).to(device))
     if not (folder / "config.json").exists():
         raise ValueError(f"{folder} is not a model folder: it has neither a model_index.json nor a config.json")
     name = read_json(folder / "config.json").get("_class_name")
     if name not in NETWORKS:
-        raise ValueError(
-            f"{folder / 'config.json'} is of class {name}; known are BDDiffPipeline, {', '.join(NETWORKS)}"
-        )
+        raise ValueError(f"{folder / 'config.json'} is of class {name}; expected BDDiffPipeline, {', '.join(NETWORKS)}")
     module, lowest = NETWORKS[name]
     network = load_checked(getattr(importlib.import_module(module), name), folder, dtype=dtype)
     return NetworkRestorer(network.to(device).eval(), lowest)
@@ -162,6 +156,8 @@ def load_pipeline(folder: Path, dtype: torch.dtype):
     """The `BDDiffPipeline` of a folder, every file and tensor of it checked."""
     from bd_diff.pipeline import BDDiffPipeline
 
+    if is_adapter(folder):
+        return BDDiffPipeline.from_pretrained(folder, dtype=dtype)  # `load_adapter` checks its files and tensors
     name = read_json(folder / "model_index.json").get("_class_name")
     if name != "BDDiffPipeline":
         raise ValueError(f"{folder / 'model_index.json'} is of class {name}, not BDDiffPipeline")

@@ -27,7 +27,7 @@ from bd_diff.cli import main
 if sys.argv[1] == "adapt":  # a rehearsal: few synthetic photographs to tell the blur with and to judge by
     from bd_diff.adaptation import adapt, blur_mix
 
-    blur_mix.known_families = partial(blur_mix.known_families, count=4)
+    blur_mix.source_features = partial(blur_mix.source_features, count=4)
     adapt.HELD_OUT, adapt.PROCEDURAL = 2, 8
 main()
 """

@@ -5,23 +5,15 @@ import json
 import numpy as np
 import pytest
 import torch
+from bd_diff_toys.networks import TOYS
 from PIL import Image
 from safetensors.torch import load_file, save_file
 
-from bd_diff.baselines.adarevd import AdaRevD
-from bd_diff.baselines.nafnet import NAFNet
-from bd_diff.baselines.uresnet import UResNet
 from bd_diff.baselines.xdecode import Generator
 from bd_diff.data.images import save_image, to_image
-from bd_diff.restore import PipelineRestorer, load
+from bd_diff.restore import NETWORKS, PipelineRestorer, load
 
 WEIGHTS = "diffusion_pytorch_model.safetensors"
-TOYS = {
-    "uresnet": lambda: UResNet(width=2),
-    "nafnet": lambda: NAFNet(width=4, enc_blocks=[1, 1], middle_blocks=1, dec_blocks=[1, 1]),
-    "adarevd": lambda: AdaRevD(variant=1, width=4, enc_blocks=[1, 1], layers=[1, 1], tile=32, overlap=8),
-    "xdecode": lambda: Generator(ngf=2, depth=4),
-}
 
 
 @pytest.fixture(scope="module")
@@ -38,7 +30,7 @@ def folders(tmp_path_factory):
 def broken(folders, tmp_path):
     """A copy of the U-ResNet's folder, to be damaged."""
     folder = tmp_path / "model"
-    TOYS["uresnet"]().save_pretrained(folder)
+    TOYS["UResNet"]().save_pretrained(folder)
     return folder
 
 
@@ -57,7 +49,11 @@ def images(height, width, batch=1):
     return torch.rand(batch, 3, height, width, generator=torch.Generator().manual_seed(height * width))
 
 
-@pytest.mark.parametrize("system", ["uresnet", "pipeline"])
+def test_every_network_that_loads_has_a_toy():
+    assert TOYS.keys() == NETWORKS.keys()
+
+
+@pytest.mark.parametrize("system", ["UResNet", "pipeline"])
 def test_every_kind_of_photograph_comes_back_as_its_kind(folders, tiny_pipeline_folder, tmp_path, system):
     restorer = load(folders / system if system in TOYS else tiny_pipeline_folder, device="cpu")
     batch = images(24, 32, batch=2)
@@ -81,7 +77,7 @@ def test_every_kind_of_photograph_comes_back_as_its_kind(folders, tiny_pipeline_
         restore("gone.png")
 
 
-@pytest.mark.parametrize("system", TOYS)
+@pytest.mark.parametrize("system", NETWORKS)
 @pytest.mark.parametrize("size", [(1, 1), (8, 8), (33, 50), (3, 90)])
 def test_any_size_comes_back_at_its_size_and_in_range(folders, system, size):
     restored = load(folders / system, device="cpu")(images(*size, batch=2))
@@ -97,7 +93,7 @@ def test_the_pipeline_gives_any_size_back_too(tiny_pipeline_folder, size):
     assert 0 <= restored.min() and restored.max() <= 1
 
 
-@pytest.mark.parametrize("system", TOYS)
+@pytest.mark.parametrize("system", NETWORKS)
 def test_a_batch_gives_what_its_images_give(folders, system):
     restorer, batch = load(folders / system, device="cpu"), images(16, 24, batch=3)
     singles = torch.cat([restorer(image[None]) for image in batch])
@@ -105,16 +101,16 @@ def test_a_batch_gives_what_its_images_give(folders, system):
 
 
 def test_the_pixels_of_x_decode_are_shifted_to_its_range_and_back(folders):
-    network = Generator.from_pretrained(folders / "xdecode").eval()
+    network = Generator.from_pretrained(folders / "Generator").eval()
     blurry = images(32, 32)
     with torch.no_grad():
         expected = (network(2 * blurry - 1) + 1) / 2
-    assert torch.allclose(load(folders / "xdecode", device="cpu")(blurry), expected, atol=1e-6)
+    assert torch.allclose(load(folders / "Generator", device="cpu")(blurry), expected, atol=1e-6)
 
 
 def test_a_network_has_no_settings(folders):
     with pytest.raises(ValueError, match="UResNet has no setting num_inference_steps"):
-        load(folders / "uresnet", device="cpu")(images(8, 8), num_inference_steps=3)
+        load(folders / "UResNet", device="cpu")(images(8, 8), num_inference_steps=3)
 
 
 @pytest.mark.parametrize(
@@ -130,7 +126,7 @@ def test_a_network_has_no_settings(folders):
 )
 def test_a_tensor_of_wrong_range_or_shape_is_refused(folders, wrong, what):
     with pytest.raises(ValueError, match=what):
-        load(folders / "uresnet", device="cpu")(wrong)
+        load(folders / "UResNet", device="cpu")(wrong)
 
 
 # Damaged folders
@@ -152,7 +148,7 @@ def test_an_id_of_the_hub_is_fetched_and_a_failure_told_in_one_sentence(folders,
     def snapshot(name, **_):
         if name != "someone/uresnet":
             raise ConnectionError("no such model\nlook elsewhere")
-        return str(folders / "uresnet")
+        return str(folders / "UResNet")
 
     monkeypatch.setattr("huggingface_hub.snapshot_download", snapshot)
     assert load("someone/uresnet", device="cpu").name == "UResNet"

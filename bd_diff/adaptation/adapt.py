@@ -1,4 +1,4 @@
-"""Adapting a model to a folder of blurry photographs without sharp twins: length, criterion, early stop, report."""
+"""Adapts a model to a folder of blurry photographs without sharp twins: length, criterion, early stop, report."""
 
 import json
 import shutil
@@ -55,7 +55,7 @@ STILL = 0.2
 def adaptation_config(
     target: Path, model: Path, sharp: Path, out: Path, steps: int = 400, seed: int = 2
 ) -> JointConfig:
-    """What `configs/bd_diff_tiny/adapt.yaml` holds, for this folder and this model."""
+    """The configuration `configs/bd_diff_tiny/adapt.yaml` for these folders and this model."""
     return JointConfig(
         run=RunConfig(
             folder=str(out),
@@ -80,11 +80,11 @@ def adaptation_config(
 
 
 def adapt(config: JointConfig) -> dict | None:
-    """Adapt as `config` says; the best model by `Criterion` is in `run.folder/pipeline`, the last one in
-    `run.folder/last`, and the report is returned.
+    """Adapt a model as `config` says, and return the report.
 
-    Stopped (Ctrl-C, a kill) it returns None or is gone; called again it goes on, and once it has finished gives the
-    stored report. Raises ValueError for folders that cannot be used, and where `run.folder` is of another adaptation.
+    The best model by `Criterion` is in `run.folder/pipeline`, the last one in `run.folder/last`. Stopped by Ctrl-C it
+    returns None; called again it continues, and after its end it returns the stored report. Raises ValueError for
+    folders that cannot be used, and if `run.folder` is of another adaptation.
     """
     out = Path(config.run.folder)
     claim(out)
@@ -128,14 +128,14 @@ def adapt(config: JointConfig) -> dict | None:
 
 
 def remove_bests(out: Path, needed: Collection[int] = ()) -> None:
-    """Remove the models that were the best at some check, but for those of the steps that are `needed`."""
+    """Remove the folders `best-STEP` of models, except those of the `needed` steps."""
     for path in out.glob("best-*"):
         if path.name not in {f"best-{step}" for step in needed}:
             shutil.rmtree(path)
 
 
 def folders_of(config: JointConfig) -> tuple[Path, Path, Path]:
-    """The folders of blurry and of sharp photographs, and of the model. Raises ValueError where one is not given."""
+    """The folders of blurry photographs, of sharp ones, and of the model. Raises ValueError if one is not given."""
     named = config.data.target, config.data.sharp, config.start_from
     if not all(named):
         raise ValueError("adapting needs data.target, data.sharp and start_from")
@@ -144,7 +144,7 @@ def folders_of(config: JointConfig) -> tuple[Path, Path, Path]:
 
 
 def adaptation_settings(config: JointConfig) -> dict[str, Any]:
-    """What makes an adaptation another one, as its command line calls it."""
+    """The settings that tell one adaptation from another, by their names on the command line."""
     folders = folders_of(config)
     return {
         **{f"--{name}": str(path.resolve()) for name, path in zip(("target", "sharp", "model"), folders, strict=True)},
@@ -155,23 +155,24 @@ def adaptation_settings(config: JointConfig) -> dict[str, Any]:
 
 
 def moving(families: Mapping[str, float]) -> bool:
-    """Whether a camera moved in photographs with these shares of blur families, so that shakes are worth a search."""
+    """Whether these shares of blur families include camera motion, so that the search for shakes is worth its time."""
     return families.get("line", 0.0) + families.get("shake", 0.0) > STILL
 
 
 def hold_out(folder: Path, crop: int) -> list[str]:
-    """Names of photographs to judge on: every fifth, at most `HELD_OUT`. Raises ValueError for too few."""
+    """Names of photographs kept for validation: every fifth, at most `HELD_OUT`. Raises ValueError for too few."""
     large = [path.name for path in list_images(folder) if min(read_image(path).size) >= crop]
     if len(large) < 2:
         raise ValueError(
-            f"{folder} has {len(large)} photographs of {crop} pixels a side; adapting needs two, one to judge"
+            f"{folder} has {len(large)} photographs of {crop} pixels a side; adapting needs two, one for validation"
         )
     return large[:: max(2, min(5, len(large) // 2))][:HELD_OUT]
 
 
 def sharp_photographs(config: JointConfig, held_out: bool = False) -> list[Tensor]:
-    """The sharp photographs that are trained on, or those that are not, `(3, H, W)`, and procedural images to make up
-    for what they are too few.
+    """Sharp photographs `(3, H, W)` to train on or, with `held_out`, those never trained on.
+
+    Procedural images are added where there are too few.
     """
     _, folder, _ = folders_of(config)
     listed = config.data.exclude
@@ -181,10 +182,12 @@ def sharp_photographs(config: JointConfig, held_out: bool = False) -> list[Tenso
 
 
 class Criterion:
-    """Mean absolute error, in levels of 255, of synthetic photographs that are blurred like the folder's
-    (`bd_diff.adaptation.blur_mix`) after deblurring; of sharp images that are never trained on. Lower is better.
+    """What the best model is chosen by; lower is better.
 
-    Called at every check with the averaged weights in place; keeps the best model in `out/best-STEP`, with those that
+    The mean absolute error, in levels of 255, after deblurring synthetic photographs: sharp images that are never
+    trained on, blurred like the folder's photographs (`bd_diff.adaptation.blur_mix`).
+
+    Called at every check with the averaged weights in place. The best model is kept in `out/best-STEP`, with those that
     were the best when a checkpoint was made, and all figures in `out/history.json`.
     """
 
@@ -227,7 +230,7 @@ class Criterion:
         return {"criterion": total}
 
     def best_step(self, until: int) -> int:
-        """The step of the best model so far at the step `until`."""
+        """The step of the best model among those up to the step `until`."""
         return min((step for step in self.history if step <= until), key=lambda step: self.history[step])
 
     def best(self) -> Path:
@@ -235,7 +238,7 @@ class Criterion:
         return self.out / f"best-{self.best_step(max(self.history))}"
 
     def enough(self) -> bool:
-        """Whether half the steps are done and the last `PATIENCE` checks brought nothing better."""
+        """Whether to stop early: half the steps are done, and the last `PATIENCE` checks brought no improvement."""
         values = [value for _, value in sorted(self.history.items())]
         return (
             max(self.history) >= self.earliest
@@ -248,8 +251,9 @@ class Criterion:
 def make_report(
     config: JointConfig, trained_on: Mapping[str, Mapping[str, Any]], history: dict[int, float], out: Path
 ) -> dict:
-    """Domain gap to the synthetic photographs trained on before and after, the criterion, advice; writes `samples.png`,
-    held-out photographs side by side.
+    """The report: domain gap to the synthetic photographs trained on, before and after; the criterion; advice.
+
+    Writes `samples.png`, held-out photographs side by side.
     """
     target, _, model = folders_of(config)
     photographs = [to_tensor(read_image(path)) for path in list_images(target)[:JUDGED]]
@@ -284,7 +288,7 @@ def make_report(
 
 
 def advice(report: dict) -> list[str]:
-    """What the figures mean and what to do, a sentence each."""
+    """Sentences that say what the figures mean and what to do."""
     said = []
     if report["best_step"] == 0:
         said.append(

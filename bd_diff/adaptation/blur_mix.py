@@ -1,7 +1,8 @@
 """Estimates the mix of synthetic blurs that resembles a folder's photographs, to train on without sharp twins.
 
 Black-box shift estimation (Lipton, Wang and Smola 2018): a classifier learns the blur families on synthetic
-photographs; the shares in the folder are those that explain its mean answer, its known confusions counted in.
+photographs, the source. The shares in the folder, the target, are those that explain the classifier's mean answer,
+given how often it confuses one family with another.
 """
 
 import json
@@ -42,50 +43,57 @@ RIDGE = 0.01  # of the kernel ridge regression, on a kernel that is 1 for equals
 
 
 def fit_families(pipeline, photographs: list[Tensor], sharp: list[Tensor], noise: float) -> dict[str, float]:
-    """Shares of the blur families that cameras make in blurry photographs, those above 1 %, together about one.
+    """Shares of the blur families that cameras make in blurry photographs.
 
-    photographs, sharp: uint8 or floats in [0, 1], `(3, H, W)`, of different scenes. noise: the largest standard
-    deviation of the synthetic photographs' noise, on the scale of [0, 1].
+    Shares above 1 % are returned; they sum to about one. photographs, sharp: uint8 or floats in [0, 1], `(3, H, W)`, of
+    different scenes. noise: the largest standard deviation of the synthetic photographs' noise, on the scale of [0, 1].
     """
-    seen = torch.stack([blur_features(pipeline, one) for one in photographs])
-    return explain(seen, *known_families(pipeline, sharp, noise))
+    target = torch.stack([blur_features(pipeline, one) for one in photographs])
+    return explain(target, *source_features(pipeline, sharp, noise))
 
 
-def known_families(
+def source_features(
     pipeline, sharp: list[Tensor], noise: float, count: int = 120, seed: int = 0
 ) -> tuple[Tensor, Tensor]:
-    """Features `(n, D)` of `count` synthetic photographs a family, and which of `KINDS` each is `(n,)`."""
-    seen, kinds, camera = [], [], RandomCamera(noise, CURVE)
+    """Features `(n, D)` of synthetic photographs, `count` per family, and the index in `KINDS` of each, `(n,)`."""
+    features, kinds, camera = [], [], RandomCamera(noise, CURVE)
     # Families take turns, so that any half of the samples has all of them.
-    for index in tqdm(range(count), desc="telling the blur", unit="round"):
+    for index in tqdm(range(count), desc="estimating the blur", unit="round"):
         for number, family in enumerate(KINDS):
             generator = seeded(seed, index, number)
             one = sharp[draw(len(sharp), generator)]
             taken, _ = synthetic_pair(one, {family: 1.0}, camera, generator, VARIATION)
-            seen.append(blur_features(pipeline, taken))
+            features.append(blur_features(pipeline, taken))
             kinds.append(number)
-    return torch.stack(seen), torch.tensor(kinds)
+    return torch.stack(features), torch.tensor(kinds)
 
 
-def explain(seen: Tensor, known: Tensor, kinds: Tensor) -> dict[str, float]:
-    """Shares of `KINDS` that explain features `(m, D)` of photographs, from features `(n, D)` of known kinds `(n,)`."""
-    columns, half = one_hot(kinds).double(), len(known) // 2
-    first, second = (known[:half], columns[:half]), (known[half:], columns[half:])
-    answers = torch.cat([classify(*second, known[:half]), classify(*first, known[half:])])
+def explain(target: Tensor, source: Tensor, kinds: Tensor) -> dict[str, float]:
+    """Shares of `KINDS` that explain target features `(m, D)`, from source features `(n, D)` of the given kinds `(n,)`.
+
+    Two-fold cross-validation on the source gives the classifier's confusion matrix.
+    """
+    columns, half = one_hot(kinds).double(), len(source) // 2
+    first, second = (source[:half], columns[:half]), (source[half:], columns[half:])
+    answers = torch.cat([classify(*second, source[:half]), classify(*first, source[half:])])
     confusions = torch.stack([answers[kinds == number].mean(0) for number in range(len(KINDS))])
-    answer = classify(known, columns, seen).mean(0)
+    answer = classify(source, columns, target).mean(0)
     rows = np.vstack([confusions.T.numpy(), np.full(len(KINDS), SUM_WEIGHT)])
     shares, _ = nnls(rows, np.append(answer.numpy(), SUM_WEIGHT))
     shares /= shares.sum()
     return {family: round(float(share), 3) for family, share in zip(KINDS, shares, strict=True) if share > 0.01}
 
 
-def classify(known: Tensor, columns: Tensor, seen: Tensor) -> Tensor:
-    """Columns `(m, K)` of features `(m, D)` by Gaussian kernel ridge regression on `(n, K)` of known ones `(n, D)`."""
-    centre, deviation, usual = known.mean(0), known.std(0) + 1e-6, columns.mean(0)
-    known, seen = (known - centre) / deviation, (seen - centre) / deviation
-    alike, near = ((-torch.cdist(one, known).square() / known.shape[1]).exp() for one in (known, seen))
-    return near @ torch.linalg.solve(alike + RIDGE * torch.eye(len(known), dtype=alike.dtype), columns - usual) + usual
+def classify(features: Tensor, columns: Tensor, queries: Tensor) -> Tensor:
+    """Columns `(m, K)` for the queries `(m, D)`, by Gaussian kernel ridge regression.
+
+    Fitted to labelled features `(n, D)` and their columns `(n, K)`.
+    """
+    centre, deviation, usual = features.mean(0), features.std(0) + 1e-6, columns.mean(0)
+    features, queries = (features - centre) / deviation, (queries - centre) / deviation
+    alike, near = ((-torch.cdist(one, features).square() / features.shape[1]).exp() for one in (features, queries))
+    ridge = RIDGE * torch.eye(len(features), dtype=alike.dtype)
+    return near @ torch.linalg.solve(alike + ridge, columns - usual) + usual
 
 
 @torch.no_grad()
@@ -97,27 +105,27 @@ def blur_features(pipeline, image: Tensor) -> Tensor:
 
 
 def fit_noise(photographs: list[Tensor]) -> float:
-    """The noise that one photograph in ten exceeds: standard deviation on the scale of [0, 1]."""
+    """The level of noise that one photograph in ten exceeds: standard deviation on the scale of [0, 1]."""
     return float(torch.cat([noise_level(luminance(middle(one))) for one in photographs]).quantile(0.9))
 
 
 def synthesis_like(
     folder: Path, model: str, sharp: Callable[[], list[Tensor]], families: dict[str, float], noise: float, kept: Path
 ) -> dict[str, Any]:
-    """What a training for the photographs of a folder should blur with, as settings of `JointConfig`.
+    """The blur, noise and camera to train with for the photographs of a folder, as settings of `JointConfig`.
 
-    The families are those that the photographs are like, beside as many sharp ones as in `families`, which the model
-    was trained on; the noise is the photographs', where that is more than the given one; the rest is `CAMERA`. Kept in
-    the file `kept`, and read from there, without asking for the sharp ones, if it was found before. Photographs under
-    `SMALLEST` pixels a side are left out; ValueError where none remains.
+    families: those that the model was trained on, whose share of sharp photographs is kept; the other shares are fitted
+    to the folder. noise: replaced by the photographs' own where that is larger. The rest is `CAMERA`. kept: the file
+    that stores the result; if it exists it is read, and `sharp` is not called. Photographs under `SMALLEST` pixels a
+    side are left out; raises ValueError if none remains.
     """
     if kept.exists():
-        return read_json(kept, "remove it to tell the blur again")
+        return read_json(kept, "remove it to estimate the blur again")
     paths = list_images(folder)
     photographs = [to_tensor(read_image(path)) for path in paths[:: -(-len(paths) // MOST)]]
     photographs = [photograph for photograph in photographs if min(photograph.shape[1:]) >= SMALLEST]
     if not photographs:
-        raise ValueError(f"{folder} has no photograph of {SMALLEST} pixels a side, so its blur cannot be told")
+        raise ValueError(f"{folder} has no photograph of {SMALLEST} pixels a side, so its blur cannot be estimated")
     noise = max(noise, fit_noise(photographs))
     fitted = some_sharp(fit_families(load_pipeline(model), photographs, sharp(), noise), families.get("delta", 0.0))
     found = {"families": fitted, "noise": noise, **CAMERA}
@@ -127,5 +135,5 @@ def synthesis_like(
 
 
 def some_sharp(families: dict[str, float], share: float) -> dict[str, float]:
-    """Families with a share of none: from sharp photographs a model learns to leave alone what is sharp."""
+    """The families beside a share of sharp photographs, from which a model learns to leave alone what is sharp."""
     return {"delta": share} | {family: (1 - share) * part for family, part in families.items()}

@@ -1,7 +1,7 @@
 """How far the blur of a folder of photographs is from the blur that a model was trained on, in figures and in words.
 
-Every photograph is read by the model; its readings are compared with reference readings of synthetically blurred sharp
-photographs, which lie beside the model in `REFERENCE`.
+The model reads every photograph. Its readings are compared with reference readings, of sharp photographs blurred
+synthetically, which are stored beside the model in `REFERENCE`.
 """
 
 import math
@@ -52,7 +52,7 @@ def read_photographs_blur(pipeline, images: Iterable[Tensor]) -> Readings:
 
 
 def middle(image: Tensor) -> Tensor:
-    """The middle `(1, 3, h, w)`, of `WINDOW` pixels a side at most, in [0, 1] of a photograph `(3, H, W)`."""
+    """The centre `(1, 3, h, w)` in [0, 1] of a photograph `(3, H, W)`, no side above `WINDOW` pixels."""
     image = (image / 255 if image.dtype == torch.uint8 else image.float())[None]
     height, width = (min(side, WINDOW) for side in image.shape[-2:])
     top, left = (image.shape[-2] - height) // 2, (image.shape[-1] - width) // 2
@@ -60,7 +60,7 @@ def middle(image: Tensor) -> Tensor:
 
 
 def read_one(pipeline, image: Tensor) -> dict[str, Tensor]:
-    """The statistics of one photograph's middle."""
+    """The statistics of the centre of one photograph."""
     image = middle(image)
     reading = pipeline.encode_image((image * 2 - 1).to(pipeline.device), fast=True)
     size, across, slant = shape_of(reading.kernels[0].float().cpu())
@@ -99,9 +99,10 @@ def reference_readings(
 def synthetic_pair(
     sharp: Tensor, families: Mapping[str, float], camera: RandomCamera, generator: Generator, variation: float = 0.0
 ) -> tuple[Tensor, Tensor]:
-    """A random window of a sharp photograph `(3, H, W)`, blurred and taken by the camera, at 8 bit; and as it was. Both
-    are at most `WINDOW` pixels a side, at least SIZE - 1 smaller than what they come from, and in [0, 1]. For the
-    `variation` see `bd_diff.blur.synthesis.draw_fields`.
+    """A random window of a sharp photograph `(3, H, W)`: blurred and taken by the camera at 8 bit, and sharp.
+
+    Both are in [0, 1], at most `WINDOW` pixels a side, and SIZE - 1 pixels smaller than the window that they were cut
+    from. variation: see `bd_diff.blur.synthesis.draw_fields`.
     """
     sharp = sharp / 255 if sharp.dtype == torch.uint8 else sharp.float()
     high, wide = (min(side, WINDOW + SIZE - 1) for side in sharp.shape[-2:])
@@ -112,7 +113,7 @@ def synthetic_pair(
 
 
 def write_reference(readings: Readings, folder: str | Path) -> None:
-    """Store reference readings beside a model: every statistic, of the tokens only mean and deviation."""
+    """Store reference readings beside a model: all statistics, but of the tokens only mean and deviation."""
     tokens = readings["tokens"]
     kept = {name: values.float().contiguous() for name, values in readings.items() if name != "tokens"}
     kept |= {"tokens_mean": tokens.mean(0), "tokens_deviation": tokens.std(0)}
@@ -121,20 +122,20 @@ def write_reference(readings: Readings, folder: str | Path) -> None:
 
 
 def read_reference(folder: str | Path) -> Readings:
-    """What `write_reference` stored. Raises ValueError where nothing was."""
+    """The readings that `write_reference` stored. Raises ValueError if they are missing or damaged."""
     path = Path(folder) / REFERENCE
     if not path.exists():
         raise ValueError(f"{folder} has no {REFERENCE}; make it with bd-diff domain --reference FOLDER of sharp images")
     try:
-        known = load_file(path)
+        readings = load_file(path)
     except (OSError, SafetensorError) as error:
         raise ValueError(f"{path} is damaged ({error})") from None
     for name in (*(name for name in STATISTICS if name != "tokens"), "tokens_mean", "tokens_deviation"):
-        if name not in known or known[name].ndim != 1 or not known[name].is_floating_point():
+        if name not in readings or readings[name].ndim != 1 or not readings[name].is_floating_point():
             raise ValueError(f"{path} is damaged: it has no {name}, a list of numbers; make it again by --reference")
-        if not len(known[name]) or not known[name].isfinite().all():
+        if not len(readings[name]) or not readings[name].isfinite().all():
             raise ValueError(f"{path} is damaged: its {name} holds NaN or nothing; make it again by --reference")
-    return known
+    return readings
 
 
 def as_reference(readings: Readings) -> Readings:
@@ -144,10 +145,10 @@ def as_reference(readings: Readings) -> Readings:
 
 
 def gaps(readings: Readings, reference: Readings) -> dict[str, float]:
-    """By statistic, how far readings are from the reference, in standard deviations of the reference.
+    """By statistic, the distance of readings from the reference, in standard deviations of the reference.
 
-    Wasserstein distance of the two distributions; of the tokens, the root mean square over their channels of the shift
-    of the mean. Each less what as many photographs of the reference itself show by chance.
+    It is the Wasserstein distance of the two distributions; for the tokens, the root mean square over their channels of
+    the shift of the mean. The distance that as many photographs of the reference itself show by chance is subtracted.
     """
     found, generator, count = {}, seeded(0), len(readings["size"])
     for name in STATISTICS:
@@ -156,10 +157,10 @@ def gaps(readings: Readings, reference: Readings) -> dict[str, float]:
             by_chance = 1 / len(readings["tokens"]) + 1 / len(reference["size"])
             found[name] = math.sqrt(max(0.0, float(shift.square().mean()) - by_chance))
         else:
-            known = reference[name].tolist()
-            samples = reference[name][torch.randint(len(known), (32, count), generator=generator)].tolist()
-            by_chance = sum(wasserstein_distance(sample, known) for sample in samples) / len(samples)
-            distance = wasserstein_distance(readings[name].tolist(), known) - by_chance
+            expected = reference[name].tolist()
+            samples = reference[name][torch.randint(len(expected), (32, count), generator=generator)].tolist()
+            by_chance = sum(wasserstein_distance(sample, expected) for sample in samples) / len(samples)
+            distance = wasserstein_distance(readings[name].tolist(), expected) - by_chance
             found[name] = max(0.0, float(distance)) / max(float(reference[name].std()), FLOORS.get(name, 1e-3))
     return found
 
@@ -169,7 +170,7 @@ FLOORS = {"noise": 0.5, "saturation": 1.0}
 
 
 def total_gap(found: dict[str, float]) -> float:
-    """One figure from all: their mean, each counted up to 3 standard deviations (beyond that, far is far)."""
+    """The mean of all gaps, each counted up to 3 standard deviations."""
     return sum(min(value, 3.0) for value in found.values()) / len(found)
 
 
@@ -178,7 +179,7 @@ HARDLY_BLURRED = 0.6  # pixels: mean size of kernels below which photographs cou
 
 
 def verdict(readings: Readings, reference: Readings) -> str:
-    """In words: whether adapting is worth it, and why."""
+    """Sentences that say whether adapting is worth it, and why."""
     found = gaps(readings, reference)
     gap, count = total_gap(found), len(readings["size"])
     largest = sorted(found, key=lambda name: found[name], reverse=True)[:2]
@@ -199,7 +200,7 @@ def verdict(readings: Readings, reference: Readings) -> str:
 
 
 def direction(name: str, readings: Readings, reference: Readings) -> str:
-    """How a statistic differs: its mean here against the reference's."""
+    """The mean of a statistic here and in the reference, in words."""
     if name == "tokens":
         return "all of the reading differs"
     here, there = float(readings[name].mean()), float(reference[name].mean())

@@ -79,7 +79,7 @@ class ExperimentConfig:
 class PairedObjective(JointObjective):
     """The upper bound: deblurring trained on the target's own pairs `blurry` and `sharp` `(B, 3, H, W)` in [0, 1].
 
-    No kernel is known where blur varies, so the blur decoder learns through the deconvolutions.
+    The kernel is unknown where blur varies, so the blur decoder learns through the deconvolutions.
     """
 
     def forward(self, batch: dict[str, Tensor], generator: Generator) -> dict[str, Tensor]:
@@ -97,7 +97,7 @@ def run_experiment(config: ExperimentConfig) -> list[dict]:
     `run.folder` is of an experiment with other settings; rows, targets and seeds may be added.
     """
     if unknown := set(config.rows) - set(ROWS):
-        raise ValueError(f"rows: there is no row {min(unknown)!r}; known are {', '.join(ROWS)}")
+        raise ValueError(f"rows: there is no row {min(unknown)!r}; the rows are {', '.join(ROWS)}")
     for name in ("rows", "targets", "seeds"):
         if not getattr(config, name):
             raise ValueError(f"{name}: at least one is needed")
@@ -179,7 +179,7 @@ def joint_config(
     weights: Mapping[str, float] = {},  # noqa: B006
     synthesis: Mapping[str, Any] = {},  # noqa: B006
 ) -> JointConfig:
-    """BD-Diff's training of one row; `synthesis` instead of the source domain's families and noise."""
+    """BD-Diff's training of one row. `synthesis` replaces the source domain's families and noise."""
     return JointConfig(
         run=run_of(config, out, seed),
         networks={} if source else config.networks,
@@ -205,7 +205,7 @@ def train_joint_row(config: ExperimentConfig, out: Path, seed: int, *given) -> P
 
 
 def train_ceiling(config: ExperimentConfig, out: Path, seed: int, source: Path, target: str) -> Path:
-    """The source's model taught on the target's own pairs."""
+    """The upper bound: the source's model, trained further on the target's own pairs."""
     pairs = Path(config.run.folder) / "domains" / target / "train"
 
     def train() -> None:
@@ -257,7 +257,7 @@ def train_regression(config: ExperimentConfig, out: Path, seed: int, excluded: P
 
 
 def timed(out: Path, train) -> None:
-    """Train, and add the seconds that it took to `out/seconds.txt`."""
+    """Run `train`, and add the seconds that it took to `out/seconds.txt`."""
     started, path = time.perf_counter(), out / "seconds.txt"
     train()
     before = float(path.read_text()) if path.exists() else 0.0
@@ -266,7 +266,7 @@ def timed(out: Path, train) -> None:
 
 
 def finished(out: Path, wanted: Path) -> Path:
-    """`wanted`, or a ValueError where the training was stopped before it was there."""
+    """Return `wanted`. Raises ValueError if the training in `out` was stopped before it wrote that."""
     if not wanted.exists():
         raise ValueError(f"the training in {out} was stopped; run the same command again to go on")
     return wanted
@@ -300,7 +300,7 @@ def score_row(config: ExperimentConfig, row: str, target: str, seed: int, model:
 
 
 def perceptual() -> tuple[str, ...]:
-    """LPIPS, where its weights are at hand."""
+    """`("lpips",)` if its weights are available, otherwise `()`."""
     try:
         lpips(*torch.zeros(2, 1, 3, 64, 64))
     except ValueError:
@@ -309,7 +309,7 @@ def perceptual() -> tuple[str, ...]:
 
 
 def parameters_in(model: Path) -> int:
-    """Numbers in the weights of a model folder."""
+    """How many numbers the weights in a model folder hold."""
     from safetensors import safe_open
 
     count = 0
@@ -320,7 +320,7 @@ def parameters_in(model: Path) -> int:
 
 
 def write_results(rows: list[dict], folder: Path) -> None:
-    """`results.json`, every figure; `table.md`, means over the seeds with their spread, a block a target."""
+    """Write `results.json`, every figure, and `table.md`, a table per target of means and spread over the seeds."""
     with replacing(folder / "results.json") as part:
         part.write_text(json.dumps(rows, indent=1) + "\n")
     columns = [name for name in ("psnr", "ssim", "gmsd", "lpips", "seconds", "parameters") if name in rows[0]]

@@ -1,1 +1,1 @@
-"""The three systems BD-Diff is measured against."""
+"""The three systems that BD-Diff is compared with."""

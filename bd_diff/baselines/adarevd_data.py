@@ -1,4 +1,4 @@
-"""AdaRevD's training data, and the held-out part of it for validation and early exits; the test set is not used."""
+"""AdaRevD's training data, and the part held out for validation and early exits; the test set is not used."""
 
 from collections.abc import Iterator, Sequence
 
@@ -19,10 +19,10 @@ SHOWN_PAIRS = 16  # held-out pairs to validate on
 
 
 def held_out_split(items: Sequence, groups: Sequence, every: int) -> tuple[list, list]:
-    """Items for training, and those kept from it: every `every`-th group, from the first; none where `every` is 0.
+    """Split items into those to train on, and those held out: every `every`-th group from the first, or none if 0.
 
-    `groups` names each item's group (a video's frames stay together); one group in all is split item by item. Raises
-    ValueError where nothing remains to train on.
+    `groups` names each item's group (a video's frames stay together); if there is only one group, items are split one
+    by one. Raises ValueError if nothing remains to train on.
     """
     if len(set(groups)) == 1:
         groups = range(len(items))
@@ -64,12 +64,15 @@ def paired_items(data: DataConfig) -> list[Item] | None:
 
 
 def scenes(items: Sequence[Item]) -> list[str]:
-    """The folder of each pair: frames of one scene are alike, so they stay on one side of a split."""
+    """The folder of each pair. Frames of one scene are alike, so they stay on one side of a split."""
     return [item.name.rpartition("/")[0] for item in items]
 
 
 def crops(data: DataConfig, every: int, seed: int, held_out: bool = False) -> Dataset:
-    """Crops for training or, with `held_out`, of what is kept from it: pairs, or sharp ones `BORDER` larger to blur."""
+    """Crops to train on or, with `held_out`, held-out ones.
+
+    They are crops of pairs, or of sharp photographs, then `BORDER` larger so that they can be blurred.
+    """
     items = paired_items(data)
     if items:
         chosen = part_of(items, scenes(items), every, held_out)
@@ -96,7 +99,7 @@ def training_crops(data: DataConfig, every: int, blur: BlurConfig, run: RunConfi
 def held_out_pairs(
     data: DataConfig, every: int, blur: BlurConfig, count: int, seed: int, device: str | torch.device = "cpu"
 ) -> Iterator[tuple[Tensor, Tensor]]:
-    """`count` pairs (blurry, sharp) `(1, 3, crop, crop)` of what is kept from training."""
+    """`count` held-out pairs (blurry, sharp), `(1, 3, crop, crop)` each."""
     samples = crops(data, every, seed, held_out=True)
     for index in range(count):
         batch = {name: tensor[None].to(device) for name, tensor in samples[index].items()}
@@ -104,7 +107,7 @@ def held_out_pairs(
 
 
 def cases(data: DataConfig, every: int) -> Cases:
-    """The validation cases: centres of held-out pairs, or `data.validation`'s photographs, blurred."""
+    """The validation cases: the centres of held-out pairs, or the photographs of `data.validation`, blurred."""
     items = paired_items(data)
     if items is None:
         return validation_cases(data)

@@ -63,10 +63,11 @@ def validate_classifier(objective: ClassifierObjective, pairs: Iterable[tuple[Te
 
 @dataclass(frozen=True)
 class Measured:
-    """What held-out crops say about exits, K classes and N sub-decoders.
+    """What held-out crops say about exits, for K classes and N sub-decoders.
 
-    psnr: `(K, N + 1)` mean PSNR in dB of the crops that the classifier puts in a class, after 0, ..., N sub-decoders.
-    counts: `(K,)` how many those are. confusion: `(K, K)` crops by true class (row) and the classifier's (column).
+    psnr: `(K, N + 1)`, mean PSNR in dB of the crops that the classifier puts in a class, after 0, ..., N sub-decoders.
+    counts: `(K,)`, the number of these crops. confusion: `(K, K)`, crops by true class (row) and by the classifier's
+    (column).
     """
 
     psnr: Tensor
@@ -74,7 +75,7 @@ class Measured:
     confusion: Tensor
 
     def report(self) -> str:
-        """Accuracy beside that of always naming the commonest class, and per class its crops, recall and PSNR."""
+        """Text: accuracy beside that of always naming the commonest class; crops, recall and PSNR of each class."""
         total, commonest = self.confusion.sum(), self.confusion.sum(1).max()
         lines = [f"accuracy {self.confusion.trace() / total:.3f} (always the commonest class: {commonest / total:.3f})"]
         for index, (means, truth) in enumerate(zip(self.psnr.tolist(), self.confusion, strict=True)):

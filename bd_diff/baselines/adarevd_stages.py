@@ -1,4 +1,4 @@
-"""The networks of AdaRevD's training stages: each starts from what the stage before left."""
+"""The networks of AdaRevD's training stages: each stage starts from the network that the one before trained."""
 
 from collections.abc import Sequence
 from typing import Any, TypeVar
@@ -50,7 +50,7 @@ def build(
 
 
 def read(path: str, kind: type[Network]) -> Network:
-    """The network in a model folder or in a released `.pth` file, which must be of this kind."""
+    """The network in a model folder or a released `.pth` file. Raises ValueError if it is not of class `kind`."""
     network: nn.Module
     if path.endswith(".pth"):
         convert = nafnet.convert_released if kind is NAFNet else adarevd.convert_released

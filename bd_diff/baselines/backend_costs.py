@@ -14,7 +14,7 @@ from bd_diff.baselines.subdecoder import SubDecoder
 class Chain(nn.Module):
     """`number` sub-decoders with heads, and a random state and bottleneck to run them on.
 
-    beta and gamma are random: at initialisation the blocks pass their input on, which would hide errors.
+    beta and gamma are random: at initialisation the blocks pass their input on unchanged, which would hide errors.
     """
 
     def __init__(self, number: int, width: int = 8, levels: int = 3, side: int = 32, batch: int = 2, seed: int = 0):
@@ -36,7 +36,7 @@ class Chain(nn.Module):
         return run_chain(decoders, [*self.heads], bottleneck, state, backend, anchor_every)
 
     def state_bytes(self) -> int:
-        """Bytes of one state, the bottleneck not counted."""
+        """Bytes of one state, without the bottleneck."""
         return sum(level.nbytes for level in [*self.inputs][1:])
 
 
@@ -49,7 +49,7 @@ def gradients(chain: Chain, backend: str, anchor_every: int = 4, heads: Sequence
 
 
 def worst_error(found: Mapping[str, Tensor | None], wanted: Mapping[str, Tensor | None]) -> float:
-    """Largest relative error `|found - wanted| / |wanted|` of any tensor; an absent gradient counts as zeros."""
+    """Largest relative error `|found - wanted| / |wanted|` of any tensor; a missing gradient counts as zeros."""
     errors = [0.0]
     for name, gradient in wanted.items():
         own = found[name]
@@ -81,7 +81,7 @@ def saved_bytes(chain: Chain, backend: str, anchor_every: int = 4) -> int:
 
 
 def step_seconds(chain: Chain, backend: str, anchor_every: int = 4) -> float:
-    """Time of one forward and backward pass; the first of a chain also prepares things and is not to be counted."""
+    """Time of a forward and backward pass. Do not count the first one of a chain: it prepares things, too."""
     start = time.perf_counter()
     gradients(chain, backend, anchor_every)
     if chain.inputs[0].is_cuda:

@@ -23,13 +23,13 @@ class Costs:
         self.mode = FakeTensorMode()
         with self.mode:
             self.network = AdaRevD.from_config(network.config).eval()
-        self.known: dict[tuple[int, int], dict[str, int]] = {}
+        self.counts: dict[tuple[int, int], dict[str, int]] = {}
 
     def count(self, part: str, height: int, width: int) -> int:
         """MACs of the `encoder`, one sub-decoder (`step`), one `head` or the `classifier` at this size in pixels."""
-        if (height, width) not in self.known:
-            self.known[height, width] = self.count_all(height, width)
-        return self.known[height, width][part]
+        if (height, width) not in self.counts:
+            self.counts[height, width] = self.count_all(height, width)
+        return self.counts[height, width][part]
 
     def count_all(self, height: int, width: int) -> dict[str, int]:
         network, found = self.network, {}
@@ -66,7 +66,7 @@ class Costs:
 class Case:
     """One image and its tiles at every depth: `residuals (T, N + 1, 3, h, w)`, from depth 0 (zeros) to N.
 
-    classes `(T,)`: the classifier's. psnr `(T, N + 1)`: in dB, of each tile by itself.
+    classes `(T,)`: found by the classifier. psnr `(T, N + 1)`: in dB, of each tile by itself.
     """
 
     blurry: Tensor
@@ -92,7 +92,7 @@ def decibels(images: Tensor, target: Tensor) -> Tensor:
 
 @torch.no_grad()
 def every_tile(network: AdaRevD, blurry: Tensor, sharp: Tensor) -> Case:
-    """Run all tiles of one image `(3, H, W)` to every depth, as `AdaRevD.restore` would to one."""
+    """Run all tiles of one image `(3, H, W)` to every depth, cut and blended as in `AdaRevD.restore`."""
     padded, target = (pad_to_multiple(image[None], network.multiple)[0] for image in (blurry, sharp))
     height, width = padded.shape[-2:]
     grid = Grid(height, width, network.config.tile, network.config.overlap)
@@ -122,7 +122,7 @@ class Outcome:
 
 
 def outcome(cases: Sequence[Case], depths: Sequence[Sequence[int]], costs: Costs, classified: bool) -> Outcome:
-    """What a choice of depths, one per tile of each case, costs and gives."""
+    """Cost and PSNR of a choice of depths, one per tile of each case."""
     flat = [depth for chosen in depths for depth in chosen]
     macs = [costs.tiled(case.grid, chosen, classified) for case, chosen in zip(cases, depths, strict=True)]
     scores = [case.score(chosen) for case, chosen in zip(cases, depths, strict=True)]
@@ -130,21 +130,21 @@ def outcome(cases: Sequence[Case], depths: Sequence[Sequence[int]], costs: Costs
 
 
 def oracle_depths(case: Case, tau: float) -> list[int]:
-    """The rule of the exit table on the true PSNR of each tile: the depth after which one more gains less than tau."""
+    """The rule of the exit table on each tile's true PSNR: the depth after which one more gains less than tau."""
     gains = case.psnr.diff(dim=1) < tau  # (T, N)
     full = torch.ones(len(gains), 1, dtype=torch.bool)
     return torch.cat([gains, full], 1).int().argmax(1).tolist()
 
 
 def shuffled(depths: Sequence[Sequence[int]], generator: torch.Generator) -> list[list[int]]:
-    """The same depths given to tiles at random."""
+    """The same depths, given to the tiles in random order."""
     flat = torch.tensor([depth for chosen in depths for depth in chosen])
     mixed = flat[torch.randperm(len(flat), generator=generator)].split([len(chosen) for chosen in depths])
     return [chosen.tolist() for chosen in mixed]
 
 
 def at_equal_macs(uniform: Mapping[int, Outcome], macs: float) -> float:
-    """PSNR that uniform depths reach for this many MACs, between two depths by mixing them linearly."""
+    """PSNR of uniform depths at this many MACs, interpolated linearly between two depths."""
     points = sorted((found.macs, found.psnr) for found in uniform.values())
     if macs <= points[0][0]:
         return points[0][1]

@@ -64,8 +64,8 @@ def run_to_depths(decoders, heads, bottleneck: Tensor, state: Sequence[Tensor], 
 def derive_exit_table(psnr_by_class: Sequence[Sequence[float]], counts: Sequence[int], tau: float) -> list[int]:
     """Sub-decoders per class: the smallest depth after which one more gains less than `tau` dB.
 
-    `psnr_by_class[c][k]` is the mean PSNR of class c after k sub-decoders, k = 0 being the blurry input; `counts[c]` is
-    over how many crops. A class that was never seen runs in full.
+    `psnr_by_class[c][k]` is the mean PSNR of class c after k sub-decoders, k = 0 being the blurry input, over
+    `counts[c]` crops. A class without crops runs in full.
     """
     if tau < 0:
         raise ValueError(f"tau is {tau} dB; it must be at least 0")

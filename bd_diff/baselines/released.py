@@ -36,14 +36,14 @@ def unwrap(state_dict: Mapping) -> dict[str, Tensor]:
 
 
 def check_keys(state: Mapping[str, Tensor], keys: Iterable[str], what: str) -> None:
-    """Raise if one of `keys` is missing, which every checkpoint of this kind has."""
+    """Raise ValueError if one of `keys`, which every checkpoint of this kind has, is missing."""
     missing = [key for key in keys if key not in state]
     if missing:
         raise ValueError(f"this is not {what}: it has no {', '.join(missing)}; its keys start with {sorted(state)[:3]}")
 
 
 def count(state: Mapping[str, Tensor], pattern: str) -> int:
-    """One more than the largest number in the group of `pattern`, matched from the start of a key; 0 where none is."""
+    """One more than the largest number that `pattern`'s group matches at the start of a key; 0 if none matches."""
     found = (re.match(pattern, key) for key in state)
     return max((int(match.group(1)) + 1 for match in found if match), default=0)
 
@@ -59,7 +59,7 @@ def rename(state: Mapping[str, Tensor], names: Mapping[str, str]) -> dict[str, T
 
 
 def load_strictly(network: nn.Module, state: Mapping[str, Tensor], what: str = "the checkpoint") -> None:
-    """Load `state`, which must have exactly the network's keys and shapes; one sentence says what differs."""
+    """Load `state`, which must have exactly the network's keys and shapes; the ValueError says what differs."""
     wanted = network.state_dict()
     shapes = [
         f"{key} is {tuple(state[key].shape)} and should be {tuple(wanted[key].shape)}"

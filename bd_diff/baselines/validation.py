@@ -1,4 +1,4 @@
-"""Validation of a baseline in training: figures on held-out photographs, pictures for the trackers, the best model."""
+"""Validation of a baseline during training: figures on held-out photographs, pictures, and the best model."""
 
 import json
 import os
@@ -27,7 +27,7 @@ Cases = Mapping[str, tuple[Tensor, Tensor]]  # name: blurry and sharp, both (N, 
 def box_cases(photographs: Sequence[Tensor], levels: Sequence[int], size: int) -> Cases:
     """X-DECODE's test: the centre of each photograph, `size` pixels a side, under a box of each level.
 
-    Photographs are uint8 `(3, H, W)`, no side below `size`; the blur sees them around the crop.
+    Photographs are uint8 `(3, H, W)`, no side below `size`; the pixels around the crop are blurred into it.
     """
     around = torch.stack([centre_window(image / 255, size, SIZE // 2) for image in photographs])
     sharp = eight_bit(around[..., SIZE // 2 : -(SIZE // 2), SIZE // 2 : -(SIZE // 2)])
@@ -36,12 +36,12 @@ def box_cases(photographs: Sequence[Tensor], levels: Sequence[int], size: int) -
 
 
 def family_cases(photographs: Sequence[Tensor], size: int) -> Cases:
-    """The families of the project's table (`evaluation.evaluate.family_pairs`), on the centres of the photographs."""
+    """The centres of photographs under the blur families of `evaluation.evaluate.family_pairs`."""
     return grouped((pair.family, pair.blurry, pair.sharp) for pair in family_pairs(photographs, size=size))
 
 
 def grouped(pairs: Iterable[tuple[str, Tensor, Tensor]]) -> Cases:
-    """Pairs `(name, blurry (3, H, W), sharp (3, H, W))`, those of one name stacked."""
+    """Pairs `(name, blurry (3, H, W), sharp (3, H, W))`, stacked by name."""
     cases: dict[str, tuple[list[Tensor], list[Tensor]]] = {}
     for name, blurry, sharp in pairs:
         cases.setdefault(name, ([], []))
@@ -51,7 +51,7 @@ def grouped(pairs: Iterable[tuple[str, Tensor, Tensor]]) -> Cases:
 
 
 def held_out_pairs(data: DataConfig, most: int = 32) -> list[Pair]:
-    """Up to `most` pairs, spread over the split that is validated on. Small ones are left out."""
+    """Up to `most` pairs, evenly from the split for validation. Pairs that are too small are left out."""
     assert data.validation is not None  # the caller has looked
     folder = Folder(data.validation, split=data.validation_split)
     if folder.kind != "paired":
@@ -99,7 +99,7 @@ def measure(
 
 
 def save_whole(network: ModelMixin, folder: Path) -> None:
-    """Save a network into `folder` beside what is there; its weights appear last, and complete."""
+    """Save a network into an existing folder; the weights appear last, and complete."""
     with replacing_folder(folder / "model") as temporary:
         network.save_pretrained(temporary)
     for path in sorted((folder / "model").iterdir()):  # config.json comes before the weights
@@ -111,10 +111,10 @@ def save_whole(network: ModelMixin, folder: Path) -> None:
 class Validation:
     """`validate(step)` for `fit`: the figures of `measure` and, as `psnr`, the mean over the blurred cases.
 
-    Case `sharp` is left out of that mean: an image passed on as it is has 100 dB there, and would outweigh all else.
-    The model with the best mean lies in `folder/best`, beside `best.json` with its step and figures; a resumed training
-    reads that file.
-    The first `shown` images of every case go to the trackers: blurry, restored and sharp, from left to right.
+    Case `sharp` is left out of that mean: an image passed on as it is has 100 dB there, and would outweigh all others.
+    The model with the best mean is in `folder/best`, beside `best.json` with its step and figures; a resumed training
+    reads that file. The first `shown` images of every case go to the trackers: blurry, restored and sharp, from left to
+    right.
     """
 
     def __init__(
@@ -146,7 +146,7 @@ class Validation:
         return figures
 
     def show(self, pictures: Mapping[str, Tensor], step: int) -> None:
-        """Send strips of images to TensorBoard or W&B, whichever is on."""
+        """Send strips of images to TensorBoard or W&B, if one of them is on."""
         arrays = {}
         for name, (blurry, sharp) in self.cases.items():
             strip = torch.cat([images[: self.shown] for images in (blurry, pictures[name], sharp)], -1)
@@ -161,7 +161,7 @@ class Validation:
         return json.loads(record.read_text())["psnr"] if record.exists() else -float("inf")
 
     def keep(self, figures: Mapping[str, float], step: int) -> None:
-        """Save the model, then say so: whenever this is killed, `best.json` describes a model that was there."""
+        """Save the model, then its record: after a kill at any moment, `best.json` describes a model that was saved."""
         with replacing_folder(self.folder / "best") as temporary:
             self.network.save_pretrained(temporary)
         with replacing(self.folder / "best.json") as part:
@@ -172,7 +172,7 @@ class Plateau:
     """A learning rate that falls when the validation does not improve: `fit(..., rate=plateau)`.
 
     The share of the rate is multiplied by `factor` after more than `patience` validations without a new best figure,
-    down to `floor`. Give it to `fit` among `others`, too, so that a resumed training continues it.
+    down to `floor`. Pass it to `fit` among `others`, too, so that a resumed training continues it.
     """
 
     def __init__(self, factor: float = 0.1, patience: float = 25, floor: float = 0.1):
@@ -180,11 +180,11 @@ class Plateau:
         self.share, self.best, self.waited = 1.0, -float("inf"), 0.0
 
     def __call__(self, step: int) -> float:
-        """The share; every process takes that of the first, which alone validates."""
+        """The share of the learning rate; all processes take that of the first, which alone validates."""
         return broadcast(torch.tensor(self.share, device=PartialState().device)).item()
 
     def observe(self, figure: float) -> None:
-        """A validation's figure, of which more is better."""
+        """Take note of a validation's figure; higher is better."""
         self.waited = 0 if figure > self.best else self.waited + 1
         self.best = max(self.best, figure)
         if self.waited > self.patience:

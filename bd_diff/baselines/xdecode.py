@@ -87,7 +87,7 @@ class Generator(ModelMixin, ConfigMixin):
 
     @property
     def multiple(self) -> int:
-        """What both sides of an image must divide by."""
+        """Both sides of an image must be multiples of this."""
         return 2**self.config.depth
 
     def forward(self, pixels: Tensor) -> Tensor:

@@ -15,7 +15,7 @@ def odd(value: float) -> int:
 
 
 def every(epochs: int, hardest: int = HARDEST) -> Callable[[int], int]:
-    """Two pixels more in every such number of epochs: in the last of them, as in the released code."""
+    """Growth by two pixels every `epochs` epochs, in the last of them, as in the released code."""
     return lambda epoch: min(EASIEST + 2 * ((epoch + 1) // epochs), hardest)
 
 

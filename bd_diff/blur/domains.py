@@ -46,7 +46,7 @@ class Domain:
 
 
 def between(low: float, high: float, share: float) -> float:
-    """From `low` to `high`, evenly in the logarithm; 0 to 0 is 0."""
+    """The value at `share` of the way from `low` to `high`, evenly in the logarithm; `low` if both are equal."""
     return low if low == high else math.exp(math.log(low) + share * (math.log(high) - math.log(low)))
 
 
@@ -91,7 +91,7 @@ DOMAINS["steady-shake"] = replace(
 
 
 def find_domain(name: str) -> Domain:
-    """The domain of this name; `ValueError` with the names there are otherwise."""
+    """The domain of this name. Raises `ValueError` with the existing names for an unknown one."""
     if name not in DOMAINS:
         raise ValueError(f"there is no blur domain {name!r}; the domains are {', '.join(DOMAINS)}")
     return DOMAINS[name]

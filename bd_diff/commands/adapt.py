@@ -13,10 +13,15 @@ def adapt(
     out: Annotated[Path, typer.Option(help="A folder for the adapted model, the report and checkpoints.")],
     model: Model = None,
     sharp: Annotated[
-        Path | None, typer.Option(help="Sharp photographs, any, 50 or more; by default the 19 in this repository.")
+        Path | None,
+        typer.Option(
+            help="A folder of 50 or more sharp photographs of anything; by default the 19 in this repository."
+        ),
     ] = None,
-    steps: Annotated[int, typer.Option(min=1, help="At most so many; it ends earlier where nothing is gained.")] = 400,
-    seed: Annotated[int, typer.Option(help="Same seed, same model.")] = 2,
+    steps: Annotated[
+        int, typer.Option(min=1, help="The most steps; training stops earlier once it gains nothing.")
+    ] = 400,
+    seed: Annotated[int, typer.Option(help="The same seed gives the same model.")] = 2,
 ) -> None:
     """Adapt a model to unpaired photographs. Run again after a stop, it continues."""
     for folder in filter(None, (target, sharp)):

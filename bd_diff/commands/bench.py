@@ -15,11 +15,13 @@ def bench(
         typer.Argument(metavar="[MODEL]...", help="Folders or hub ids; by default the model in this repository."),
     ] = None,
     sides: Annotated[list[int] | None, typer.Option("--side", min=8, help="Pixels a side; may be repeated.")] = None,
-    runs: Annotated[int, typer.Option(min=1, help="Runs that are measured, after one that warms up.")] = 5,
-    batch_size: Annotated[int, typer.Option(min=1, help="Images at once.")] = 1,
+    runs: Annotated[int, typer.Option(min=1, help="Timed runs, after one to warm up.")] = 5,
+    batch_size: Annotated[int, typer.Option(min=1, help="Images per run.")] = 1,
     device: Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1 ...; the GPU where there is one.")] = None,
     dtype: Annotated[str, typer.Option(help="float32, or bfloat16 or float16 by autocast.")] = "float32",
-    channels_last: Annotated[bool, typer.Option("--channels-last", help="Channels last in memory.")] = False,
+    channels_last: Annotated[
+        bool, typer.Option("--channels-last", help="Store images and weights channels last.")
+    ] = False,
     compiled: Annotated[bool, typer.Option("--compile", help="Compile the network (torch.compile).")] = False,
     steps: Steps = None,
     fast: Fast = False,

@@ -14,7 +14,7 @@ from bd_diff.commands.options import Model, load_pipeline
 def demo(
     model: Model = None,
     host: Annotated[
-        str, typer.Option(help="Address to listen on; 0.0.0.0 lets the whole network in, unasked.")
+        str, typer.Option(help="Address to listen on; 0.0.0.0 lets the whole network in, without a password.")
     ] = "127.0.0.1",
     port: Annotated[int, typer.Option(help="Port to listen on.")] = 7860,
     names: Annotated[

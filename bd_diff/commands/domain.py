@@ -46,26 +46,26 @@ def domain(
         bar = lambda items: tqdm(items, unit="photograph", desc="reference")  # noqa: E731
         domain_gap.write_reference(domain_gap.reference_readings(pipeline, photographs, progress=bar), home)
         print(f"reference statistics are in {home / domain_gap.REFERENCE}")
-    known = domain_gap.read_reference(home)
+    trained_on = domain_gap.read_reference(home)
     figures: dict[str, dict[str, Any]] = {}
     for folder in folders or []:
         paths = list_images(folder)[:limit]
         images = (to_tensor(read_image(path)) for path in tqdm(paths, unit="photograph", desc=folder.name))
         readings = domain_gap.read_photographs_blur(pipeline, images)
-        found = domain_gap.gaps(readings, known)
+        found = domain_gap.gaps(readings, trained_on)
         figures[str(folder)] = {
             "photographs": len(paths),
             "gap": domain_gap.total_gap(found),
             "gaps": found,
             "means": {name: float(values.mean()) for name, values in readings.items() if name != "tokens"},
-            "verdict": domain_gap.verdict(readings, known),
+            "verdict": domain_gap.verdict(readings, trained_on),
         }
     for name, row in sorted(figures.items(), key=lambda item: item[1]["gap"]):
         print(f"\n{name}, {row['photographs']} photographs\n{'':<12}{'gap':>6}{'here':>9}{'training':>10}")
         for statistic, value in row["gaps"].items():
             means = " " * 19
             if statistic in row["means"]:
-                means = f"{row['means'][statistic]:>9.2f}{float(known[statistic].mean()):>10.2f}"
+                means = f"{row['means'][statistic]:>9.2f}{float(trained_on[statistic].mean()):>10.2f}"
             print(f"{statistic:<12}{value:>6.2f}{means}  {domain_gap.STATISTICS[statistic]}")
         print(row["verdict"])
     if out is not None:

@@ -1,4 +1,4 @@
-"""`bd-diff exits`: how deep AdaRevD goes for each tile of a photograph."""
+"""`bd-diff exits`: how many sub-decoders AdaRevD runs on the tiles of a photograph."""
 
 from pathlib import Path
 from typing import Annotated
@@ -10,7 +10,7 @@ def exits(
     model: Annotated[Path, typer.Argument(help="The folder of an AdaRevD.")],
     images: Annotated[list[Path], typer.Argument(help="Photographs.")],
 ) -> None:
-    """Say for each photograph how many of its tiles left AdaRevD after how many sub-decoders."""
+    """Print, for each photograph, how many of its tiles left AdaRevD after each number of sub-decoders."""
     import torch
 
     from bd_diff.baselines.adarevd import AdaRevD
@@ -19,7 +19,7 @@ def exits(
 
     restorer = load(model)
     if not isinstance(restorer, NetworkRestorer) or not isinstance(restorer.network, AdaRevD):
-        raise ValueError(f"{model} holds a {restorer.name}; only AdaRevD leaves early")
+        raise ValueError(f"{model} holds a {restorer.name}; only AdaRevD has early exits")
     network = restorer.network
     for path in images:
         photograph = to_tensor(read_image(path)).to(network.device)

@@ -15,7 +15,7 @@ def export(
         int,
         typer.Option(
             min=64,
-            help="BD-Diff, AdaRevD: pixels a side of what it takes; AdaRevD pads it to a power of two, so give one.",
+            help="Side in pixels of the images that BD-Diff or AdaRevD takes; for AdaRevD a power of two is fastest.",
         ),
     ] = 256,
     overwrite: Overwrite = False,

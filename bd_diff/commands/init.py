@@ -30,7 +30,7 @@ def init(
     blur_tokens: Annotated[int, typer.Option(min=1)] = 16,
     hidden_size: Annotated[int, typer.Option(min=64, help="Width of the Q-Formers, a multiple of 64.")] = 512,
     layers: Annotated[int, typer.Option(min=1, help="Layers of each Q-Former.")] = 4,
-    seed: Annotated[int, typer.Option(help="Of the new weights.")] = 0,
+    seed: Annotated[int, typer.Option(help="The seed of the new weights.")] = 0,
     overwrite: Overwrite = False,
 ) -> None:
     """Make an untrained BD-Diff pipeline from a base; train it with train/joint.py start_from=OUT."""

@@ -20,7 +20,7 @@ def merge(
     from bd_diff.models.model_folder import ADAPTER, is_adapter
 
     if not is_adapter(adapter):
-        raise ValueError(f"{adapter} is no adapter: it has no {ADAPTER}")
+        raise ValueError(f"{adapter} is not an adapter: it has no {ADAPTER}")
     if out.exists() and not overwrite:
         raise ValueError(f"{out} is already there; pass --overwrite to replace it")
     check_writable(out.absolute().parent)

@@ -11,11 +11,11 @@ from bd_diff.commands.options import Fast, Model, Seed, check_writable
 
 def probe(
     data: Annotated[Path, typer.Option(help="A folder of sharp photographs.")],
-    names: Annotated[Path | None, typer.Option(help="A text file that lists those to use.")] = None,
-    limit: Annotated[int | None, typer.Option(min=3, help="Only the first so many.")] = None,
+    names: Annotated[Path | None, typer.Option(help="A text file that lists the photographs to use.")] = None,
+    limit: Annotated[int | None, typer.Option(min=3, help="Use only the first so many photographs.")] = None,
     model: Model = None,
     fast: Fast = False,
-    samples: Annotated[int, typer.Option(min=30, help="Blurred photographs that the linear probes read.")] = 240,
+    samples: Annotated[int, typer.Option(min=30, help="Blurred photographs for the linear probes.")] = 240,
     out: Annotated[Path | None, typer.Option(help="A folder for probe.json and probe.png.")] = None,
     seed: Seed = 0,
 ) -> None:

@@ -14,9 +14,9 @@ SAMPLES = Path(__file__).parents[2] / "assets" / "samples"
 def sample(
     out: Annotated[Path, typer.Option(help="The folder for the results.")] = Path("outputs"),
     photographs: Annotated[
-        Path | None, typer.Option(help="A folder of your own instead, perhaps with the subfolders blurry and sharp.")
+        Path | None, typer.Option(help="Your own folder of photographs, or of the subfolders blurry and sharp.")
     ] = None,
-    names: Annotated[Path | None, typer.Option(help="Text file: those of them to take.")] = None,
+    names: Annotated[Path | None, typer.Option(help="A text file that lists the photographs to use.")] = None,
     model: Model = None,
     steps: Steps = None,
     seed: Seed = 0,

@@ -1,4 +1,4 @@
-"""Files that claim more pixels than they can hold: found out before memory is spent on them."""
+"""Recognises files that claim more pixels than they can hold, before memory is spent on them (decompression bombs)."""
 
 import math
 from pathlib import Path
@@ -24,9 +24,9 @@ SPARE = 4096  # bytes, for what a file holds beside pixels
 
 
 def check_claim(file: Image.Image, size: int) -> None:
-    """Raise `ValueError` where an opened file of `size` bytes says that it holds more than so many bytes can.
+    """Raise `ValueError` if a file of `size` bytes claims more pixels than its format can code in them.
 
-    Formats whose coding knows no such bound (WebP, AVIF, HEIC) are not judged.
+    WebP, AVIF and HEIC are not checked: their coding has no such bound.
     """
     most = ratio(file)
     if most:
@@ -34,16 +34,14 @@ def check_claim(file: Image.Image, size: int) -> None:
 
 
 def check_room(needed: float, most: float, size: int, pixels: tuple[int, int]) -> None:
-    """Raise `ValueError` where `needed` bytes of pixels are more than a file of `size` bytes holds, `most` a byte."""
+    """Raise `ValueError` if `size` bytes of file, at `most` bytes of pixels each, cannot hold the `needed` bytes."""
     if needed > most * (size + SPARE):
         width, height = pixels
         raise ValueError(f"it claims {width} x {height} pixels, more than its {size} bytes can hold")
 
 
 def check_pixels(path: Path, most: int) -> None:
-    """Raise `ValueError` where an image file says that it has more than `most` pixels. What else may be wrong with it,
-    who reads it says.
-    """
+    """Raise `ValueError` if an image claims more than `most` pixels. Other faults are left to whoever reads it."""
     try:
         with Image.open(path) as file:
             width, height = file.size
@@ -56,14 +54,14 @@ def check_pixels(path: Path, most: int) -> None:
 
 
 def ratio(file: Any) -> float | None:
-    """The most bytes of pixels per byte of file; None where nobody knows."""
+    """The most bytes of pixels that one byte of the file can hold; None if the format has no known bound."""
     if file.format == "TIFF":
         return TIFF.get(file.info.get("compression"))
     return {"PNG": DEFLATE, "GIF": LZW, "JPEG": JPEG, "MPO": JPEG}.get(file.format)
 
 
 def samples(file: Any) -> float:
-    """Bytes of the pixels as they are before they are coded, at the least."""
+    """The fewest bytes that the pixels take before they are coded."""
     bits = 8 * len(file.getbands())
     if file.format == "TIFF":
         depths = file.tag_v2.get(TiffImagePlugin.BITSPERSAMPLE, (1,))

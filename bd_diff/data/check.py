@@ -24,7 +24,7 @@ class Findings:
     problems: list[str] = field(default_factory=list)
 
     def lines(self) -> list[str]:
-        """The findings as a person reads them."""
+        """The findings as lines of text."""
         sizes = ", ".join(f"{size} ({count})" for size, count in self.sizes.most_common(5))
         more = f", and {len(self.sizes) - 5} more" if len(self.sizes) > 5 else ""
         groups = ", ".join(f"{name} ({count})" for name, count in self.groups.items())
@@ -55,7 +55,7 @@ def check(folder: Folder, progress=lambda items: items) -> Findings:
 
 
 def pair_problems(name: str, sample: Sample) -> list[str]:
-    """What is wrong with a pair; nothing for single images."""
+    """The problems of a pair, a sentence each; an empty list for single images."""
     if sample.blurry is None or sample.sharp is None:
         return []
     if torch.equal(sample.blurry, sample.sharp):

@@ -1,4 +1,4 @@
-"""One run at a time in a folder: two would write the same files, and tidy away each other's unfinished ones."""
+"""A lock on a folder of results: two runs would write the same files and remove each other's unfinished ones."""
 
 from pathlib import Path
 
@@ -10,9 +10,9 @@ held: dict[Path, FileLock] = {}  # by this process
 
 
 def claim(folder: Path) -> None:
-    """Have the folder to this process until it ends, however it ends. Raises ValueError where another run has it.
+    """Lock a folder for this process until it ends, however it ends. Raises ValueError if another run holds the lock.
 
-    A folder that this process has already is no error.
+    Locking a folder twice from one process is no error.
     """
     folder.mkdir(parents=True, exist_ok=True)
     path = folder.resolve()

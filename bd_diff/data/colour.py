@@ -28,7 +28,7 @@ def fix_colours(results: Tensor, images: Tensor, fix: str, strength: float = 1.0
 
 
 def coarse(images: Tensor) -> Tensor:
-    """What is left of `(B, C, H, W)` after `LEVELS` of the a-trous wavelet transform with the kernel 1 2 1."""
+    """The low frequencies of `(B, C, H, W)` after `LEVELS` of the a-trous wavelet transform with the kernel 1 2 1."""
     kernel = images.new_tensor([1, 2, 1]) / 4
     channels = images.shape[1]
     for level in range(LEVELS):

@@ -40,18 +40,18 @@ class DeepImage:
         return self.levels[..., : (self.levels.shape[-1] - 1) | 1]
 
     def with_colours(self, colours: np.ndarray) -> "DeepImage":
-        """Other colours `(H, W, 1 or 3)` with this image's alpha and metadata."""
+        """A copy with other colours `(H, W, 1 or 3)` and this image's alpha and metadata."""
         levels = np.concatenate([colours, self.levels[..., colours.shape[-1] :]], axis=-1)
         return DeepImage(np.ascontiguousarray(levels), dict(self.info))
 
     def to_pil(self) -> Image.Image:
-        """The same at 8 bit, which Pillow can hold."""
+        """The image at 8 bits per colour, which Pillow can hold."""
         image = Image.fromarray(((self.levels.astype(np.uint32) + 128) // 257).astype(np.uint8))
         image.info = {name: value for name, value in self.info.items()}
         return image
 
     def convert(self, mode: str) -> Image.Image:
-        """The same as a PIL image of another mode."""
+        """The image as a PIL image of another mode."""
         return self.to_pil().convert(mode)
 
 

@@ -48,16 +48,17 @@ APP13, RESOURCES, THUMBNAILS = 0xED, b"Photoshop 3.0\0", (1033, 1036)
 
 
 def holds(kind: str, image: Image.Image | DeepImage) -> bool:
-    """Whether a format holds the mode of an image."""
+    """Whether a format can store images of this image's mode."""
     if kind in ("AVIF", "HEIF") and image.mode in DEEP and image.info.get("depth") not in DEPTHS:
         return False
     return image.mode in WRITTEN[kind]
 
 
 def encode(image: Image.Image | DeepImage, kind: str, quality: int | None = None, name: str = "the image") -> bytes:
-    """An image with all that its `info` holds, as a file of `kind`; warns of what the format cannot hold, by `name`.
+    """The bytes of a file of `kind` that holds the image and all metadata in its `info`.
 
-    quality: of JPEG, WebP, AVIF and HEIC, 1 to 100, instead of the source's own or `QUALITY`.
+    quality: of JPEG, WebP, AVIF and HEIC, 1 to 100; by default the source's own or `QUALITY`. name: stands in the
+    warning of what the format cannot hold.
     """
     info = dict(image.info)
     warn_of_losses(info, kind, name)
@@ -90,16 +91,16 @@ def encode(image: Image.Image | DeepImage, kind: str, quality: int | None = None
 
 
 def warn_of_losses(info: dict, kind: str, name: str) -> None:
-    """One line about what of `info` a format cannot hold."""
+    """Warn, in one line, of what in `info` the format cannot hold."""
     lost = [told for key, told in NAMES.items() if info.get(key) and key not in HELD[kind]]
     if "png" not in HELD[kind] and info.get("png"):
         lost.append("its PNG chunks " + ", ".join(sorted({chunk.decode() for chunk, _ in info["png"]})))
     if lost:
-        warnings.warn(f"{name}: {kind} cannot hold {', '.join(lost)}, which stayed behind", stacklevel=3)
+        warnings.warn(f"{name}: {kind} cannot hold {', '.join(lost)}; that was left out", stacklevel=3)
 
 
 def jpeg_options(info: dict, quality: int | None, name: str) -> dict:
-    """How a JPEG is written: as its source was, or at a quality."""
+    """Pillow's options for writing a JPEG: as its source was written, or at the given quality."""
     options: dict[str, Any] = {"quality": quality or QUALITY["JPEG"], "subsampling": 0}
     source = info.get("jpeg")
     if source and quality is None:
@@ -120,7 +121,7 @@ def jpeg_options(info: dict, quality: int | None, name: str) -> dict:
 
 
 def jpeg_info(file: Any) -> dict:
-    """How an opened JPEG was written, and what it holds that Pillow does not hand on: IPTC, and XMP beyond 64 KiB."""
+    """How an opened JPEG was written, and the metadata that Pillow does not pass on: IPTC, and XMP beyond 64 KiB."""
     from PIL import JpegImagePlugin
 
     subsampling = JpegImagePlugin.get_sampling(file)
@@ -146,7 +147,7 @@ def jpeg_info(file: Any) -> dict:
 
 
 def without_thumbnails(content: bytes) -> bytes:
-    """Photoshop's image resources of a JPEG without its thumbnails; nothing where nothing else is there."""
+    """A JPEG's Photoshop image resources without the thumbnails; empty if they hold nothing else."""
     kept, place = b"", len(RESOURCES)
     while content[place : place + 4] == b"8BIM" and place + 12 <= len(content):
         (number,) = struct.unpack_from(">H", content, place + 4)

@@ -1,4 +1,4 @@
-"""What went wrong: with the photograph, or with the machine around it, which may be well again the next time."""
+"""Tells failures of a photograph from those of the machine (disk, memory, GPU), which may be over at the next try."""
 
 import errno
 from collections.abc import Iterator
@@ -21,15 +21,16 @@ NO_MEMORY = ("not enough memory", "can't allocate memory", "out of memory", "can
 
 
 def out_of_memory(error: BaseException) -> bool:
-    """Whether memory, of the GPU or of the computer, was not enough."""
+    """Whether an error means that the GPU or the computer ran out of memory."""
     if isinstance(error, (MemoryError, torch.OutOfMemoryError)):
         return True
     return isinstance(error, RuntimeError) and any(words in str(error).lower() for words in NO_MEMORY)
 
 
 def of_the_machine(error: BaseException) -> bool:
-    """Whether a failure may be over the next time: no space, no permission, no memory, a GPU that is gone. A damaged
-    file stays damaged.
+    """Whether an error, or one that caused it, comes from the machine: no space, permission, memory or GPU.
+
+    Such a failure may be over at the next try; a damaged file stays damaged.
     """
     return any(
         out_of_memory(one)
@@ -42,14 +43,14 @@ def of_the_machine(error: BaseException) -> bool:
 
 
 def causes(error: BaseException | None) -> Iterator[BaseException]:
-    """An error and what it was raised from."""
+    """The error, and then the errors that it was raised from."""
     while error is not None:
         yield error
         error = error.__cause__
 
 
 def in_one_line(error: BaseException) -> str:
-    """What an error says; its kind where it says nothing, or where what it says is only a name or a number."""
+    """The message of an error in one line, with the name of its class where the message would not explain itself."""
     told = " ".join(str(error).split())
     if isinstance(error, (ValueError, OSError, RuntimeError)) and told:
         return told

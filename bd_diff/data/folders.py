@@ -16,7 +16,7 @@ SHARP_COLUMNS = (*SHARP, "GT", "ground_truth")
 
 @dataclass(frozen=True)
 class Sample:
-    """One image or pair: `(3, H, W)` in [0, 1], or None for the side that is not there; a kernel `(k, k)` if known."""
+    """One image or pair: `(3, H, W)` in [0, 1], or None for a side that does not exist; a kernel `(k, k)` if known."""
 
     name: str
     blurry: Tensor | None
@@ -43,7 +43,7 @@ class Folder:
         return read_item(self.items[index])
 
     def readers(self) -> Iterator[tuple[str, Callable[[], Sample]]]:
-        """Each sample's name, and what reads it (so that one unreadable sample can be named and passed over)."""
+        """The name of each sample and a function that reads it, so that an unreadable one can be named and skipped."""
         return ((item.name, partial(read_item, item)) for item in self.items)
 
     @property
@@ -67,7 +67,7 @@ class HubData:
     """A data set of the Hugging Face hub, streamed: nothing is kept on disk, samples come in order.
 
     Its image columns are found by name (`BLURRY_COLUMNS`, `SHARP_COLUMNS`). Raises `ValueError` for a data set that
-    cannot be had, or has no such columns.
+    cannot be loaded or has no such columns.
     """
 
     kind, layout = "paired", "hub"
@@ -91,7 +91,7 @@ class HubData:
 
 
 def open_data(source: str | Path, split: str = "test", layout: str | None = None) -> Folder | HubData:
-    """The folder of this name, or, where there is none and it reads owner/name, the data set of the hub."""
+    """The folder `source` or, if there is none and it has the form owner/name, the data set of that id on the hub."""
     if not Path(source).exists() and str(source).count("/") == 1 and not str(source).startswith((".", "~", "/")):
         return HubData(str(source), split)
     return Folder(source, split, layout)
@@ -119,7 +119,7 @@ def read_item(item: Item) -> Sample:
 
 
 def same_size(sample: Sample) -> Sample:
-    """The sample; `ValueError` where its sides differ in size."""
+    """The sample itself. Raises `ValueError` if its two images differ in size."""
     blurry, sharp = sample.blurry, sample.sharp
     if blurry is not None and sharp is not None and blurry.shape != sharp.shape:
         raise ValueError(

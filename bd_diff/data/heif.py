@@ -14,8 +14,9 @@ DEPTHS = 10, 12
 
 
 def read_depth(path: Path, kind: str) -> tuple[np.ndarray | None, dict]:
-    """Levels `(H, W, C)` uint16 over the whole range, where a file of `kind` HEIF or AVIF holds more than 8 bit (None
-    where not), and the `info` that Pillow does not give. HEIC comes upright, AVIF as stored.
+    """Levels `(H, W, C)` uint16 over the whole range, and the part of `info` that Pillow does not give.
+
+    kind: HEIF or AVIF. The levels are None for a file of 8 bits. HEIC comes upright, AVIF as it is stored.
     """
     data = path.read_bytes()
     info: dict[str, Any] = {}
@@ -98,7 +99,7 @@ def encode_avif(levels: np.ndarray, info: dict, quality: int) -> bytes:
 
 
 def with_named_colours(encoded: bytes, cicp: tuple[int, int, int, int] | None) -> bytes:
-    """The file with other primaries and transfer in its nclx boxes; the matrix is how it was encoded."""
+    """The file with other primaries and transfer in its nclx boxes; the matrix stays that of the encoding."""
     if not cicp:
         return encoded
     changed, place = bytearray(encoded), -1

@@ -299,20 +299,20 @@ def save_image(image: Image.Image | DeepImage, path: str | os.PathLike, quality:
 
 
 def file_kind(path: str | os.PathLike) -> str | None:
-    """The format that the path's ending stands for."""
+    """The format that the ending of the path stands for."""
     init_formats()
     kind = Image.registered_extensions().get(Path(path).suffix.lower())
     return {"MPO": "JPEG", "DIB": "BMP"}.get(kind, kind) if kind else None
 
 
 def can_write(path: str | os.PathLike) -> bool:
-    """Whether the path ends in the name of a format that `save_image` writes."""
+    """Whether `save_image` writes the format that the path ends in."""
     return file_kind(path) in WRITTEN
 
 
 @cache
 def init_formats() -> None:
-    """Tell Pillow of all formats, HEIC among them where its library is installed."""
+    """Register every format with Pillow, HEIC only if its library is installed."""
     Image.init()
     if "HEIF" not in Image.OPEN:
         with suppress(ImportError):
@@ -345,7 +345,7 @@ def list_images(folder: str | os.PathLike, recursive: bool = False) -> list[Path
 
 
 def warn_of_left_out(paths: list[Path], where: str | os.PathLike) -> None:
-    """One line about files that are photographs or videos of a kind that is not read here."""
+    """Warn, in one line, of photographs and videos whose format cannot be read."""
     endings = Counter(path.suffix.lower() for path in paths)
     for what, unread in LEFT_OUT.items():
         if count := sum(endings[ending] for ending in unread):
@@ -354,9 +354,9 @@ def warn_of_left_out(paths: list[Path], where: str | os.PathLike) -> None:
 
 
 def listed_images(folder: str | os.PathLike, listed: str | os.PathLike, images: list[Path] | None = None) -> list[Path]:
-    """Those images of a folder that the text file `listed` names, in its order; a name not there is a `ValueError`.
+    """The images of a folder that the text file `listed` names, in its order; an unknown name is a `ValueError`.
 
-    `images` are the folder's, where they are known.
+    images: the paths of the folder's images, if the caller has them already.
     """
     there = {path.name: path for path in images or list_images(folder)}
     names = Path(listed).read_text().split()

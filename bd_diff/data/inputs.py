@@ -15,9 +15,10 @@ Opened = Part | Tensor
 
 
 def open_images(image, deblur: bool = True) -> list[Opened]:
-    """One image or several as a list: paths and PIL images, upright, as the parts of them that are deblurred, arrays
-    `(..., H, W, 3)` and tensors `(..., 3, H, W)` as tensors. `deblur` as in `Part`. Raises `ValueError` for what
-    cannot be read.
+    """One image or several as a list, for `to_batch`.
+
+    Paths and PIL images become the `Part` of the upright photograph that a model gets; arrays `(..., H, W, 3)` and
+    tensors `(..., 3, H, W)` become tensors. deblur: see `Part`. Raises `ValueError` for what cannot be read.
     """
     opened: list[Opened] = []
     for one in image if isinstance(image, (list, tuple)) else [image]:
@@ -67,7 +68,7 @@ def to_batch(opened: list[Opened], name: str = "image", smallest: int = 1) -> Te
 
 
 def whole(batch: Tensor, opened: list[Opened]) -> list[Tensor]:
-    """Results `(B, 3, H, W)` as whole photographs `(3, H, W)`: those of parts are put back into their surroundings."""
+    """Results `(B, 3, H, W)` as whole photographs `(3, H, W)`: those of parts are put back into their photographs."""
     results = iter(batch)
     made = []
     for one in opened:
@@ -81,7 +82,7 @@ def whole(batch: Tensor, opened: list[Opened]) -> list[Tensor]:
 def to_images(batch: Tensor, opened: list[Opened]) -> list[Image.Image]:
     """Results `(B, 3, H, W)` as PIL images, each of the mode of the image it was made from, RGB otherwise.
 
-    Those of 16 bit per colour have 8 bit: Pillow cannot hold more.
+    Photographs of 16 bits per colour come back with 8 bits, since Pillow cannot hold more.
     """
     likes: list[Image.Image | None] = []
     for one in opened:

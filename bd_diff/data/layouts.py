@@ -12,12 +12,12 @@ SPLITS = {"train": ("train",), "val": ("val", "valid", "validation"), "test": ("
 
 
 class Missing(Exception):
-    """A folder is not in a layout, because this is not there."""
+    """Raised where a folder is not in a layout; the message names what is missing."""
 
 
 @dataclass(frozen=True)
 class Item:
-    """One image or pair: paths (None where there is no such side), a name, and what to group results by."""
+    """One image or pair: its paths (None for a side that does not exist), its name, and the group of its results."""
 
     name: str
     blurry: Path | None
@@ -46,7 +46,7 @@ def images_under(folder: Path) -> list[Path]:
 
 
 def below(folder: Path, *names: str) -> Path:
-    """The first of some subfolders that exists, by these names or, where none does, in other capitals."""
+    """The first of these subfolders that exists; upper and lower case are the same if no name fits exactly."""
     there = sorted(path for path in folder.iterdir() if path.is_dir()) if folder.is_dir() else []
     for name in names:
         if folder / name in there:
@@ -61,7 +61,7 @@ def below(folder: Path, *names: str) -> Path:
 def match(blurry: Path, sharp: Path, group: str = "all", prefix: str = "", unused: bool = False) -> list[Item]:
     """Pair the images of two folders by their relative names without the ending.
 
-    Raises `ValueError` for images without a twin; with `unused`, sharp images may be left over.
+    Raises `ValueError` for an image without a twin; with `unused`, sharp images need none.
     """
     sides = [
         {path.relative_to(folder).with_suffix(""): path for path in images_under(folder)} for folder in (blurry, sharp)

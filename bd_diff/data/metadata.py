@@ -1,4 +1,4 @@
-"""EXIF and XMP: what they say of the photograph is kept, what they say of the file that it was stored in is not.
+"""EXIF and XMP: keeps what describes the photograph, and drops what describes the file that it was stored in.
 
 EXIF is a TIFF directory with directories inside (EXIF 2.32, section 4.6; TIFF 6.0, section 2). Where it stands by
 itself (JPEG, PNG, WebP, HEIC, AVIF) it is changed in place: the makers' notes hold offsets into it, and would be wrong
@@ -23,7 +23,7 @@ Entry = tuple[int, int, Any]  # type, number of values, their bytes or the entri
 
 
 def byte_order(data: Buffer) -> str:
-    """Of a TIFF or EXIF block, as `struct` writes it."""
+    """The byte order of a TIFF or EXIF block, as `struct` writes it."""
     orders = {b"II": "<", b"MM": ">"}
     if bytes(data[:2]) not in orders:
         raise ValueError("it does not begin with a byte order")
@@ -61,7 +61,7 @@ def unpack_directory(data: Buffer, offset: int, order: str, big: bool = False) -
 
 
 def pack_directory(entries: dict[int, Entry], order: str, start: int) -> bytes:
-    """A directory that stands at `start` of a TIFF, its values and the directories inside behind it."""
+    """The bytes of a directory that begins at `start` of a TIFF, followed by its values and the directories inside."""
     head, body = [struct.pack(f"{order}H", len(entries))], bytearray()
     behind = start + 2 + 12 * len(entries) + 4
     for tag, (kind, count, value) in sorted(entries.items()):
@@ -78,7 +78,7 @@ def pack_directory(entries: dict[int, Entry], order: str, start: int) -> bytes:
 
 
 def as_block(entries: dict[int, Entry], order: str) -> bytes:
-    """A directory as an EXIF block by itself; none for no entries."""
+    """A directory as an EXIF block of its own; empty without entries."""
     if not entries:
         return b""
     return b"Exif\0\0" + {"<": b"II*\0\x08\0\0\0", ">": b"MM\0*\0\0\0\x08"}[order] + pack_directory(entries, order, 8)
@@ -92,7 +92,7 @@ def from_block(exif: bytes) -> tuple[dict[int, Entry], str]:
 
 
 def photograph_entries(entries: dict[int, Entry], turned: bool, size: tuple[int, int], order: str) -> dict[int, Entry]:
-    """Entries of a TIFF that hold for its photograph, upright and of `size`, in any file.
+    """The entries of a TIFF that describe its photograph, upright and of `size`, whatever file it is stored in.
 
     turned: width and height have changed places. The maker's notes are left out, as their offsets hold no longer.
     """

@@ -23,8 +23,9 @@ DARK, MIDDLE = 0.08, 0.2  # a median below this (a linear frame) is brought to t
 
 @dataclass(frozen=True)
 class Range:
-    """A reversible stretch: black and white point, and the midtone of a rational curve (as PixInsight's screen transfer
-    function), 0.5 for none.
+    """A reversible stretch of values: a black point, a white point and a midtone.
+
+    The midtone is that of a rational curve (as PixInsight's screen transfer function); 0.5 is a straight line.
     """
 
     black: float = 0.0
@@ -32,13 +33,13 @@ class Range:
     midtone: float = 0.5
 
     def stretch(self, values: Tensor) -> Tensor:
-        """Values of the photograph to [0, 1]."""
+        """Map values of the photograph to [0, 1]."""
         if self == Range():
             return values
         return curve(((values - self.black) / (self.white - self.black)).clamp(0, 1), self.midtone)
 
     def back(self, values: Tensor) -> Tensor:
-        """Values in [0, 1] to those of the photograph."""
+        """The inverse of `stretch`."""
         if self == Range():
             return values
         return curve(values.clamp(0, 1), 1 - self.midtone) * (self.white - self.black) + self.black
@@ -50,7 +51,7 @@ def curve(values: Tensor, midtone: float) -> Tensor:
 
 
 def own_range(values: Tensor, deep: bool) -> Range:
-    """The range of the values of a photograph, where it is narrow or, in 16 bit, dark."""
+    """The range to stretch a photograph from: its own if that is narrow or, in 16 bit, dark; otherwise [0, 1]."""
     black, white = (limit.item() for limit in values.aminmax())
     narrow = white - black < NARROW[0 if deep else 1]
     if white <= black or not (deep or narrow):
@@ -64,10 +65,10 @@ def own_range(values: Tensor, deep: bool) -> Range:
 
 
 class Part:
-    """Of a photograph: `pixels` `(3, h, w)` in [0, 1] are what a model gets; `put_back` gives its result its place.
+    """The part of a photograph that a model gets: `pixels` `(3, h, w)` in [0, 1]; `put_back` puts its result in place.
 
-    photograph: as `read_image` gives it. colours: its pixels `(3, H, W)`. name: for the line that says that nothing is
-    to be changed. deblur: what is sharp in it stays as it is; not where it is to be blurred.
+    photograph: as `read_image` gives it. colours: its pixels `(3, H, W)`. name: stands in the warnings. deblur: true
+    keeps what is sharp already as it is; false is for a photograph that is to be blurred.
     """
 
     def __init__(
@@ -114,7 +115,7 @@ class Part:
         )
 
     def put_back(self, result: Tensor) -> Tensor:
-        """The whole photograph `(3, H, W)`, its part replaced by the result `(3, h, w)`."""
+        """The whole photograph `(3, H, W)`, with the result `(3, h, w)` in place of the part."""
         if self.unchanged:
             return self.colours
         whole = self.colours.clone()
@@ -125,11 +126,11 @@ class Part:
         whole[:, self.box[0], self.box[1]] = result.lerp(own, self.kept)
         span = self.range.white - self.range.black
         if (whole - self.colours).square().mean().sqrt() < UNCHANGED * span:
-            warnings.warn(f"{self.name}: nothing was changed that one could see", stacklevel=2)
+            warnings.warn(f"{self.name}: nothing was changed visibly", stacklevel=2)
         return whole
 
     def whole_map(self, values: Tensor) -> Tensor:
-        """A map of the part `(1, h, w)` as one of the whole photograph `(1, H, W)`, 0 where nothing is the result's."""
+        """A map `(1, h, w)` over the part as a map `(1, H, W)` over the photograph, 0 where the photograph is kept."""
         whole = values.new_zeros(1, *self.colours.shape[-2:])
         if not self.unchanged:
             whole[:, self.box[0], self.box[1]] = values * (1 - self.kept).to(values)
@@ -137,7 +138,7 @@ class Part:
 
 
 def alpha_of(photograph: Image.Image | DeepImage) -> np.ndarray | None:
-    """Alpha `(H, W)` in [0, 1], where there is one."""
+    """The alpha channel `(H, W)` in [0, 1]; None if there is none."""
     if isinstance(photograph, DeepImage):
         return photograph.levels[..., -1] / 65535 if photograph.levels.shape[-1] in (2, 4) else None
     return np.asarray(photograph.getchannel("A")) / 255 if photograph.mode in ("LA", "RGBA") else None

@@ -70,13 +70,13 @@ class Photographs:
 
     @property
     def share(self) -> float:
-        """Bytes that this process may keep: all workers of all processes on this machine have the same."""
+        """Bytes that this process may keep: `memory`, divided evenly among all workers of this machine's processes."""
         worker = get_worker_info()
         sharing = int(os.environ.get("LOCAL_WORLD_SIZE", 1)) * (worker.num_workers if worker else 1)
         return self.memory * GIB / sharing
 
     def check_sizes(self, smallest: int) -> "Photographs":
-        """Itself, once one photograph of at least `smallest` pixels a side was found; ValueError where none is."""
+        """Return `self` if a photograph has at least `smallest` pixels on both sides. Raises ValueError otherwise."""
         for index in tqdm(range(len(self)), desc=f"looking through {self.folder}", unit="image", delay=2, leave=False):
             if min(self[index].shape[1:]) >= smallest:
                 return self

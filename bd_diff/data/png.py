@@ -29,9 +29,9 @@ def chunks(data: bytes) -> Iterator[tuple[bytes, bytes]]:
 
 
 def read_png(path: Path) -> tuple[np.ndarray, dict]:
-    """Levels `(H, W, C)` uint8 or uint16 as stored, not turned, and the `info` that Pillow does not give.
+    """Levels `(H, W, C)` uint8 or uint16 as stored, not turned, and the part of `info` that Pillow does not give.
 
-    Raises whatever libpng says where the pixels end early.
+    Raises the error of libpng for a file whose pixels end early.
     """
     data = path.read_bytes()
     levels = imagecodecs.png_decode(data)

@@ -1,4 +1,4 @@
-"""Distributed processes: how they are set up, and how they end."""
+"""Distributed processes: how they are started and how they end."""
 
 import atexit
 import gc

@@ -1,7 +1,7 @@
-"""What stands in and around a photograph and is not blurred with it: borders, captions and stamps, hidden colours.
+"""Finds what was added to a photograph after it was taken: borders, captions, stamps, and hidden colours.
 
-All of it was added after the blur, so it must neither vote on the blur nor be deconvolved. Arrays are `(H, W, 3)`
-float in [0, 1], masks `(H, W)`. The measures and constants are ours, tried on blurry and sharp photographs.
+None of it is blurred, so it must neither influence the estimated blur nor be deconvolved. Arrays are `(H, W, 3)` float
+in [0, 1], masks `(H, W)`. The measures and constants are ours, tried on blurry and sharp photographs.
 """
 
 from dataclasses import dataclass
@@ -24,7 +24,7 @@ MIRRORED = 10  # pixels over which a fill fades from the mirrored photograph to 
 
 
 def inside_borders(pixels: np.ndarray) -> tuple[slice, slice]:
-    """Rows and columns of what is within borders of one colour that end abruptly, several around each other, too."""
+    """Rows and columns inside the borders: frames of one colour, perhaps several nested ones, that end abruptly."""
     height, width = pixels.shape[:2]
     box = [0, height, 0, width]
     changed = True
@@ -41,9 +41,9 @@ def inside_borders(pixels: np.ndarray) -> tuple[slice, slice]:
 
 
 def border_width(lines: np.ndarray) -> int:
-    """How many of the first lines `(L, N, 3)` are a border: of one colour, and then, at once, of others.
+    """How many of the first lines `(L, N, 3)` are a border: lines of one colour, followed abruptly by others.
 
-    Beside its end a border of a JPEG is less exact, and one that was resized ends within a line.
+    Near its end a border in a JPEG is less exact, and one in a resized image ends within a line.
     """
     apart = np.abs(lines - np.median(lines[0], axis=0)).max(-1)  # (L, N)
     farthest = np.quantile(apart, 0.98, axis=1)
@@ -55,11 +55,11 @@ def border_width(lines: np.ndarray) -> int:
 
 
 def sharpness(pixels: np.ndarray, seen: np.ndarray) -> tuple[np.ndarray, np.ndarray, float]:
-    """Of `(H, W, 3)`, per pixel: how sharp the place is, from 0 to about 1, and the range of values around it. Of the
-    whole: the share of structure that is sharp, in the softest direction.
+    """Sharpness `(H, W)` from 0 to about 1, the range of values around each pixel, and the share of sharp structure.
 
-    Blur widens edges in at least one direction, in which second differences are then small against the range; letters
-    and other drawings have large ones in all directions. 0 where there is no structure but noise.
+    The share is that of the whole image, in its softest direction. Blur widens edges in at least one direction, in
+    which second differences are then small against the range; letters and other drawings have large ones in all
+    directions. The sharpness is 0 where there is only noise.
     """
     size, height, width = 2 * REACH + 1, *pixels.shape[:2]
     sharpest, widest = np.zeros((height, width), np.float32), np.zeros((height, width), np.float32)
@@ -89,14 +89,14 @@ def noise(light: np.ndarray) -> float:
 
 @dataclass
 class Sharp:
-    """What of `pixels` is not blurred: `drawn` over it (letters, stamps), a mask; `everywhere`: all of it is sharp."""
+    """The sharp parts of a photograph: `drawn` is a mask of letters and stamps on it; `everywhere`: all is sharp."""
 
     drawn: np.ndarray
     everywhere: bool = False
 
 
 def find_sharp(pixels: np.ndarray, seen: np.ndarray) -> Sharp:
-    """What of the pixels, of which those `seen` are a photograph, is sharp, and how it got there."""
+    """Find the sharp parts of `pixels`. The mask `seen` says which pixels belong to the photograph."""
     inside = ndimage.binary_erosion(seen, iterations=REACH + 2, border_value=1)  # no edges that hiding made
     places, contrast, share = sharpness(pixels, inside)
     sharp = places > SHARP
@@ -117,7 +117,7 @@ def find_sharp(pixels: np.ndarray, seen: np.ndarray) -> Sharp:
 
 
 def drawing(pixels: np.ndarray, sharp: np.ndarray) -> np.ndarray:
-    """The lines and areas drawn at sharp places: their edges, and what of one colour lies between abrupt ones."""
+    """Mask of what is drawn at sharp places: lines and edges, and areas of one colour between abrupt edges."""
     height, width = sharp.shape
     padded = np.pad(pixels, ((1, 1), (1, 1), (0, 0)), mode="edge")
     steps = [
@@ -140,8 +140,10 @@ def drawing(pixels: np.ndarray, sharp: np.ndarray) -> np.ndarray:
 
 
 def filled(pixels: np.ndarray, hidden: np.ndarray) -> np.ndarray:
-    """The pixels with what is hidden filled from what is not: near it mirrored about the value at its border, so that
-    slopes go on (a deconvolution rings at any break in them), farther away ever smoother.
+    """The pixels with the `hidden` ones filled in from the others.
+
+    Near the border of a hidden area, pixels are mirrored about the value at the border, so that slopes go on (a
+    deconvolution rings at any break in them); farther away the filling becomes ever smoother.
     """
     if not hidden.any() or hidden.all():
         return pixels
@@ -155,14 +157,14 @@ def filled(pixels: np.ndarray, hidden: np.ndarray) -> np.ndarray:
     return np.where(hidden[..., None], fill, pixels).astype(np.float32)
 
 
-def spread(pixels: np.ndarray, known: np.ndarray) -> np.ndarray:
-    """Known pixels spread over the others, each at the finest scale that reaches there (pull-push, Gortler 1996)."""
-    weight = known[..., None].astype(np.float32)
+def spread(pixels: np.ndarray, valid: np.ndarray) -> np.ndarray:
+    """The `valid` pixels, spread over the others at the finest scale that reaches there (pull-push, Gortler 1996)."""
+    weight = valid[..., None].astype(np.float32)
     values = pixels * weight
-    if min(known.shape) <= 2 or known.all():
+    if min(valid.shape) <= 2 or valid.all():
         mean = values.sum((0, 1)) / max(float(weight.sum()), 1e-6)
-        return np.where(known[..., None], pixels, mean)
-    height, width = known.shape
+        return np.where(valid[..., None], pixels, mean)
+    height, width = valid.shape
     even = [(0, height % 2), (0, width % 2), (0, 0)]
     halves = [
         np.pad(one, even).reshape(-(-height // 2), 2, -(-width // 2), 2, -1).sum((1, 3)) for one in (values, weight)
@@ -170,8 +172,8 @@ def spread(pixels: np.ndarray, known: np.ndarray) -> np.ndarray:
     coarse = spread(halves[0] / np.maximum(halves[1], 1e-6), halves[1][..., 0] > 0)
     fine = ndimage.zoom(coarse, (2, 2, 1), order=1, mode="nearest", grid_mode=True)[:height, :width]
     for _ in range(SWEEPS):
-        fine = np.where(known[..., None], pixels, fine)
+        fine = np.where(valid[..., None], pixels, fine)
         fine = ndimage.uniform_filter1d(
             ndimage.uniform_filter1d(fine, 3, axis=0, mode="nearest"), 3, axis=1, mode="nearest"
         )
-    return np.where(known[..., None], pixels, fine)
+    return np.where(valid[..., None], pixels, fine)

@@ -1,4 +1,4 @@
-"""Folders of a blur domain made from sharp photographs, with a manifest to make them again from."""
+"""Makes folders of a blur domain from sharp photographs, with a manifest from which every image can be made again."""
 
 import json
 from collections.abc import Iterable
@@ -28,8 +28,9 @@ def write_domain(
     """Write `out/blurry` and `out/sharp` in PNG, and a line of `out/manifest.jsonl` per blurry image.
 
     Not paired: every other photograph goes to `out/unpaired`, blurred, and the others to `out/sharp`, as they are.
-    Image i is drawn from (seed, i). Returns how many photographs were written, and what was wrong with those that
-    could not be read. Raises `ValueError` for the first such, unless `skip_bad`, and where two names fall together.
+    Image i is drawn from (seed, i). Returns how many photographs were written, and the errors of those that could not
+    be read. Raises `ValueError` for the first unreadable photograph, unless `skip_bad`, and for two photographs whose
+    names differ only in the ending.
     """
     chosen, bad, lines, names = find_domain(domain), [], [], set()
     for index, path in enumerate(paths):
@@ -68,5 +69,5 @@ def write_domain(
 
 
 def again(sharp: torch.Tensor, blur: Blur, camera: Camera, seed: int) -> torch.Tensor:
-    """The blurry image `(3, H, W)` of a manifest's line, from its sharp photograph."""
+    """Make the blurry image `(3, H, W)` of a line of the manifest again, from its sharp photograph."""
     return photograph(sharp, blur, camera, Generator().manual_seed(seed))

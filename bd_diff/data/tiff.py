@@ -100,7 +100,7 @@ def photograph_page(tiff: tifffile.TiffFile) -> tifffile.TiffPage:
 
 
 def check_whole(page: tifffile.TiffPage, file_size: int) -> None:
-    """`ValueError` for a page that goes beyond the end of its file, or has fewer bytes than its pixels need."""
+    """Raise `ValueError` if a page goes beyond the end of its file or has fewer bytes than its pixels need."""
     if most := TIFF_CODES.get(int(page.compression)):
         depth = page.bitspersample if isinstance(page.bitspersample, int) else min(page.bitspersample)
         needed = page.imagewidth * page.imagelength * page.samplesperpixel * depth / 8
@@ -232,7 +232,7 @@ def upright_levels(levels: np.ndarray, orientation: int) -> np.ndarray:
 
 
 def resolution(page: tifffile.TiffPage) -> tuple[float, float] | None:
-    """Dots per inch across and down, where the page says so."""
+    """Dots per inch across and down, if the page gives them."""
     unit = {2: 1, 3: 2.54}.get(page.tags.valueof(296, 2))
     values = [page.tags.valueof(tag) for tag in (282, 283)]
     if unit is None or not all(isinstance(value, tuple) and value[0] and value[1] for value in values):
@@ -243,7 +243,7 @@ def resolution(page: tifffile.TiffPage) -> tuple[float, float] | None:
 def encode_tiff(levels: np.ndarray, info: dict, path: Path | str = "the TIFF") -> bytes:
     """A TIFF of levels `(H, W, C)` uint8 or uint16 in one strip with profile, EXIF and XMP.
 
-    Compressed, and white stored as zero, where `info` says that its source was.
+    It is compressed, and white stored as zero, if `info` says that its source was.
     """
     height, width, channels = levels.shape
     entries, order = from_block(info["exif"]) if info.get("exif") else ({}, "<")

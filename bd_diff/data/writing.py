@@ -1,7 +1,7 @@
-"""Files and folders that are whole or not there, whatever is killed, full or switched off meanwhile.
+"""Atomic writing: a file or folder is complete or does not exist, even after a kill, a full disk or a power cut.
 
-What is written goes to a temporary name beside its place, is flushed to the disk, and is renamed; the folder is flushed
-after it. So a name that is there holds all of its content, also after a power cut.
+What is written goes to a temporary name beside its place, is flushed to the disk, and is renamed; then the folder is
+flushed.
 """
 
 import os
@@ -19,10 +19,10 @@ ROOM = 24  # of these for what a temporary name adds
 
 @contextmanager
 def replacing(path: str | os.PathLike) -> Iterator[Path]:
-    """A temporary name beside `path` to write a file to; renamed to `path` on success and removed on failure.
+    """Context with a temporary name beside `path` to write a file to; renamed to `path` on success, removed on failure.
 
-    Encoders should encode to memory before: many do not notice that a disk is full. Missing folders are made. An
-    `OSError` is raised again, with its number, in one sentence that names `path`.
+    Encode to memory first: many encoders do not notice that a disk is full. Missing folders are made. An `OSError` is
+    raised again, with its number, in one sentence that names `path`.
     """
     path = Path(path)
     part = temporary_name(path)
@@ -40,14 +40,14 @@ def replacing(path: str | os.PathLike) -> Iterator[Path]:
 
 
 class Failed(OSError):
-    """An `OSError` with its number that says its sentence alone."""
+    """An `OSError` with a number, whose text is the given sentence alone."""
 
     def __str__(self) -> str:
         return str(self.strerror)
 
 
 def failed(path: Path, error: Exception) -> OSError:
-    """What is raised where `path` could not be written."""
+    """The error to raise where `path` could not be written."""
     number, told = getattr(error, "errno", None), getattr(error, "strerror", None) or error
     if code := re.search(r"\(os error (\d+)\)", str(error)):  # of a library in Rust, which has no errno
         number = int(code[1])
@@ -64,7 +64,7 @@ def temporary_name(path: Path, ending: str | None = None) -> Path:
 
 @contextmanager
 def replacing_folder(folder: str | os.PathLike) -> Iterator[Path]:
-    """An empty folder to write into, which takes the place of `folder` once all is written and flushed.
+    """Context with an empty folder to write into, which replaces `folder` once all is written and flushed.
 
     Raises `OSError` naming `folder` where it cannot be written.
     """
@@ -83,7 +83,7 @@ def replacing_folder(folder: str | os.PathLike) -> Iterator[Path]:
 
 
 def take_place(temporary: Path, folder: Path, before: Path) -> None:
-    """Rename a folder to the name of another one, which is removed only after that."""
+    """Rename the folder `temporary` to `folder`; what was there is removed only after that."""
     shutil.rmtree(before, ignore_errors=True)
     if folder.exists():
         folder.rename(before)

@@ -23,7 +23,7 @@ Progress = Callable[[Sequence], Sequence]
 
 
 def windows_of(photographs: Sequence[Tensor]) -> list[Tensor]:
-    """The middles `(1, 3, <= 256, <= 256)` of photographs, floats in [0, 1]."""
+    """The central windows `(1, 3, h, w)` of photographs, floats in [0, 1], no side above 256 pixels."""
     scaled = [image / 255 if image.dtype == torch.uint8 else image.float() for image in photographs]
     return [centre_window(image, SIDE, 0)[None] for image in scaled]
 
@@ -128,7 +128,7 @@ def swap_inside_a_blur(pipeline, photographs: Sequence[Tensor], seed: int = 0, f
 def map_correlation(
     pipeline, photographs: Sequence[Tensor], seed: int = 0, fast: bool = False, progress: Progress = lambda items: items
 ) -> dict[str, float]:
-    """Mean rank correlation, over pixels, of the re-blur map with the true error; by family of blur.
+    """Mean rank correlation, over pixels, between the re-blur map and the true error, for each blur family.
 
     `edges` is the correlation of the result's own gradients with the error, the baseline that the map should exceed.
     """

@@ -67,7 +67,7 @@ def case_seed(seed: int, family: str, index: int) -> int:
 
 
 def family_pair(family: str, image: Tensor, seed: int, size: int, camera: Camera | None = None) -> FamilyPair:
-    """One case of `family_pairs`; with a camera, that takes the photograph instead."""
+    """One case of `family_pairs`; a `camera` takes the photograph in place of the protocol's noise."""
     image = (image / 255 if image.dtype == torch.uint8 else image.float()).cpu()
     window = centre_window(image, size, margin=SIZE // 2)
     inside = (..., slice(SIZE // 2, -(SIZE // 2)), slice(SIZE // 2, -(SIZE // 2)))
@@ -101,10 +101,10 @@ def family_cases(
     limit: int | None = None,
     camera: Camera | None = None,
 ) -> Iterator[Case]:
-    """The cases of `family_pairs` for the photographs in a folder, or those listed in the text file `names`, read one
-    by one; with a camera, that takes the photographs instead.
+    """The cases of `family_pairs` for the photographs in a folder, read one by one.
 
-    `limit`: only the first so many photographs. Raises `ValueError` for a name that is not in the folder.
+    names: a text file with the names of those to take. limit: only the first so many photographs. camera: takes the
+    photographs in place of the protocol's noise. Raises `ValueError` for a name that is not in the folder.
     """
     paths = (listed_images(folder, names) if names else list_images(folder))[:limit]
 
@@ -121,7 +121,7 @@ def family_cases(
 
 
 def paired_cases(data: Folder | HubData) -> Iterator[Case]:
-    """The pairs of a folder or a data set; `ValueError` where it has none."""
+    """The pairs of a folder or data set. Raises `ValueError` if it has none."""
     if isinstance(data, HubData):
         return data.readers()
     pairs = [item for item in data.items if item.blurry and item.sharp]
@@ -206,7 +206,10 @@ def score(pair: Pair, result: Tensor, protocol: Protocol, extra: tuple[str, ...]
 
 
 def summarize(rows: list[dict]) -> dict[str, dict]:
-    """Means and worst image by group; of several groups also of `all`, without inputs that were already sharp."""
+    """Means and the worst image of each group.
+
+    Several groups are also summed up as `all`, which leaves out inputs that were sharp already.
+    """
     groups: dict[str, list[dict]] = {}
     for row in rows:
         groups.setdefault(row["group"], []).append(row)
@@ -216,7 +219,7 @@ def summarize(rows: list[dict]) -> dict[str, dict]:
 
 
 def by_gain(row: dict) -> tuple[float, float]:
-    """What images are sorted by: their gain and, where gains are equal, the PSNR of the input."""
+    """The key that images are sorted by: their gain and, where gains are equal, the PSNR of the input."""
     return row["gain"], row["psnr_input"]
 
 

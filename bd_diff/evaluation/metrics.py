@@ -248,7 +248,7 @@ class FID:
 
 @dataclass(frozen=True)
 class Metric:
-    """A metric, which way is better, and whether it needs weights from the network."""
+    """A metric: its function, its direction (which way is better), whether it downloads weights, and its unit."""
 
     compute: Callable[[Tensor, Tensor], Tensor]
     higher_is_better: bool | None = True  # None: one is best

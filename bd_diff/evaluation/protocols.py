@@ -28,7 +28,10 @@ class View:
 
 @dataclass(frozen=True)
 class Protocol:
-    """How images are prepared, which SSIM is used (uniform 7x7, gaussian 11x11, volume), and a description."""
+    """An evaluation protocol.
+
+    view: makes what is compared of a result and its truth. ssim: uniform (7x7), gaussian (11x11) or volume.
+    """
 
     description: str
     view: Callable[[Tensor, Tensor], View]
@@ -56,18 +59,21 @@ def eight_bit(images: Tensor) -> Tensor:
 
 
 def rgb(result: Tensor, truth: Tensor) -> View:
-    """Both as they are, the result at 8 bit."""
+    """Result and truth in RGB, the result rounded to 8 bit."""
     return View(eight_bit(result), truth)
 
 
 def y_of_ycbcr(result: Tensor, truth: Tensor) -> View:
-    """MATLAB's Y of both, from 16 to 235, rounded to 8 bit; the peak stays 255."""
+    """Result and truth as MATLAB's Y, from 16 to 235, rounded to 8 bit; the peak of PSNR stays 255."""
     result, truth = (eight_bit(metrics.y_channel(eight_bit(images))) for images in (result, truth))
     return View(result, truth)
 
 
 def extreme(result: Tensor, truth: Tensor) -> View:
-    """Both at 256x256 (bilinear, antialiased), and the range of the truth as the peak, as X-DECODE's code does."""
+    """Result and truth resized to 256x256 (bilinear, antialiased), as X-DECODE's code does.
+
+    The peak of PSNR is the range of the truth.
+    """
     result, truth = (
         F.interpolate(images, (256, 256), mode="bilinear", antialias=True).clamp(0, 1) for images in (result, truth)
     )
@@ -75,11 +81,11 @@ def extreme(result: Tensor, truth: Tensor) -> View:
 
 
 def aligned(result: Tensor, truth: Tensor) -> View:
-    """RealBlur's comparison (Rim et al. 2020): the result scaled in brightness and aligned, where both overlap.
+    """RealBlur's comparison (Rim et al. 2020): the result is scaled in brightness and aligned with the truth.
 
     The scale is sum(truth * result) / sum(result^2); the alignment a homography by ECC, 100 iterations, Gaussian 5x5,
-    applied by cubic interpolation; both images are black outside the overlap. Where ECC fails, the scaled result
-    is compared without alignment, and the column `aligned` of the results is 0.
+    applied by cubic interpolation. Only the overlap counts: both images are black outside it. Where ECC fails, the
+    scaled result is compared without alignment, and the column `aligned` of the results is 0.
 
     Raises `ValueError` without OpenCV.
     """
@@ -126,7 +132,7 @@ PROTOCOLS = {
 
 
 def find_protocol(name: str) -> Protocol:
-    """The protocol of this name; `ValueError` with the names there are otherwise."""
+    """The protocol of this name. Raises `ValueError` with the existing names for an unknown one."""
     if name not in PROTOCOLS:
         raise ValueError(f"there is no protocol {name!r}; the protocols are {', '.join(PROTOCOLS)}")
     return PROTOCOLS[name]

@@ -35,16 +35,18 @@ dt { font-weight: 600 } dd { margin: 0 0 .4rem; word-break: break-all }
 """
 
 
-def write_report(card: dict, rows: list[dict], method: Method, read: Callable[[int], Sample], folder: Path) -> None:
-    """Write `report.html` and `report.png`. `read(index)` reads a case; those shown are restored again."""
+def write_report(
+    result_card: dict, rows: list[dict], method: Method, read: Callable[[int], Sample], folder: Path
+) -> None:
+    """Write `report.html` and `report.png`. `read(index)` reads a case; the cases that are shown are restored again."""
     picks = [pick(title, row, method, read) for title, row in chosen(rows)]
     save_image(contact_sheet(picks, height=256), folder / "report.png")
     with replacing(folder / "report.html") as part:
-        part.write_text(page(card, rows, picks), encoding="utf-8")
+        part.write_text(page(result_card, rows, picks), encoding="utf-8")
 
 
 def chosen(rows: list[dict]) -> list[tuple[str, dict]]:
-    """The worst, the median and the best image by gain, of each group or, where there are many, of all."""
+    """The worst, the median and the best image by gain, of each group or, if there are many groups, of all images."""
     shown = []
     for name, members in grouped(rows).items():
         members = sorted(members, key=by_gain)
@@ -55,7 +57,7 @@ def chosen(rows: list[dict]) -> list[tuple[str, dict]]:
 
 
 def grouped(rows: list[dict]) -> dict[str, list[dict]]:
-    """Rows by group, or all together where there are many groups."""
+    """Rows by group, or all of them together if there are many groups."""
     groups: dict[str, list[dict]] = {}
     for row in rows:
         groups.setdefault(row["group"], []).append(row)
@@ -63,7 +65,7 @@ def grouped(rows: list[dict]) -> dict[str, list[dict]]:
 
 
 def pick(title: str, row: dict, method: Method, read: Callable[[int], Sample]) -> Pick:
-    """Before, after and truth of one row, with captions."""
+    """The images before and after and the truth of one row, with captions."""
     pair = as_pair(read(row["index"]))
     result = method.restore(pair).cpu()
     captions = (f"{title}: {row['psnr_input']:.2f} dB", f"{method.name}: {row['psnr']:.2f} dB", row["name"])
@@ -74,32 +76,33 @@ def pick(title: str, row: dict, method: Method, read: Callable[[int], Sample]) -
 
 
 def middle(image: Image.Image) -> Image.Image:
-    """The image, or its middle where it is large."""
+    """The centre of an image, at most `CROP` pixels a side."""
     width, height = min(image.width, CROP), min(image.height, CROP)
     left, top = (image.width - width) // 2, (image.height - height) // 2
     return image.crop((left, top, left + width, top + height))
 
 
-def page(card: dict, rows: list[dict], picks: list[Pick]) -> str:
-    """The HTML page, images and curves inside."""
-    name, data = html.escape(card["entry"]["name"]), card["data"]
-    rules = html.escape(PROTOCOLS[card["protocol"]].description)
+def page(result_card: dict, rows: list[dict], picks: list[Pick]) -> str:
+    """The report as one HTML page that holds its images and curves."""
+    name, data = html.escape(result_card["entry"]["name"]), result_card["data"]
+    seconds = result_card["seconds"]
+    rules = html.escape(PROTOCOLS[result_card["protocol"]].description)
     facts = {
         "Data": f"{data['source']} ({data['layout']}, split {data['split']}), {data['images']} images",
         "Fingerprint of the images": data["fingerprint"],
-        "Weights (SHA-256)": card["entry"]["weights_sha256"] or "none",
-        "Settings": ", ".join(f"{key} {value}" for key, value in card["entry"]["settings"].items()) or "none",
-        "Time and memory": f"{card['seconds']:.1f} s in all, {card['seconds'] / data['images']:.2f} s an image, "
-        f"{card['peak_memory_mib']} MiB, {card['device']}",
-        "Versions": ", ".join(f"{key} {value}" for key, value in card["versions"].items()),
-        **{f"{key.upper()} of the set": f"{value:.3f}" for key, value in card.get("set", {}).items()},
+        "Weights (SHA-256)": result_card["entry"]["weights_sha256"] or "none",
+        "Settings": ", ".join(f"{key} {value}" for key, value in result_card["entry"]["settings"].items()) or "none",
+        "Time and memory": f"{seconds:.1f} s in all, {seconds / data['images']:.2f} s an image, "
+        f"{result_card['peak_memory_mib']} MiB, {result_card['device']}",
+        "Versions": ", ".join(f"{key} {value}" for key, value in result_card["versions"].items()),
+        **{f"{key.upper()} of the set": f"{value:.3f}" for key, value in result_card.get("set", {}).items()},
     }
     described = "".join(f"<dt>{html.escape(key)}</dt><dd>{html.escape(value)}</dd>" for key, value in facts.items())
     shown = "".join("<div>" + "".join(figure_of(*captioned) for captioned in row) + "</div>" for row in picks)
     skipped = "".join(f"<li>{html.escape(reason)}</li>" for reason in data["skipped"])
     return (
         f'<!doctype html><html lang="en"><head><meta charset="utf-8"><title>{name}</title><style>{STYLE}</style></head>'
-        f"<body><h1>{name}</h1><p>Protocol <b>{card['protocol']}</b>: {rules}.</p>{table(card)}"
+        f"<body><h1>{name}</h1><p>Protocol <b>{result_card['protocol']}</b>: {rules}.</p>{table(result_card)}"
         f"<h2>Gain of every image</h2>{curves(rows)}"
         f"<h2>Worst, median and best</h2><p class=note>Before, after, truth; at most the middle {CROP} pixels.</p>"
         + shown
@@ -108,14 +111,14 @@ def page(card: dict, rows: list[dict], picks: list[Pick]) -> str:
     )
 
 
-def table(card: dict) -> str:
-    """The results by group."""
-    columns = [name for name in METRICS if name in next(iter(card["results"].values()))]
+def table(result_card: dict) -> str:
+    """The results as an HTML table, one row per group."""
+    columns = [name for name in METRICS if name in next(iter(result_card["results"].values()))]
     head = "".join(
         f"<th>{html.escape(title)}</th>" for title in ("group", "images", "gain dB", *columns, "worst image")
     )
     body = ""
-    for group, result in card["results"].items():
+    for group, result in result_card["results"].items():
         worst = f"{gain_or_psnr(result, result['worst'])} ({result['worst']['name']})"
         cells = [group, str(result["count"]), gain(result), *(figure(c, result[c]) for c in columns), worst]
         body += "<tr>" + "".join(f"<td>{html.escape(cell)}</td>" for cell in cells) + "</tr>"
@@ -123,7 +126,7 @@ def table(card: dict) -> str:
 
 
 def curves(rows: list[dict], width: int = 960, height: int = 280) -> str:
-    """Gains in order, a curve a group, as SVG; images whose input was already sharp are left out."""
+    """The sorted gains as an SVG plot, one curve per group; images whose input was already sharp are left out."""
     changed = [row for row in rows if row["psnr_input"] < IDENTICAL]
     groups = {name: [row["gain"] for row in members] for name, members in grouped(changed).items()}
     if not groups:
@@ -149,7 +152,7 @@ def curves(rows: list[dict], width: int = 960, height: int = 280) -> str:
 
 
 def figure_of(caption: str, image: Image.Image) -> str:
-    """An image inside the page, with its caption."""
+    """An image embedded in the page, with its caption."""
     buffer = io.BytesIO()
     image.save(buffer, "PNG")
     encoded = base64.b64encode(buffer.getvalue()).decode()

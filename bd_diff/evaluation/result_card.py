@@ -1,4 +1,4 @@
-"""Result cards: the figures of an evaluation and what it takes to reproduce them; tables of several cards."""
+"""Result cards: the figures of an evaluation and what is needed to reproduce them; tables of several cards."""
 
 import csv
 import hashlib
@@ -24,7 +24,11 @@ PACKAGES = ("torch", "diffusers", "transformers", "torchmetrics")
 
 @dataclass(frozen=True)
 class Data:
-    """The data of an evaluation: the folder or data set as it was named, its layout and split, and a list or limit."""
+    """Where the images of an evaluation came from.
+
+    source: the folder or data set as it was named. names: a text file with the images to take. limit: only the first so
+    many.
+    """
 
     source: str
     layout: str
@@ -36,7 +40,7 @@ class Data:
 def make_card(
     method: Method, protocol: str, data: Data, rows: list[dict], bad: list[str], seed: int, **figures
 ) -> dict:
-    """The card of an evaluation; `figures` are numbers of the whole set, such as FID."""
+    """The result card of an evaluation; `figures` are those of the whole set, such as FID."""
     fingerprint = hashlib.sha256("".join(row["digest"] for row in rows).encode()).hexdigest()
     return {
         "entry": {"name": method.name, "weights_sha256": method.weights, "settings": method.settings},
@@ -58,45 +62,45 @@ def make_card(
 
 
 def peak_memory() -> int:
-    """MiB: of the GPU where there is one, else of this process."""
+    """Peak memory in MiB: of the GPU if there is one, otherwise of this process."""
     if torch.cuda.is_available():
         return torch.cuda.max_memory_allocated() // 2**20
     unit = 2**20 if sys.platform == "darwin" else 2**10  # macOS counts bytes, Linux KiB
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // unit
 
 
-def write_card(card: dict, rows: list[dict], folder: Path) -> None:
+def write_card(result_card: dict, rows: list[dict], folder: Path) -> None:
     """Write `card.json` and `images.csv` into a folder."""
     with replacing(folder / ROWS) as part, part.open("w", newline="") as file:
         writer = csv.DictWriter(file, rows[0])
         writer.writeheader()
         writer.writerows(rows)
     with replacing(folder / CARD) as part:
-        part.write_text(json.dumps(card, indent=2, ensure_ascii=False) + "\n")
+        part.write_text(json.dumps(result_card, indent=2, ensure_ascii=False) + "\n")
 
 
 def read_card(path: str | Path) -> dict:
-    """A card from its file or from the folder it is in; `ValueError` for anything else."""
+    """Read a result card from its file or its folder. Raises `ValueError` for anything else."""
     path = Path(path) / CARD if Path(path).is_dir() else Path(path)
     try:
-        card = json.loads(path.read_text())
+        result_card = json.loads(path.read_text())
     except FileNotFoundError:
         raise ValueError(f"{path} does not exist; bd-diff eval --out writes it") from None
     except ValueError as error:
         raise ValueError(f"{path} is not a result card: {error}") from None
-    if not isinstance(card, dict) or not {"entry", "protocol", "data", "results"} <= set(card):
+    if not isinstance(result_card, dict) or not {"entry", "protocol", "data", "results"} <= set(result_card):
         raise ValueError(f"{path} is not a result card: it has no entry, protocol, data and results")
-    return card
+    return result_card
 
 
-def result_table(card: dict) -> str:
-    """The results of one card as a Markdown table, a group a row, with the worst image."""
-    columns = [name for name in METRICS if name in next(iter(card["results"].values()))]
+def result_table(result_card: dict) -> str:
+    """The results of one card as a Markdown table: a row per group, with the worst image."""
+    columns = [name for name in METRICS if name in next(iter(result_card["results"].values()))]
     lines = [
         "| group | images | gain dB | " + " | ".join(columns) + " | worst image |",
         "|---" * (len(columns) + 4) + "|",
     ]
-    for group, result in card["results"].items():
+    for group, result in result_card["results"].items():
         figures = " | ".join(figure(name, result[name]) for name in columns)
         worst = f"{gain_or_psnr(result, result['worst'])} {result['worst']['name']}"
         lines.append(f"| {group} | {result['count']} | {gain(result)} | {figures} | {worst} |")
@@ -104,7 +108,7 @@ def result_table(card: dict) -> str:
 
 
 def compare(cards: list[dict], anyway: bool = False) -> str:
-    """Several cards side by side as a Markdown table: a method a row, for each group gain, PSNR, SSIM and GMSD.
+    """Several cards side by side as a Markdown table: a row per method, with gain, PSNR, SSIM and GMSD of each group.
 
     Raises `ValueError` for cards of different protocols or images, whose figures are not comparable, unless `anyway`.
     """
@@ -137,5 +141,5 @@ def gain_or_psnr(result: dict, worst: dict) -> str:
 
 
 def figure(name: str, value: float | None) -> str:
-    """A figure as tables print it."""
+    """A figure as tables print it: two decimals in dB, otherwise four."""
     return "" if value is None else f"{value:.2f}" if METRICS[name].unit == "dB" else f"{value:.4f}"

@@ -93,7 +93,7 @@ def build_tower(library: str, size: dict[str, Any]) -> nn.Module:
     if library == "transformers":
         return CLIPVisionModel(CLIPVisionConfig(**size))
     if library != "open_clip":
-        raise ValueError(f"image_encoder: there is no library {library!r}; known are transformers, open_clip")
+        raise ValueError(f"image_encoder: there is no library {library!r}; choose transformers or open_clip")
     import open_clip
 
     return open_clip.CLIP(embed_dim=size["width"], vision_cfg=dict(size), text_cfg=NO_TEXT).visual

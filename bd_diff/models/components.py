@@ -35,7 +35,9 @@ def build_components(sections: dict[str, Any], **ready) -> dict[str, Any]:
     section `blur_decoder` that is None leaves it out. Raises ValueError for unknown names.
     """
     if unknown := sorted(set(sections) - {*COMPONENTS, "pipeline"}):
-        raise ValueError(f"networks: there is no component {unknown[0]}; known are {', '.join(COMPONENTS)}, pipeline")
+        raise ValueError(
+            f"networks: there is no component {unknown[0]}; the sections are {', '.join(COMPONENTS)}, pipeline"
+        )
     components = {}
     for name, default in COMPONENTS.items():
         if name in ready:
@@ -62,7 +64,7 @@ def construct(cls: type, values: dict[str, Any], where: str) -> Any:
     for name in values:
         if name not in known:
             near = difflib.get_close_matches(str(name), known, 1)
-            hint = f"did you mean {near[0]}?" if near else f"known are {', '.join(known)}"
+            hint = f"did you mean {near[0]}?" if near else f"choose from {', '.join(known)}"
             raise ValueError(f"{where}: {cls.__name__} has no {name}; {hint}")
         if isinstance(values[name], str) and re.fullmatch(r"[+-]?\d+(\.\d*)?e[+-]?\d+", values[name]):
             raise ValueError(f"{where}: {name} is the text {values[name]!r}; write 1.0e-4, YAML reads 1e-4 as text")

@@ -12,7 +12,7 @@ def fingerprint(*networks: nn.Module) -> str:
 
 
 def fingerprint_of(*states: Mapping[str, Tensor]) -> str:
-    """The same for state dicts."""
+    """The fingerprint of state dicts instead of networks."""
     digest = hashlib.sha256()
     for state in states:
         for name, tensor in sorted(state.items()):

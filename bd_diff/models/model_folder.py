@@ -1,7 +1,7 @@
 """A model folder in the layout of diffusers, checked so that a damaged file is named and never half loaded.
 
-Whoever made the folder may have meant harm: nothing in it is unpickled or imported, and what its configuration asks for
-is bounded by what its weights hold.
+The folder is not trusted: nothing in it is unpickled or imported, and a configuration cannot ask for networks many
+times as large as the weights.
 """
 
 import json
@@ -58,9 +58,9 @@ def is_adapter(folder: str | Path) -> bool:
 
 
 def load_checked(cls: Any, folder: Path, **settings):
-    """`cls.from_pretrained(folder)` of a network or pipeline, after its files and before its tensors are checked.
+    """`cls.from_pretrained(folder)` of a network or pipeline; files are checked before, tensors after.
 
-    Raises `ValueError` naming the file, or the tensor, that is missing, damaged or does not fit.
+    Raises `ValueError` naming the file or the tensor that is missing, damaged or does not fit.
     """
     networks = check_files(folder)
     stored = [shape for network in networks for shape, _ in headers(network).values()]
@@ -78,8 +78,10 @@ def load_checked(cls: Any, folder: Path, **settings):
 
 @contextmanager
 def no_more_than(tensors: int, numbers: int, spare: int = 2**28) -> Iterator[None]:
-    """Inside, networks may be built of four times so many tensors and numbers, and some to spare: constructors replace
-    parts of others. Raises ValueError at the first parameter beyond, before years are spent on blocks without weights.
+    """Context in which networks may have at most about four times so many tensors and numbers.
+
+    A margin is added, as constructors replace parts of others. Raises ValueError at the first parameter beyond, so that
+    no time is lost on building blocks without weights.
     """
     left = [4 * tensors + 4000, 4 * numbers + spare]
 
@@ -115,8 +117,10 @@ def read_json(path: Path, advice: str = ADVICE) -> dict:
 
 
 def check_files(folder: Path) -> list[Path]:
-    """The folders of the networks of a model. Raises `ValueError` naming the first file that is missing or damaged, or
-    that holds what no model of ours does.
+    """The folders of the networks of a model.
+
+    Raises `ValueError` naming the first file that is missing or damaged, or that holds what no model of this project
+    does.
     """
     for config in sorted(folder.rglob("*.json")):
         read_json(config)
@@ -150,7 +154,7 @@ def is_ours(library: str) -> bool:
 
 
 def check_settings(index: Path, described: Mapping[str, Any]) -> None:
-    """Raise `ValueError` for a setting of a pipeline that has another type, or is out of all bounds."""
+    """Raise `ValueError` if a setting of a pipeline has a wrong type or is out of bounds."""
     for name, (kind, low, high) in SETTINGS.items():
         value = described.get(name, low)
         right = type(value) in (int, float) if kind is float else type(value) is kind
@@ -159,7 +163,7 @@ def check_settings(index: Path, described: Mapping[str, Any]) -> None:
 
 
 def check_numbers(path: Path, config: Mapping[str, Any], most: int) -> None:
-    """Raise `ValueError` for a number of a configuration that is not finite, or, where it is whole, above `most`."""
+    """Raise `ValueError` for a number in a configuration that is not finite, and for a whole number above `most`."""
     left = list(config.items())
     while left:
         key, value = left.pop()
@@ -170,8 +174,9 @@ def check_numbers(path: Path, config: Mapping[str, Any], most: int) -> None:
 
 
 def weight_files(folder: Path) -> list[Path]:
-    """The .safetensors files that diffusers loads for the network of a folder. Raises `ValueError` where one is missing
-    or is named with a way out of the folder, and where there is none.
+    """The .safetensors files that diffusers loads for the network of a folder.
+
+    Raises `ValueError` if one is missing, if there is none, and if the name of one leads out of the folder.
     """
     names = []
     for index in sorted(folder.glob("*.safetensors.index*.json")):
@@ -197,7 +202,7 @@ def headers(folder: Path) -> dict[str, tuple[list[int], str]]:
 
 
 def tensor_headers(path: Path) -> dict[str, tuple[list[int], str]]:
-    """The same of a file, which must have the length that its header says."""
+    """Shape and type of every tensor in a file, whose length must be the one that its header gives."""
     try:
         with safe_open(path, framework="pt") as file:
             slices = {name: file.get_slice(name) for name in file.keys()}

@@ -1,4 +1,4 @@
-"""Which of diffusers' schedulers can sample a BD-Diff, and the step that ends it."""
+"""Which of diffusers' schedulers can sample a BD-Diff, and the last step of sampling."""
 
 import logging
 
@@ -16,7 +16,7 @@ FEWEST_OF_PNDM = 4  # steps: its Runge-Kutta start needs them
 
 
 def check_scheduler(scheduler, steps: int) -> None:
-    """Raise ValueError, naming the scheduler and others that work, for one that cannot sample in so many steps."""
+    """Raise ValueError, naming schedulers that work, for one that cannot sample in `steps` steps."""
     name, kind = type(scheduler).__name__, scheduler.config.get("prediction_type")
     if name == "EDMEulerScheduler" or not hasattr(scheduler, "init_noise_sigma"):
         reason = "is made for another noise schedule than the model's"
@@ -30,8 +30,10 @@ def check_scheduler(scheduler, steps: int) -> None:
 
 
 def take_step(scheduler, output: Tensor, t: Tensor, latents: Tensor, last: bool) -> Tensor:
-    """The latents after the step at `t`. The last one gives the clean latents it predicts, where the scheduler names
-    them: DDIM's own last timestep may lie above 0, which would leave noise in the image.
+    """The latents after the step at `t`.
+
+    The last step gives the clean latents that it predicts, if the scheduler names them: DDIM's own last timestep may
+    lie above 0, which would leave noise in the image.
     """
     done = scheduler.step(output, t, latents)
     clean = done.get("pred_original_sample")
@@ -39,7 +41,7 @@ def take_step(scheduler, output: Tensor, t: Tensor, latents: Tensor, last: bool)
 
 
 class NoEmptyLists(logging.Filter):
-    """Leaves out what diffusers 0.42 says of every network that is cast: that the parts "[]" should stay float32."""
+    """Log filter: drops diffusers 0.42's remark, on every network that is cast, that the parts "[]" stay float32."""
 
     def filter(self, record: logging.LogRecord) -> bool:
         return "should be kept in float32: []" not in record.getMessage()

@@ -20,7 +20,7 @@ DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch
 
 @dataclass(frozen=True)
 class Case:
-    """A model folder or id, images of `side` x `side` pixels, `batch` at once, and what is to be switched on.
+    """What is measured: a model folder or id, `batch` images of `side` x `side` pixels at once, and the options.
 
     Half precision is that of autocast: weights and spectra stay float32.
     """
@@ -38,10 +38,10 @@ class Case:
 
 @dataclass(frozen=True)
 class Cost:
-    """Of a case: seconds a batch (`median`, `fastest` and `slowest` run), images a second, GMACs an image, peak MiB.
+    """What a case costs: seconds per batch (`median`, `fastest`, `slowest`), images per second, GMACs per image, MiB.
 
-    GMACs count convolutions and matrix products, not FFTs. Memory is the accelerator's, or that of the whole process
-    where there is none (None where the system does not tell).
+    GMACs count convolutions and matrix products, not FFTs. Peak memory is the accelerator's, or that of the whole
+    process without one (None if the system does not report it).
     """
 
     system: str
@@ -56,13 +56,13 @@ class Cost:
 
 
 def bench(case: Case) -> Cost:
-    """Measure in a process of its own, so that the peak is this case's alone. Errors come back as they are."""
+    """Measure in a process of its own, so that peak memory is that of this case alone. Its errors are raised here."""
     with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
         return pool.submit(measure, case).result()
 
 
 def measure(case: Case) -> Cost:
-    """Measure in this process: one run to warm up and count in, then `runs` by the clock."""
+    """Measure in this process: one run to warm up and count operations, then `runs` timed runs."""
     logging.disable_progress_bar()
     restorer, dtype = load(case.model, case.device), DTYPES[case.dtype]
     for part in parts(restorer):
@@ -112,7 +112,7 @@ def module(restorer: System) -> torch.nn.Module:
 
 
 def switch(restorer: System, channels_last: bool, compiled: bool) -> None:
-    """Another memory layout, or `torch.compile`, of the network that does most of the work."""
+    """Switch the network that does most of the work to channels-last memory, to `torch.compile`, or to both."""
     if channels_last:
         module(restorer).to(memory_format=torch.channels_last)
     if compiled:
@@ -120,7 +120,7 @@ def switch(restorer: System, channels_last: bool, compiled: bool) -> None:
 
 
 def smooth_noise(batch: int, side: int) -> torch.Tensor:
-    """Images `(B, 3, side, side)` with structure of about four pixels, the same for everybody."""
+    """Images `(B, 3, side, side)` with structure of about four pixels, the same on every call."""
     coarse = torch.rand(batch, 3, -(-side // 4), -(-side // 4), generator=torch.Generator().manual_seed(0))
     return torch.nn.functional.interpolate(coarse, scale_factor=4, mode="bilinear")[..., :side, :side]
 
@@ -137,7 +137,7 @@ def peak_mib(device: torch.device) -> float | None:
 
 
 def machine() -> dict:
-    """What the figures hold for."""
+    """The device, the number of threads and the versions that the figures hold for."""
     cuda = torch.cuda.is_available()
     return {
         "device": torch.cuda.get_device_name() if cuda else processor(),
@@ -156,7 +156,7 @@ def processor() -> str:
 
 
 def table(costs: list[Cost]) -> str:
-    """Markdown, a row a case."""
+    """The costs as a Markdown table, one row per case."""
     rows = [
         "| system | pixels | seconds (fastest to slowest) | images/s | GMACs | peak MiB |",
         "|---|---|---|---|---|---|",
@@ -172,5 +172,5 @@ def table(costs: list[Cost]) -> str:
 
 
 def report(costs: list[Cost]) -> dict:
-    """The same for scripts."""
+    """The costs and the machine as a dictionary for JSON."""
     return {"machine": machine(), "costs": [asdict(cost) for cost in costs]}

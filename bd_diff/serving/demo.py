@@ -48,7 +48,7 @@ BUTTONS = ["fullscreen", "download"]  # and not Gradio's third, which would shar
 class Shown:
     """What the page shows of one photograph, as files: two pictures of one size, and the result to download.
 
-    `kernel` and `where` (the re-blur map) are only there for deblurring.
+    `kernel` and `where` (the re-blur map) are None after a blur transfer.
     """
 
     before: str
@@ -59,9 +59,10 @@ class Shown:
 
 
 class Demo:
-    """The page without its looks. `folder` holds uploads and results, for `KEPT_SECONDS` each, until `close`.
+    """What the page does, without its layout.
 
-    most: pixels that a photograph may have; by default what fits into memory, `MOST_PIXELS` if more would.
+    `folder` holds uploads and results, each for `KEPT_SECONDS`, until `close`. most: the largest number of pixels of a
+    photograph; by default what fits into memory, but no more than `MOST_PIXELS`.
     """
 
     def __init__(self, restorer: PipelineRestorer, most: int | None = None):
@@ -81,7 +82,7 @@ class Demo:
             shutil.rmtree(self.folder, ignore_errors=True)
 
     def warm_up(self, side: int = 512) -> float:
-        """Seconds that a photograph of so many pixels a side takes here."""
+        """Restore a picture of `side` x `side` pixels; returns the seconds that one takes here."""
         image = torch.rand(1, 3, side, side, generator=torch.Generator().manual_seed(0))
         started = time.perf_counter()
         self.restorer.run(image, **call_settings(self.restorer, 0))
@@ -90,7 +91,7 @@ class Demo:
     def deblur(
         self, path: str | None, strength: float = 1.0, steps: int = 1, fast: bool = False, seed: int = 0
     ) -> Shown:
-        """Deblur the photograph at `path`. Raises `ValueError` for what is no photograph."""
+        """Deblur the photograph at `path`. Raises `ValueError` if it is not a photograph."""
         part = self.open(path, "a photograph")
         images = part.pixels[None]
         settings = call_settings(self.restorer, seed, strength=strength, num_inference_steps=int(steps), fast=fast)
@@ -114,7 +115,7 @@ class Demo:
         return self.show(path, part, result[0], "blurred")
 
     def open(self, path: str | None, what: str, deblur: bool = True) -> Part:
-        """What a model gets of the photograph at `path`; errors name the file as the visitor knows it."""
+        """The `Part` of the photograph at `path` that a model gets; errors name the file as the visitor knows it."""
         if not path:
             raise ValueError(f"give {what} first")
         if not Path(path).exists():
@@ -126,7 +127,7 @@ class Demo:
             raise ValueError(str(error).replace(str(path), Path(path).name)) from None
 
     def show(self, path: str | None, part: Part, result: Tensor, suffix: str, **pictures) -> Shown:
-        """Write what is shown, and the result as a file of the photograph's kind with its metadata."""
+        """Write the pictures that are shown, and the result as a file of the photograph's format with its metadata."""
         folder = Path(tempfile.mkdtemp(dir=self.folder, prefix="result-"))
         source = Path(str(path))
         file = folder / f"{source.stem}-{suffix}{source.suffix if can_write(source) else '.png'}"
@@ -140,21 +141,21 @@ class Demo:
         return Shown(result=str(file), **shown)
 
     def sweep(self) -> None:
-        """Remove uploads and results that have been there for `KEPT_SECONDS`, and what the page copied of them."""
+        """Remove uploads and results that are older than `KEPT_SECONDS`, and the copies that the page made of them."""
         for path in self.folder.iterdir():
             with suppress(FileNotFoundError):  # it was removed meanwhile
                 if path.name != LOCK and time.time() - path.stat().st_mtime > KEPT_SECONDS:
                     shutil.rmtree(path) if path.is_dir() else path.unlink()
 
     def sweep_again(self) -> None:
-        """Sweep until the end."""
+        """Sweep every `SWEEP_SECONDS` until the page is closed."""
         while not self.closed.wait(SWEEP_SECONDS):
             with suppress(OSError):  # the next time, then
                 self.sweep()
 
 
 def as_seen(photograph: Image.Image | DeepImage) -> Image.Image:
-    """A photograph as its viewers show it: its profile's colours as 8-bit sRGB, over white where it is transparent."""
+    """A photograph as viewers show it: its profile's colours as 8-bit sRGB, transparent parts over white."""
     if isinstance(photograph, DeepImage):
         image = photograph.to_pil()
     elif photograph.mode == "I;16":
@@ -173,16 +174,16 @@ def as_seen(photograph: Image.Image | DeepImage) -> Image.Image:
 
 
 def remove_abandoned() -> None:
-    """Remove what pages that were killed could not: folders that no process holds any more."""
+    """Remove the folders that killed pages left behind: those that no process holds any more."""
     for folder in Path(tempfile.gettempdir()).glob(f"{FOLDER}*"):
         with suppress(Timeout, OSError), FileLock(folder / LOCK, timeout=0):  # of another page, or of another user
             shutil.rmtree(folder)
 
 
 def launch_settings(host: str, names: list[str], largest: int) -> dict:
-    """What `launch` of the page needs so that it answers only who means it (`bd_diff.serving.hosts`).
+    """Arguments for Gradio's `launch`, so that the page answers only under its own names (`bd_diff.serving.hosts`).
 
-    names: further names that it is known by. largest: megabytes of an upload.
+    names: further host names of the page. largest: megabytes of an upload.
     """
     from starlette.middleware import Middleware
 
@@ -191,7 +192,7 @@ def launch_settings(host: str, names: list[str], largest: int) -> dict:
 
 
 def build(demo: Demo, examples: list[str], seconds: float | None = None):
-    """The page, a `gradio.Blocks`; `examples` are photographs to try, `seconds` what one of 512 pixels a side takes."""
+    """The page, a `gradio.Blocks`. examples: photographs to try. seconds: what one of 512 x 512 pixels takes."""
     import gradio as gr
 
     def telling(make, *names):

@@ -61,11 +61,10 @@ class KernelEstimator(nn.Module):
 def export(restorer: System, path: Path, side: int = SIDE) -> str:
     """Write a system as an ONNX file; returns a description of its input and output.
 
-    A regression network takes any batch and size (sides multiples of its step). AdaRevD, whose FFTs need a fixed size
-    (exported for any size, they fail when run), takes single images of `side` x `side` pixels, fastest where that is a
-    power of two. So does the kernel estimator, the part of BD-Diff that is written.
-    Raises `ValueError` for a BD-Diff without a blur decoder, a side that AdaRevD cannot take, and where ONNX is not
-    installed.
+    A regression network takes any batch and size (sides multiples of its step). AdaRevD and the kernel estimator, the
+    part of BD-Diff that is exported, take single images of `side` x `side` pixels, because FFTs exported for any size
+    fail when run; for AdaRevD a power of two is fastest. Raises `ValueError` for a BD-Diff without a blur decoder, a
+    side that AdaRevD cannot take, and where ONNX is not installed.
     """
     try:
         import onnxscript  # noqa: F401

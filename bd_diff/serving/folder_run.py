@@ -1,6 +1,6 @@
-"""Many photographs through one restorer: read ahead, in batches of one size, written behind, each accounted for.
+"""Restores many photographs: reads ahead, runs batches of one size, writes in the background, records every outcome.
 
-What became of each photograph is a line of `.bd-diff.jsonl` in the folder of results, so that a run that was stopped at
+The outcome of each photograph is a line of `.bd-diff.jsonl` in the folder of results, so that a run that was stopped at
 any moment can go on, and several processes can share the work.
 """
 
@@ -51,27 +51,28 @@ class Summary:
 
 
 class Manifest:
-    """The outcome of every photograph, `{"target": ..., "source": ..., "failed": reason or null, "again": bool}` each.
+    """The outcomes of all photographs, one JSON object a line.
 
-    `again` tells failures of the machine, which `--resume` tries again, from those of the photograph. A line is
-    appended in one piece after the result is in its place. A kill or a full disk may leave a result without a line or
-    with a part of one: parts are read over, and `complete` gives the lines that are lacking.
+    A line is `{"target": ..., "source": ..., "failed": reason or null, "again": bool}`; `again` marks failures of the
+    machine, which `--resume` tries again. A line is appended in one piece after the result is in its place. A kill or a
+    full disk may leave a result without a line, or with a part of one: parts are ignored, and `complete` adds the
+    missing lines.
     """
 
     def __init__(self, folder: Path):
         self.path = folder / MANIFEST
 
     def read(self) -> dict[str, str | None]:
-        """Reason of failure, or None, by target; the last line of each counts. A line that was cut off is left out."""
+        """For each target the reason of its failure, or None; its last line counts. Incomplete lines are ignored."""
         return {entry["target"]: entry["failed"] for entry in self.entries()}
 
     def given_up(self) -> set[str]:
-        """Targets of photographs that failed by themselves."""
+        """Targets of photographs that failed for a reason of their own, so that trying again is of no use."""
         last = {entry["target"]: entry for entry in self.entries()}
         return {target for target, entry in last.items() if entry["failed"] is not None and not entry.get("again")}
 
     def entries(self) -> Iterator[dict]:
-        """All whole lines."""
+        """All complete lines."""
         lines = self.path.read_bytes().splitlines() if self.path.exists() else ()
         for line in lines:
             try:
@@ -82,7 +83,7 @@ class Manifest:
                 yield entry
 
     def add(self, job: Job, failed: str | None, again: bool = False) -> None:
-        """Append a line."""
+        """Append the line of a job."""
         entry = {"target": str(job.target), "source": str(job.source), "failed": failed}
         line = json.dumps(entry | ({"again": True} if again else {})).encode() + b"\n"
         self.path.parent.mkdir(parents=True, exist_ok=True)
@@ -96,7 +97,7 @@ class Manifest:
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(self.path))
 
     def complete(self, jobs: list[Job]) -> None:
-        """Add the lines of results that are there without one."""
+        """Add the missing lines of results that exist."""
         known = self.read()
         for job in jobs:
             if known.get(str(job.target), "") is not None and job.target.exists():
@@ -104,8 +105,9 @@ class Manifest:
 
 
 def remove_parts(jobs: list[Job]) -> None:
-    """Remove what runs that were killed left of half written results of these jobs (see `data.writing`), and leave what
-    runs that go on are writing.
+    """Remove half-written results of these jobs that killed runs left behind (see `data.writing`).
+
+    What runs that are still going on are writing stays.
     """
     parts = {(job.target.parent, temporary_name(job.target, "").name) for job in jobs}
     for folder in {target for target, _ in parts}:
@@ -126,14 +128,14 @@ def run_jobs(
     silent: bool = False,
     open_image: Callable[[Path], Image.Image | DeepImage] = read_image,
 ) -> Summary:
-    """Restore photographs; one that cannot be read, restored or written is named on stderr, the others are done.
+    """Restore photographs. One that cannot be read, restored or written is named on stderr, and the run goes on.
 
     Nothing that a photograph raises ends the run.
 
-    restore: `(B, 3, H, W)` in [0, 1] to the same. batch_size: photographs of one size in a row that it gets at once.
+    restore: `(B, 3, H, W)` in [0, 1] to the same. batch_size: the most photographs of one size that it gets at once.
     workers: threads that read and write. quality: of JPEG, WebP and AVIF results. beside: called with the job, the
-    photograph's `Part` and the result of that `(3, h, w)`, for what else is to be written. silent: no progress bar.
-    open_image: reads a photograph.
+    photograph's `Part` and its result `(3, h, w)`, to write more files. silent: no progress bar. open_image: reads a
+    photograph.
     """
     summary, started = Summary(), time.monotonic()
     with ThreadPoolExecutor(workers) as pool, tqdm(total=len(jobs), unit="image", disable=silent or None) as progress:
@@ -179,13 +181,16 @@ def run_jobs(
 
 
 def tell(line: str) -> None:
-    """A line on stderr, above the progress bar; where that is a file on a full disk, too, the summary has to do."""
+    """Print a line on stderr, above the progress bar.
+
+    The line is lost where stderr is a file on a full disk; the summary names the failure all the same.
+    """
     with suppress(OSError):
         tqdm.write(line, file=sys.stderr)
 
 
 def ahead(pool: ThreadPoolExecutor, read: Callable, jobs: Iterable[Job], most: int) -> Iterator[tuple[Job, Future]]:
-    """Jobs in order, each with its photograph being read, at most so many before their turn."""
+    """Yield the jobs in order, each with the future that reads its photograph; at most `most` are read ahead."""
     reading: deque[tuple[Job, Future]] = deque()
     for job in jobs:
         reading.append((job, pool.submit(read, job)))
@@ -195,7 +200,7 @@ def ahead(pool: ThreadPoolExecutor, read: Callable, jobs: Iterable[Job], most: i
 
 
 def batches(reading: Iterable[tuple[Job, Future]], size: int, settle: Callable) -> Iterator[list[tuple]]:
-    """`(job, part, pixels)` in a row that are of one size, at most `size` together."""
+    """Group consecutive photographs of one size as `(job, part, pixels)`, at most `size` at a time."""
     batch: list[tuple] = []
     for job, future in reading:
         try:
@@ -212,7 +217,7 @@ def batches(reading: Iterable[tuple[Job, Future]], size: int, settle: Callable) 
 
 
 def restored(batch: list[tuple], restore: Callable, settle: Callable) -> Iterator[tuple[Job, Part, Tensor]]:
-    """`(job, part, result)` of a batch; where the batch fails, its photographs are tried one by one."""
+    """Yield `(job, part, result)` of a batch; if the batch fails, its photographs are tried one by one."""
     try:
         results = restore(torch.stack([pixels for _, _, pixels in batch])).cpu()
     except Exception as error:

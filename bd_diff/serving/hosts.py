@@ -1,5 +1,7 @@
-"""Which names a page answers to. A page of somebody else may point its own name at this computer (DNS rebinding), and
-would then read here what its visitor's browser lets it; requests that name such a host are refused.
+"""Protects the local page from DNS rebinding: requests for a host name that is not its own are refused.
+
+In DNS rebinding a page of somebody else points its own name at this computer, and could then read here whatever its
+visitor's browser may.
 """
 
 import ipaddress
@@ -8,9 +10,9 @@ from collections.abc import Iterable
 
 
 class OwnHosts:
-    """ASGI middleware: requests for `localhost`, this computer, an address in numbers, or one of `names` go to `app`.
+    """ASGI middleware: passes requests for `localhost`, this computer, a numeric address or one of `names` on to `app`.
 
-    Others get status 421 (RFC 9110, section 15.5.20). An address in numbers cannot be rebound.
+    Others get status 421 (RFC 9110, section 15.5.20). A numeric address cannot be rebound.
     """
 
     def __init__(self, app, names: Iterable[str] = ()):
@@ -28,7 +30,7 @@ class OwnHosts:
         await send({"type": "http.response.body", "body": body})
 
     def knows(self, host: str) -> bool:
-        """Whether a Host header, perhaps with a port, names this page."""
+        """Whether a Host header, with or without a port, names this page."""
         name = host.lower()
         if name.startswith("["):
             name = name[1:].partition("]")[0]

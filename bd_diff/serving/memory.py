@@ -1,4 +1,4 @@
-"""How large a photograph may be here: as large as fits into the memory that is there."""
+"""The largest photograph that fits into the available memory."""
 
 from pathlib import Path
 
@@ -16,13 +16,13 @@ CGROUPS = (  # limit and use, of version 2 and of version 1
 
 
 def most_pixels(in_flight: int) -> int:
-    """Pixels that a photograph may have where so many of them are read ahead."""
+    """The largest number of pixels of a photograph, if `in_flight` photographs are in memory at once."""
     fit = int(SHARE * available_memory() / (in_flight * BYTES_READ + BYTES_RESTORED))
     return min(MOST, max(FEWEST, fit))
 
 
 def available_memory() -> int:
-    """Bytes that this process can still have, those of its container counted."""
+    """Bytes of memory that this process can still allocate, within the limits of its container."""
     free = psutil.virtual_memory().available
     for limit, used in CGROUPS:
         if Path(limit).exists() and Path(used).exists():

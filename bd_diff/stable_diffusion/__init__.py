@@ -1,1 +1,1 @@
-"""Stable Diffusion as the base: found, checked, and trained on by adapters."""
+"""Stable Diffusion as the base: finding it, checking it, and training on it with adapters."""

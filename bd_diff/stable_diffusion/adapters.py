@@ -1,4 +1,4 @@
-"""LoRA on a base's UNet, and all that training adds to a base as one small folder that loads onto it."""
+"""LoRA on a base's UNet; all that training adds to a base as one small folder, and loading that onto the base."""
 
 import copy
 import json
@@ -25,7 +25,10 @@ LORA_LAYERS = r".*(attn1\.(to_q|to_k|to_v|to_out\.0)|ff\.net\.(0\.proj|2)|proj_i
 
 
 def add_lora(unet: ModelMixin, rank: int) -> None:
-    """Put LoRA of a rank on self-attention, feed-forward, residual blocks and projections; at first it does nothing."""
+    """Add LoRA of a rank to the UNet's self-attention, feed-forward, residual blocks and projections.
+
+    Untrained, it changes nothing.
+    """
     unet.add_adapter(LoraConfig(r=rank, lora_alpha=rank, init_lora_weights="gaussian", target_modules=LORA_LAYERS))
 
 
@@ -34,7 +37,7 @@ def has_lora(unet: nn.Module) -> bool:
 
 
 def trained_with_lora(name: str) -> bool:
-    """Whether training changes a tensor of the UNet, by its name, when the UNet carries LoRA."""
+    """Whether training changes the UNet's tensor of this name when the UNet carries LoRA."""
     return name.startswith("conv_in.") or ".attn2." in name or ".lora_" in name
 
 
@@ -47,7 +50,7 @@ def merge_lora(pipeline: DiffusionPipeline) -> DiffusionPipeline:
 
 
 def settings_of(pipeline: DiffusionPipeline) -> dict[str, Any]:
-    """Constructor arguments of a pipeline that are no components."""
+    """The constructor arguments of a pipeline that are not components."""
     return {
         name: value
         for name, value in pipeline.config.items()
@@ -56,7 +59,7 @@ def settings_of(pipeline: DiffusionPipeline) -> dict[str, Any]:
 
 
 def own_tensors(pipeline: DiffusionPipeline) -> dict[str, Tensor]:
-    """`component.name -> tensor` of everything that is not in the base and not borrowed from another model."""
+    """All tensors, `component.name -> tensor`, that are neither in the base nor borrowed from another model."""
     own = {}
     for component, network in pipeline.components.items():
         if not isinstance(network, nn.Module) or type(network) is AutoencoderKL:
@@ -69,7 +72,10 @@ def own_tensors(pipeline: DiffusionPipeline) -> dict[str, Tensor]:
 
 
 def save_adapter(pipeline: DiffusionPipeline, folder: str | Path) -> None:
-    """Write what a pipeline with LoRA adds to its base, and the base's id and hash. Raises ValueError without them."""
+    """Write what a pipeline with LoRA adds to its base, and the base's id and hash.
+
+    Raises ValueError for a pipeline without LoRA or without a recorded base.
+    """
     base = pipeline.config.base
     if not base or not base.get("sha256") or not has_lora(pipeline.unet):
         raise ValueError("this pipeline has no LoRA or does not know its base, so it is no adapter; save it whole")
@@ -94,7 +100,7 @@ def save_adapter(pipeline: DiffusionPipeline, folder: str | Path) -> None:
 
 
 def check_described(path: Path, described: dict[str, Any]) -> None:
-    """Raise ValueError where an adapter's description lacks something, or has it of another type or size."""
+    """Raise ValueError if an entry of an adapter's description is missing or of a wrong type or size."""
     kinds = {"base": dict, "lora_rank": int, "networks": dict, "scheduler": dict}
     wrong = [name for name, kind in kinds.items() if type(described.get(name)) is not kind]
     if not wrong:
@@ -117,12 +123,12 @@ def load_adapter(
     """The pipeline that `save_adapter` wrote, as one of `pipeline_class`, on its base, with LoRA in place.
 
     base: where the base is, if not where it was; base_config: see `load_base`. dtype, or torch_dtype: of all networks.
-    device_map: the device that all of it goes to. Of `settings`, `HUB_SETTINGS` hold for the base as they did for the
-    adapter, components and settings of the pipeline replace the adapter's, and what else diffusers knows of files
-    (`variant`, `revision`, ...) says nothing here: an adapter is one file, and its base is known by its hash.
+    device_map: the device that all of it goes to. settings: `HUB_SETTINGS` are used to find the base; components and
+    settings of the pipeline replace the adapter's; diffusers' settings of files (`variant`, `revision`, ...) are
+    ignored, since an adapter is one file and its base is identified by its hash.
 
-    Raises ValueError where the base is not found or is another one, naming a file or tensor that is missing, damaged or
-    too much, and for a device map of several devices; TypeError for settings that there are not.
+    Raises ValueError for a base that is not found or has another hash, for a tensor or file that is missing, damaged or
+    unexpected, and for a device map of several devices; TypeError for unknown settings.
     """
     dtype = dtype or torch_dtype
     if dtype is not None and not isinstance(dtype, torch.dtype):
@@ -173,11 +179,11 @@ def load_adapter(
 
 
 def replace_parts(pipeline: DiffusionPipeline, settings: dict[str, Any]) -> None:
-    """Put the components and plain settings of `settings` in place. Raises TypeError for names that there are not."""
-    known = settings_of(pipeline)
-    if unknown := set(settings) - set(pipeline.components) - set(known) - OF_FILES:
-        raise TypeError(f"from_pretrained has no setting {min(unknown)}; it has {', '.join(sorted(known))}")
+    """Replace the pipeline's components and plain settings by those given. Raises TypeError for unknown names."""
+    existing = settings_of(pipeline)
+    if unknown := set(settings) - set(pipeline.components) - set(existing) - OF_FILES:
+        raise TypeError(f"from_pretrained has no setting {min(unknown)}; it has {', '.join(sorted(existing))}")
     parts = {name: value for name, value in settings.items() if name in pipeline.components}
     pipeline.register_modules(**parts)
-    pipeline.register_to_config(**{name: value for name, value in settings.items() if name in known})
+    pipeline.register_to_config(**{name: value for name, value in settings.items() if name in existing})
     pipeline.check_channels()

@@ -1,4 +1,4 @@
-"""Stable Diffusion to begin with: a UNet, a VAE and a schedule, found, checked, and made into an untrained BD-Diff."""
+"""Stable Diffusion as a base: finds a UNet, a VAE and a noise schedule, checks them, and makes a BD-Diff of them."""
 
 import copy
 import math
@@ -28,8 +28,9 @@ WEIGHTS = ["diffusion_pytorch_model.safetensors", "*.safetensors.index.json", "d
 
 @dataclass
 class Base:
-    """A pretrained latent diffusion model; `place` is the path or the hub id that it came from, `config` that of the
-    description which a single file needs.
+    """A pretrained latent diffusion model.
+
+    place: the path or hub id that it came from. config: the path or hub id of the configuration, for a single file.
     """
 
     place: str
@@ -40,7 +41,7 @@ class Base:
 
     @cached_property
     def sha256(self) -> str | None:
-        """The hash of UNet and VAE as they came; None where only the configuration was read."""
+        """The hash of the UNet and VAE as they were loaded; None if only the configuration was read."""
         empty = any(parameter.is_meta for parameter in self.unet.parameters())
         return None if empty else fingerprint(self.unet, self.vae)
 
@@ -48,7 +49,7 @@ class Base:
 def load_base(
     places: str | Path | Sequence[str | Path], config: str | Path | None = None, weights: bool = True, **hub
 ) -> Base:
-    """The first of `places` that is there: local folders and files first, then ids of the Hugging Face hub, in order.
+    """The first base in `places` that exists: local folders and files first, then hub ids, in order.
 
     Args:
         places: folders in the layout of diffusers, hub ids, or single .safetensors files of the original layout.
@@ -56,7 +57,7 @@ def load_base(
         weights: False reads the configuration alone; the networks are random, or empty inside `torch.device("meta")`.
         hub: `HUB_SETTINGS` of the hub's client.
 
-    Raises ValueError naming every place tried where none is there, and naming the fault of one that cannot be used.
+    Raises ValueError if none exists, naming every place that was tried, and for a base that cannot be used, naming why.
     """
     places = [places] if isinstance(places, (str, Path)) else list(places)
     failures = []
@@ -69,11 +70,14 @@ def load_base(
         return (
             load_file(folder, config, weights, **hub) if folder.is_file() else load_folder(folder, str(place), weights)
         )
-    raise ValueError(f"no base was found; tried {'; '.join(failures) or 'nothing, for none was named'}")
+    raise ValueError(f"no base was found; tried {'; '.join(failures) or 'nothing, as none was named'}")
 
 
 def find(place: str | Path, weights: bool = True, **hub) -> Path:
-    """A local path as it is, or where the hub's client keeps what a base needs of a repository. Raises OSError."""
+    """The local folder or file of a base; what it needs of a hub repository is downloaded.
+
+    Raises OSError if there is none.
+    """
     path = Path(place)
     if path.exists():
         return path
@@ -191,7 +195,9 @@ def make_scheduler(config: dict[str, Any], place: str) -> DDIMScheduler:
     scheduler = DDIMScheduler.from_config(config, timestep_spacing="trailing", clip_sample=False)
     if scheduler.config.prediction_type not in ("epsilon", "v_prediction"):
         kind = scheduler.config.prediction_type
-        raise ValueError(f"{place}: its scheduler predicts {kind}; BD-Diff knows bases of epsilon and v_prediction")
+        raise ValueError(
+            f"{place}: its scheduler predicts {kind}; BD-Diff needs a base that predicts epsilon or v_prediction"
+        )
     return scheduler
 
 
@@ -204,8 +210,8 @@ def widen_input(unet: UNet2DConditionModel, channels: int) -> None:
 def components_from_base(base: Base, sections: dict[str, Any] | None = None) -> dict[str, Any]:
     """Constructor arguments of an untrained pipeline over a base.
 
-    Its UNet takes the guesses of the blur operator beside the noise; with the section `blur_decoder` None, the
-    photograph alone. `sections` are those of `build_components`, without unet, vae and scheduler; what follows from the
+    The UNet's input is the noise and the guesses of the blur operator; if the section `blur_decoder` is None, the noise
+    and the photograph. sections: those of `build_components`, without unet, vae and scheduler; what follows from the
     base or from another section (widths, numbers of tokens) need not be given. Raises ValueError for unknown names.
     """
     explicit = not (sections and "blur_decoder" in sections and sections["blur_decoder"] is None)

@@ -1,4 +1,4 @@
-"""Image encoders by a short name: the section `image_encoder` of a configuration for a published vision tower."""
+"""Short names of image encoders: the section `networks.image_encoder` of a configuration for each of them."""
 
 import difflib
 from pathlib import Path
@@ -14,10 +14,10 @@ CLIP_SIZES = ("image_size", "patch_size", "hidden_size", "intermediate_size", "n
 
 
 def image_encoder_section(choice: str) -> dict[str, Any]:
-    """What `networks.image_encoder` says in a configuration for one of `CHOICES`: "small" reads structure from pixels
-    and is trained, the others are frozen vision towers of transformers or OpenCLIP, whose size is looked up.
+    """The section `networks.image_encoder` of a configuration for one of `CHOICES`.
 
-    Raises ValueError for a name that is not known and for a tower whose size or weights are not there.
+    "small" reads structure from pixels and is trained; the others are frozen vision towers of transformers or OpenCLIP,
+    whose size is looked up. Raises ValueError for an unknown name, and for a tower whose size or weights are not found.
     """
     if choice == "small":
         return {}
@@ -31,7 +31,7 @@ def image_encoder_section(choice: str) -> dict[str, Any]:
 
 
 def clip_tower(source: str) -> dict[str, Any]:
-    """Sizes of the vision tower of a CLIP of transformers, a folder or hub id."""
+    """Sizes of the vision tower of a CLIP model of transformers; `source` is a folder or hub id."""
     from transformers import CLIPVisionConfig
 
     try:
@@ -43,7 +43,7 @@ def clip_tower(source: str) -> dict[str, Any]:
 
 
 def openclip_tower(name: str, weights: str) -> dict[str, Any]:
-    """Sizes of the vision tower of one of OpenCLIP's models, once its weights are known to exist by tag or file."""
+    """Sizes of the vision tower of an OpenCLIP model, after checking that its weights exist, by tag or file."""
     import open_clip
 
     config = open_clip.get_model_config(name)

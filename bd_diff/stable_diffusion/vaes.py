@@ -1,4 +1,4 @@
-"""Another VAE for a pipeline than its base's: a refined one, or a small fast one of the same latents (TAESD)."""
+"""Replaces a pipeline's VAE by a refined one, or by a small fast one of the same latents (TAESD)."""
 
 from pathlib import Path
 from typing import Any
@@ -13,10 +13,10 @@ CLASSES = {"RefinedVAE": RefinedVAE, "AutoencoderTiny": AutoencoderTiny}
 
 
 def put_vae(pipeline: DiffusionPipeline, place: str | Path) -> DiffusionPipeline:
-    """The pipeline, with the VAE of a folder or hub id in place of its own; the UNet stays as it is.
+    """Put the VAE of a folder or hub id in place of the pipeline's, and return the pipeline; the UNet stays as it is.
 
     A refined VAE (train/refine_vae.py) also filters the photograph that the UNet sees. Raises ValueError for a VAE of
-    another kind or other latents, and for one refined around another VAE than the pipeline's.
+    another class or with other latents, and for one that was refined around another VAE than the pipeline's.
     """
     folder = find_folder(place)
     name = read_json(folder / "config.json").get("_class_name")
@@ -35,7 +35,7 @@ def put_vae(pipeline: DiffusionPipeline, place: str | Path) -> DiffusionPipeline
 
 
 def same_frozen(vae: RefinedVAE, own: Any) -> bool:
-    """Whether every tensor that a refined VAE has from its base is also in `own`, which may be refined, too."""
+    """Whether the frozen tensors of a refined VAE all equal those of `own`, which may itself be refined."""
     wanted, found = own.state_dict(), vae.state_dict()
     frozen = [name for name in found if name.split(".")[0] in RefinedVAE.borrowed]
     scales = [(one.config.scaling_factor, one.config.get("shift_factor")) for one in (vae, own)]

@@ -1,4 +1,4 @@
-"""Checkpoints of a training: whole at any moment, nothing pickled, and without the weights that stay as they came."""
+"""Checkpoints of a training: complete at any moment, nothing pickled, and without the frozen weights."""
 
 import hashlib
 import json
@@ -28,10 +28,11 @@ KEPT = 2
 
 
 class Checkpoints:
-    """Those of one training, in `folder`: what `objectives` train and their buffers, the states of `optimizers`, and
-    those of `others`, by name: averages, schedules, whatever has `state_dict` and `load_state_dict`.
+    """The checkpoints of one training, in `folder`.
 
-    What nobody trains has to be in place before one is loaded, from where it came when the training began.
+    A checkpoint holds what `objectives` train and their buffers, the states of `optimizers`, and those of `others`, by
+    name: averages, schedules, whatever has `state_dict` and `load_state_dict`. Frozen weights are not stored: before
+    loading they must be in place, the same as when the training began.
     """
 
     def __init__(
@@ -53,12 +54,14 @@ class Checkpoints:
 
     @cached_property
     def hashes(self) -> list[str]:
-        """Of what is left out, an objective each."""
+        """The hash of the frozen weights of each objective."""
         return [fingerprint_of(frozen) for frozen in self.frozen]
 
     def save(self, step: int) -> None:
-        """Write beside, flush to the disk, rename, then drop all but the one before: a kill at any moment, or a full
-        disk, leaves a whole one. Raises OSError naming the folder.
+        """Write a checkpoint, and remove all others but the one before.
+
+        It is written under a temporary name, flushed to the disk and renamed, so that a kill or a full disk leaves a
+        complete one. Raises OSError naming the folder.
         """
         networks = [
             {name: t for name, t in objective.state_dict().items() if name not in frozen}
@@ -82,7 +85,7 @@ class Checkpoints:
         self.accelerator.wait_for_everyone()
 
     def write(self, folder: Path, networks: list, optimizers: list, others: dict[str, dict]) -> None:
-        """The files of a checkpoint, flushed to the disk; last the record of their hashes."""
+        """Write and flush the files of a checkpoint; the record of their hashes comes last."""
         shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir()
         for index, (network, optimizer) in enumerate(zip(networks, optimizers, strict=True)):
@@ -95,11 +98,11 @@ class Checkpoints:
         flush_folder(folder)
 
     def load(self) -> int:
-        """Load the newest whole checkpoint, and give its step; 0 where there is none.
+        """Load the newest complete checkpoint and return its step; 0 if there is none.
 
-        A damaged one is named on stderr, and the one before it is taken. Raises ValueError where all are damaged, where
-        a trained tensor is missing or of another shape, where what nobody trains is not the same to the bit, and where
-        one of the processes does not see the checkpoint that the first one chose.
+        A damaged one is named on stderr, and the one before it is taken. Raises ValueError if all are damaged, if a
+        trained tensor is missing or of another shape, if the frozen weights are not the same to the bit, and if a
+        process does not see the checkpoint that the first one chose.
         """
         chosen = [self.choose() if self.accelerator.is_main_process else None]
         (name,) = broadcast_object_list(chosen) if self.accelerator.num_processes > 1 else chosen
@@ -123,7 +126,7 @@ class Checkpoints:
         return step_of(path)
 
     def choose(self) -> str | None:
-        """The name of the newest whole checkpoint; tells of those that are damaged."""
+        """The name of the newest complete checkpoint; damaged ones are named on stderr."""
         found, told = recorded(self.folder), []
         for path in found:
             fault = damage(path)
@@ -134,7 +137,7 @@ class Checkpoints:
         if told:
             raise ValueError(f"no checkpoint in {self.folder} is whole: {told[0]}; begin again in another folder")
         if old := pickled(self.folder):
-            raise ValueError(f"{old} is of an earlier version, which pickled; begin again in another folder")
+            raise ValueError(f"{old} is of an earlier version, which wrote pickles; begin again in another folder")
         return None
 
     def load_network(self, folder: Path, index: int, objective: nn.Module) -> None:
@@ -157,33 +160,33 @@ class Checkpoints:
 
 
 def newest_checkpoint(folder: Path) -> Path | None:
-    """The whole checkpoint with the most steps."""
+    """The complete checkpoint with the most steps."""
     return next((path for path in recorded(folder) if damage(path) is None), None)
 
 
 def recorded(folder: Path) -> list[Path]:
-    """Checkpoints that were written to their end, whether or not damaged since, newest first."""
+    """Checkpoints that were written to their end, perhaps damaged since, newest first."""
     return sorted((path for path in folders(folder) if (path / RECORD).exists()), key=step_of, reverse=True)
 
 
 def begun(folder: Path) -> bool:
-    """Whether a training was begun here that came to a checkpoint, whole or not."""
+    """Whether a training has reached a checkpoint in this folder, complete or not."""
     return bool(recorded(folder) or pickled(folder))
 
 
 def pickled(folder: Path) -> Path | None:
-    """A checkpoint of an earlier version."""
+    """A checkpoint of an earlier version, which is a pickle; None if there is none."""
     return next((path for path in folders(folder) if (path / "random_states_0.pkl").exists()), None)
 
 
 def folders(folder: Path) -> list[Path]:
-    """All that is called like a checkpoint."""
+    """All folders with the name of a checkpoint."""
     found = (path for path in folder.glob("checkpoint-*") if path.is_dir())
     return [path for path in found if path.name.split("-", 1)[1].isdigit()]
 
 
 def damage(path: Path) -> str | None:
-    """A sentence naming the first file of a checkpoint that is not as it was written; None where all are."""
+    """A sentence naming the first file of a checkpoint that has changed since it was written; None if none has."""
     try:
         written = (path / RECORD).stat().st_mtime_ns
     except OSError:
@@ -193,7 +196,7 @@ def damage(path: Path) -> str | None:
 
 @cache
 def found_damage(path: Path, written: int) -> str | None:
-    """`damage` of a checkpoint recorded at that time: hashing gigabytes once is enough."""
+    """`damage` of a checkpoint recorded at the time `written`; cached, as hashing gigabytes once is enough."""
     needed = {STATE, FROZEN, numbered("model", 0), numbered("optimizer", 0)}
     try:
         known = json.loads((path / RECORD).read_text())
@@ -214,7 +217,7 @@ def step_of(path: Path) -> int:
 
 
 def numbered(what: str, index: int) -> str:
-    """The file of the network or optimizer that trains in this turn."""
+    """The file name of the network or optimizer of turn `index`."""
     return f"{what}{f'_{index}' if index else ''}.safetensors"
 
 
@@ -228,7 +231,7 @@ def load_into(optimizer: Optimizer, path: Path) -> None:
 
 
 def replace_folder(temporary: Path, final: Path) -> None:
-    """Give a whole folder its name, and flush that."""
+    """Rename a complete folder to its final name, and flush that to the disk."""
     if final.exists():
         remove(final)
     temporary.rename(final)
@@ -236,7 +239,7 @@ def replace_folder(temporary: Path, final: Path) -> None:
 
 
 def remove(path: Path) -> None:
-    """Remove a checkpoint, its record first: half of it is none."""
+    """Remove a checkpoint, its record first, so that half a checkpoint never counts as one."""
     (path / RECORD).unlink(missing_ok=True)
     shutil.rmtree(path)
 

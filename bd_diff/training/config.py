@@ -40,10 +40,10 @@ class RunConfig:
 
 
 def load_config(cls: type[Config], arguments: list[str]) -> Config:
-    """The dataclass `cls` from `--config FILE` and what overrides it.
+    """The dataclass `cls` from the YAML file after `--config` and the overrides after it.
 
-    `section.name=value` (value in YAML) overrides one value; `--resume` and `--dry-run` are short for
-    `run.resume=true` and `run.dry_run=true`. Raises ValueError naming the file and the key.
+    `section.name=value` (value in YAML) overrides one value; `--resume` and `--dry-run` are short for `run.resume=true`
+    and `run.dry_run=true`. Raises ValueError naming the file and the key.
     """
     parser = argparse.ArgumentParser(description=cls.__doc__)
     parser.add_argument("--config", required=True, help="a YAML file from configs/")
@@ -92,7 +92,7 @@ def build(cls: type[Config], values: dict[str, Any], where: str) -> Config:
     for name in values:
         if name not in fields:
             near = difflib.get_close_matches(str(name), fields, 1)
-            hint = f"did you mean {near[0]}?" if near else f"known are {', '.join(fields)}"
+            hint = f"did you mean {near[0]}?" if near else f"choose from {', '.join(fields)}"
             raise ValueError(f"{where}: there is no {name}; {hint}")
     hints = typing.get_type_hints(cls)
     arguments = {name: convert(hints[name], value, f"{where}: {name}") for name, value in values.items()}

@@ -1,4 +1,4 @@
-"""Images are encoded once in a training step, however many of its tasks look at them."""
+"""A cache in front of the VAE: an image is encoded once in a training step, however many tasks use it."""
 
 from typing import Any
 
@@ -8,9 +8,9 @@ from torch import Tensor
 
 
 class EncodeOnce:
-    """A frozen VAE that remembers the latents of every image it encoded; in all else it is that VAE.
+    """A frozen VAE that keeps the latents of every image it encoded; otherwise it behaves as that VAE.
 
-    The photograph that one task begins with is what another has to produce. An image is known again by its pixels.
+    In one step the same photograph is the input of one task and the target of another. It is recognised by its pixels.
     """
 
     def __init__(self, vae: Any):
@@ -23,7 +23,7 @@ class EncodeOnce:
         return getattr(self.vae, name)
 
     def encode(self, pixels: Tensor) -> AutoencoderTinyOutput:
-        """`latents` `(B, c, h, w)` of `(B, 3, H, W)`; what is new of them is encoded as one batch."""
+        """`latents` `(B, c, h, w)` of images `(B, 3, H, W)`; those not seen before are encoded as one batch."""
         places = [
             self.place(image, total)
             for image, total in zip(pixels, pixels.double().flatten(1).sum(1).tolist(), strict=True)
@@ -34,7 +34,7 @@ class EncodeOnce:
         return AutoencoderTinyOutput(latents=torch.stack([self.latents[place] for place in places]))
 
     def place(self, image: Tensor, total: float) -> int:
-        """Where an image `(3, H, W)` of this total of pixels stands among those seen, last of all if it is new."""
+        """The index of an image `(3, H, W)`, whose pixels sum to `total`, among those seen; a new one is appended."""
         alike = self.places.setdefault(total, [])
         for place in alike:
             if torch.equal(self.images[place], image):

@@ -1,4 +1,4 @@
-"""The kernel bank: blurs, photographs blurred by them, and what the kernel search made of each, mistakes included.
+"""The kernel bank: blur kernels, photographs blurred by them, and what the kernel search found, mistakes included.
 
 The search takes seconds a photograph, too slow inside a training step, so its results are computed once and kept.
 """
@@ -76,13 +76,13 @@ def estimate_bank(pipeline: BDDiffPipeline, folder: str | Path, part: int = 0, p
 
 
 def write_shard(sample: dict[str, Tensor], path: Path) -> None:
-    """Save whole or not at all."""
+    """Write a file of samples; it is complete or not there."""
     with replacing(path) as part:
         save_file({name: value.contiguous() for name, value in sample.items()}, part)
 
 
 def shards_of(folder: str | Path) -> list[Path]:
-    """The files of a bank. Raises ValueError when there are none."""
+    """The files of a bank. Raises ValueError if there are none."""
     if paths := sorted(Path(folder).glob("*.safetensors")):
         return paths
     raise ValueError(f"{folder} holds no kernel bank; make one with train/kernel_bank.py")
@@ -91,8 +91,10 @@ def shards_of(folder: str | Path) -> list[Path]:
 def read_bank(
     folders: Sequence[str | Path], names: tuple[str, ...] = ("blurry", "kernel", "hypothesis", "evidence")
 ) -> dict[str, Tensor]:
-    """Of all samples in the folders: `blurry` `(N, 3, H, W)` uint8, `kernel` and `hypothesis` `(N, k, k)`, `evidence`
-    `(N, 2, k, k)`, and `estimate` `(N, k, k)` where `estimate_bank` ran. Raises ValueError when a name is missing.
+    """All samples of the banks in these folders, stacked by name.
+
+    `blurry` `(N, 3, H, W)` uint8, `kernel` and `hypothesis` `(N, k, k)`, `evidence` `(N, 2, k, k)`, and `estimate` `(N,
+    k, k)` where `estimate_bank` ran. Raises ValueError if a sample lacks one of `names`.
     """
     shards = [load_file(path) for folder in folders for path in shards_of(folder)]
     if missing := [name for name in names if any(name not in shard for shard in shards)]:

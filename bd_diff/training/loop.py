@@ -41,15 +41,17 @@ MOST_BAD_STEPS = 20  # gradients that are not finite, one after the other
 
 @dataclass
 class Turn:
-    """What is trained in one go: `objective(batch, generator) -> {"loss": scalar, <parts>}` and the optimizer of it."""
+    """A part of each step: `objective(batch, generator) -> {"loss": scalar, <parts>}`, and the optimizer for it."""
 
     objective: nn.Module
     optimizer: Optimizer
 
 
 def start(run: RunConfig) -> Accelerator:
-    """The accelerator of a run, and its folder. Raises ValueError when the folder already holds another training, or is
-    written to by one, and where the launcher asks for another precision than the configuration.
+    """The accelerator of a run; makes the run's folder.
+
+    Raises ValueError if the folder already holds another training or is being written to by one, and if the launcher
+    asks for another precision than the configuration.
     """
     folder = Path(run.folder)
     sharding()
@@ -63,7 +65,7 @@ def start(run: RunConfig) -> Accelerator:
         raise ValueError(f"run.mixed_precision is {run.mixed_precision}; it must be no, fp16 or bf16")
     for name in run.trackers:
         if name not in ("tensorboard", "wandb"):
-            raise ValueError(f"run.trackers: there is no {name}; known are tensorboard, wandb")
+            raise ValueError(f"run.trackers: there is no {name}; the trackers are tensorboard, wandb")
         try:
             __import__(name)
         except ImportError:
@@ -87,8 +89,9 @@ def start(run: RunConfig) -> Accelerator:
 
 
 def sharding() -> FullyShardedDataParallelPlugin | None:
-    """How accelerate's launcher asks for a model to be cut up among the processes; None where it does not. Raises
-    ValueError for DeepSpeed, for FSDP version 1, and for settings of FSDP that training does not know.
+    """The FSDP settings that accelerate's launcher asks for; None if it does not ask for sharding.
+
+    Raises ValueError for DeepSpeed, for FSDP version 1, and for settings of FSDP that training does not support.
     """
 
     def asked(name: str) -> bool:
@@ -118,14 +121,16 @@ def fit(
     stop: Callable[[], bool] | None = None,
     others: Mapping[str, Any] = MappingProxyType({}),
 ) -> bool:
-    """Train until `run.steps`, or until SIGTERM or Ctrl-C, which save a checkpoint and stop. Whether it has finished.
+    """Train until `run.steps`; returns whether it got there. SIGTERM and Ctrl-C save a checkpoint and stop.
 
     Batch and noise of step s on process r are functions of (seed, s, r) alone, so a resumed training continues as if it
-    had never stopped, on the CPU bit for bit. `save(folder)` writes the finished model, with the averaged weights in
-    place; `validate(step)` returns figures for the trackers, likewise. The learning rate of every optimizer is its own
-    times `rate(step)`; by default it rises over `warmup_steps` and falls to a fiftieth along a cosine. `stop()`, asked
-    after every validation and when a training goes on, ends it early, as though these had been all its steps. `others`,
-    by name, have a `state_dict` that is kept in checkpoints.
+    had never stopped, on the CPU bit for bit.
+
+    save(folder): writes the finished model, called with the averaged weights in place. validate(step): returns figures
+    for the trackers, also with averaged weights. rate(step): the share of each optimizer's own learning rate; by
+    default it rises over `warmup_steps` and falls to a fiftieth along a cosine. stop(): asked after every validation
+    and when a training goes on; true ends it early, as though these had been all its steps. others: objects with a
+    `state_dict`, by name, that are kept in checkpoints.
     """
     folder, device = Path(run.folder), accelerator.device
     shares = None
@@ -246,7 +251,7 @@ def rate_factor(step: int, run: RunConfig) -> float:
 
 
 def batches(samples: Dataset, run: RunConfig, step: int, accelerator: Accelerator, collate: Callable) -> Iterator:
-    """This process's batches from `step` on: batch b of all processes together holds the samples b * size ... ."""
+    """This process's batches from `step` on: batch b of all processes together holds the samples from b * size on."""
     size, processes = run.batch_size, accelerator.num_processes
     first, last = step * run.gradient_accumulation, run.steps * run.gradient_accumulation
     begins = [(b * processes + accelerator.process_index) * size for b in range(first, last)]
@@ -255,12 +260,12 @@ def batches(samples: Dataset, run: RunConfig, step: int, accelerator: Accelerato
 
 
 def sync_on(accelerator: Accelerator, objective: nn.Module, last: bool):
-    """Processes exchange gradients only with the last of the accumulated batches; shares of them, with each."""
+    """Context in which gradients are exchanged only at the last accumulated batch; sharded ones at every batch."""
     return torch.enable_grad() if last else accelerator.no_sync(objective)
 
 
 class averaged:
-    """Inside, the averaged weights stand in the networks."""
+    """Context in which the averaged weights are in the networks."""
 
     def __init__(self, averages: list[EMAModel], parameters: list[list[nn.Parameter]]):
         self.pairs = list(zip(averages, parameters, strict=False))
@@ -276,7 +281,7 @@ class averaged:
 
 
 class Interruption:
-    """Remembers SIGTERM and SIGINT instead of dying of them, so that the step can end and be saved."""
+    """Remembers SIGTERM and SIGINT instead of ending at once, so that the step can end and be saved."""
 
     def __enter__(self):
         self.came, self.before = False, {}

@@ -81,7 +81,7 @@ PIXEL_LOSSES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
 
 
 def weighted_sum(weights: Mapping[str, float], losses: Mapping[str, Tensor]) -> Tensor:
-    """The sum of the losses named in `weights`, each times its weight; there must be one at least."""
+    """The sum of the losses named in `weights` (at least one), each times its weight."""
     first, *others = (weight * losses[name] for name, weight in weights.items())
     return sum(others, start=first)
 

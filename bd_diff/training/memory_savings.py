@@ -17,7 +17,7 @@ def choose_trained(networks: nn.ModuleDict, names: tuple[str, ...] = ()) -> None
     in `trained_with_lora` train; pretrained parts (`borrowed`) never do. Raises ValueError for an unknown name.
     """
     if unknown := set(names) - set(networks):
-        raise ValueError(f"trained: there is no network {min(unknown)}; known are {', '.join(networks)}")
+        raise ValueError(f"trained: there is no network {min(unknown)}; the networks are {', '.join(networks)}")
     for name, network in networks.items():
         network.requires_grad_(name in names if names else name != "vae")
         for part in getattr(network, "borrowed", ()):

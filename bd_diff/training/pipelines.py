@@ -1,4 +1,4 @@
-"""Pipelines to train: built from a configuration or a Stable Diffusion, saved and loaded whole or as an adapter."""
+"""Pipelines to train: built from a configuration or over a Stable Diffusion; saved and loaded whole or as adapters."""
 
 from pathlib import Path
 from typing import Any
@@ -22,14 +22,14 @@ def pipeline_from_base(base: Base, sections: dict[str, Any] | None = None) -> BD
 
 
 def save_pipeline(pipeline: BDDiffPipeline, folder: Path) -> None:
-    """Save under a temporary name, then rename: the folder is never half written. With LoRA it is an adapter folder."""
+    """Save a pipeline, with LoRA as an adapter; the folder is complete or not there."""
     if has_lora(pipeline.unet):
         return save_adapter(pipeline, folder)
     save_network(pipeline, folder)
 
 
 def save_network(network, folder: Path) -> None:
-    """`network.save_pretrained(folder)`, under a temporary name first."""
+    """Save a network; the folder is complete or not there."""
     with replacing_folder(folder) as temporary:
         network.save_pretrained(temporary)
 

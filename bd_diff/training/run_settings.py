@@ -1,4 +1,4 @@
-"""What goes on by itself where it was begun (adaptations, experiments, sweeps, banks) does so with its own settings."""
+"""Keeps the settings of resumable work (adaptations, experiments, sweeps, banks), which must not change on the way."""
 
 import json
 from collections.abc import Mapping
@@ -14,15 +14,13 @@ WITHOUT_EFFECT = ("folder", "resume", "dry_run", "save_minutes", "log_every", "t
 
 
 def settings_of(config: Any, left_out: tuple[str, ...] = ()) -> dict[str, Any]:
-    """The entries of a configuration by their dotted names, but for those that make no difference to the result, of a
-    `run` or by name.
-    """
+    """The entries of a configuration by dotted name, without those in `left_out` or without effect on the result."""
     gone = {*left_out, *(f"run.{name}" for name in WITHOUT_EFFECT)}
     return {name: value for name, value in flat(to_dict(config)).items() if name not in gone}
 
 
 def flat(values: Mapping[str, Any], before: str = "") -> dict[str, Any]:
-    """Nested mappings as one, by dotted names."""
+    """Nested mappings as one mapping by dotted names."""
     found: dict[str, Any] = {}
     for name, value in values.items():
         found |= flat(value, f"{before}{name}.") if isinstance(value, dict) else {before + name: value}
@@ -30,10 +28,10 @@ def flat(values: Mapping[str, Any], before: str = "") -> dict[str, Any]:
 
 
 def keep_settings(folder: Path, settings: Mapping[str, Any]) -> None:
-    """Keep the settings of what is begun in `folder`, in its `settings.json`.
+    """Store the settings of the work that begins in `folder`, in its `settings.json`.
 
-    Raises ValueError, naming the entry, where something was begun there with others: what is there would be taken for
-    the result of these. Where nothing came of them, they are replaced.
+    Raises ValueError, naming the entry, if work in that folder began with other settings: its files would be taken for
+    results of these. Other settings are replaced as long as there are no files beside them.
     """
     path, given = folder / "settings.json", json.loads(json.dumps(settings))
     if not path.exists() or {one.name for one in folder.iterdir()} <= {path.name, LOCK}:

@@ -1,8 +1,8 @@
-"""Training cut up among processes (FSDP version 2): each holds a share of what learns, of its optimizer and average.
+"""Sharded training (FSDP version 2): each process holds a shard of trained weights, optimizer state and average.
 
-Validation and saving use the networks outside the objective, on one process alone, which networks that are cut up do
-not allow. So it is a copy of the objective that is cut up and trained; the networks themselves give away the weights
-that learn, and are lent them whole for as long as somebody looks. What is frozen both share, whole in each process.
+Validation and saving run the networks on one process alone, which sharded networks do not allow. So a copy of the
+objective is sharded and trained. The networks themselves hold no trained weights; they are lent whole ones while they
+are used. Frozen weights are whole in each process, shared by both.
 """
 
 import copy
@@ -24,10 +24,10 @@ from torch.utils._pytree import tree_map_only
 
 
 class Shares:
-    """`objective` cut up as `plugin` says: train `self.objective` with `optimizer`, which holds its parameters now.
+    """The objective, sharded as `plugin` says: train `self.objective` with `optimizer`, which now holds its parameters.
 
-    The states of both are whole when saved and loaded, so that a checkpoint is the same whoever trained. Raises
-    ValueError for what cannot be cut up.
+    The states of both are whole when saved and loaded, so that a checkpoint does not depend on the number of processes.
+    Raises ValueError for what cannot be sharded.
     """
 
     def __init__(
@@ -67,8 +67,9 @@ class Shares:
 
     @contextmanager
     def lent(self, averages: list[EMAModel], _) -> Iterator[None]:
-        """Inside, the averaged weights, or without an average the trained ones, stand in the networks: on the main
-        process alone, though all have to come.
+        """Context in which the networks hold the averaged weights or, without an average, the trained ones.
+
+        Only the main process's networks do, but all processes have to take part.
         """
         self.give(averages[0].shadow_params if averages else self.shares, torch.distributed.get_rank() == 0)
         try:
@@ -77,7 +78,7 @@ class Shares:
             self.take_back()
 
     def give(self, shares: Iterable[Any], here: bool = True) -> None:
-        """Let the networks have the weights of all `shares`; every process takes part, also where it is not `here`."""
+        """Gather all `shares` into the networks of this process if `here`; every process has to take part."""
         for owner, share in zip(self.owners, shares, strict=True):
             tensor = share.detach().full_tensor()
             if here:
@@ -89,7 +90,7 @@ class Shares:
 
 
 class SharedAverage(EMAModel):
-    """diffusers' average, of shares; its state is whole."""
+    """diffusers' average of weights, for sharded ones; its state is whole."""
 
     def state_dict(self) -> dict:
         return whole(super().state_dict())
@@ -100,8 +101,10 @@ class SharedAverage(EMAModel):
 
 
 def layers(objective: nn.Module, names: tuple[str, ...] | list[str]) -> list[nn.Module]:
-    """The modules of the named classes in which something learns, inner ones first: each is whole only while it runs.
-    All processes have to call them equally often. Raises ValueError where there is none.
+    """The modules of the named classes that hold trained parameters, inner ones first.
+
+    Each is gathered only while it runs, so all processes have to call it equally often. Raises ValueError if there is
+    none.
     """
     found = [
         module
@@ -118,8 +121,9 @@ def layers(objective: nn.Module, names: tuple[str, ...] | list[str]) -> list[nn.
 
 @torch.no_grad()
 def whole(state: dict) -> dict:
-    """The same with whole tensors, in the main memory of the main process; the others, which have to take part, get
-    empty ones.
+    """The state with whole tensors instead of shards, on the CPU of the main process.
+
+    All processes have to take part; the others get empty tensors.
     """
     is_main = torch.distributed.get_rank() == 0
 
@@ -131,7 +135,10 @@ def whole(state: dict) -> dict:
 
 
 def share_like(tensor: Tensor, like: Tensor) -> Tensor:
-    """This process's share of a whole tensor, cut as `like` is; what is not of its shape, or not cut up, as it is."""
+    """This process's shard of a whole tensor, sharded as `like` is.
+
+    Where `like` is not sharded or has another shape, the tensor is returned unchanged.
+    """
     if not isinstance(like, DTensor) or tensor.shape != like.shape:
         return tensor
     return distribute_tensor(tensor, like.device_mesh, like.placements, src_data_rank=None)

@@ -30,7 +30,7 @@ def load_state(path: Path) -> Any:
 
 
 def described(value: Any, tensors: dict[str, Tensor]) -> Any:
-    """JSON of a value; its tensors are put into `tensors`, and stand in it by their names."""
+    """The JSON form of a value; its tensors are put into `tensors` and referred to by their names."""
     if isinstance(value, Tensor):
         name = f"{len(tensors):06d}"
         tensors[name] = value.detach().to("cpu", copy=True).contiguous()  # a copy: files hold no shared memory
@@ -43,14 +43,14 @@ def described(value: Any, tensors: dict[str, Tensor]) -> Any:
 
 
 def plain(value: Any) -> Any:
-    """A value that JSON gives back as it was, to the last bit."""
+    """A value in a form that JSON returns unchanged, to the last bit."""
     if value is not None and type(value) not in (bool, int, float, str):
         raise TypeError(f"state of type {type(value).__name__} cannot be saved")
     return value
 
 
 def rebuilt(value: Any, tensors: Mapping[str, Tensor]) -> Any:
-    """What `described` described."""
+    """The inverse of `described`."""
     if not isinstance(value, dict):
         return value
     ((kind, inside),) = value.items()

@@ -11,8 +11,10 @@ PHASES = ("encoder", "decoder")
 
 
 class RefineObjective(nn.Module):
-    """One of the two phases: `encoder` learns the frozen VAE's latent of the sharp image from the degraded one (mean
-    squared error), then `decoder` learns the sharp image (`losses`, of images in [0, 1]).
+    """One of the two phases of training a `RefinedVAE`.
+
+    `encoder`: the refined encoder learns the frozen VAE's latent of the sharp image from the degraded one (mean squared
+    error). `decoder`: the refined decoder learns the sharp image (`losses`, of images in [0, 1]).
 
     With a `layer_weight` the encoder also learns the frozen encoder's features of the sharp image after every stage, as
     UniRestore's feature restoration does (Chen et al. 2025, arXiv 2501.13134): mean squared error by the features' mean

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from bd_diff.adaptation.blur_mix import blur_features, explain, fit_noise, known_families, some_sharp, synthesis_like
+from bd_diff.adaptation.blur_mix import blur_features, explain, fit_noise, some_sharp, source_features, synthesis_like
 from bd_diff.blur.camera import Camera, add_noise
 from bd_diff.blur.domains import photograph
 from bd_diff.blur.synthesis import draw_blur
@@ -20,7 +20,7 @@ def sharp():
 
 @pytest.fixture(scope="module")
 def known(sharp):
-    return known_families(load_pipeline(None).pipeline, sharp[12:], 2 / 255)
+    return source_features(load_pipeline(None).pipeline, sharp[12:], 2 / 255)
 
 
 def photographs(sharp, family, variation=0.0, noise=2 / 255):

@@ -4,8 +4,11 @@ import json
 
 import pytest
 import torch
+from bd_diff_toys import ROOT
+from safetensors.torch import load_file, save_file
 
 from bd_diff.adaptation import domain_gap
+from bd_diff.adaptation.domain_gap import REFERENCE, read_reference
 from bd_diff.blur.camera import RandomCamera
 from bd_diff.blur.kernels import gaussian, line, shape_of
 from bd_diff.commands.options import load_pipeline
@@ -71,3 +74,24 @@ def test_the_command_makes_a_reference_and_judges_by_it(tiny_pipeline_folder, tm
     (figures,) = json.loads((tmp_path / "figures.json").read_text()).values()
     assert figures["photographs"] == 3 and set(figures["gaps"]) == set(domain_gap.STATISTICS)
     assert figures["verdict"] in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("damage", "told"),
+    [
+        (lambda readings: readings | {"size": readings["size"] * float("nan")}, "its size holds NaN"),
+        (lambda readings: readings | {"noise": readings["noise"].int()}, "it has no noise, a list of numbers"),
+        (lambda readings: {name: values for name, values in readings.items() if name != "slant"}, "it has no slant"),
+        (lambda readings: readings | {"tokens_mean": torch.zeros(0)}, "its tokens_mean holds NaN or nothing"),
+    ],
+)
+def test_damaged_reference_statistics_are_refused_with_a_reason(tmp_path, damage, told):
+    readings = load_file(ROOT / "assets/bd-diff-tiny" / REFERENCE)
+    save_file(readings, tmp_path / REFERENCE)
+    assert read_reference(tmp_path).keys() == readings.keys()
+    save_file(damage(readings), tmp_path / REFERENCE)
+    with pytest.raises(ValueError, match=f"{REFERENCE} is damaged: {told}"):
+        read_reference(tmp_path)
+    (tmp_path / REFERENCE).write_bytes(b"nothing")
+    with pytest.raises(ValueError, match=f"{REFERENCE} is damaged"):
+        read_reference(tmp_path)

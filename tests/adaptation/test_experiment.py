@@ -23,7 +23,7 @@ CONFIGS = ROOT / "configs/experiment"
 @pytest.fixture(autouse=True)
 def few_rounds(monkeypatch):
     """Little is enough to tell a blur that nobody judges here."""
-    monkeypatch.setattr(blur_mix, "known_families", partial(blur_mix.known_families, count=4))
+    monkeypatch.setattr(blur_mix, "source_features", partial(blur_mix.source_features, count=4))
 
 
 @pytest.fixture

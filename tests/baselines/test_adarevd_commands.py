@@ -65,7 +65,7 @@ def test_the_report_of_a_photograph_counts_its_tiles(tmp_path, capsys):
 
 def test_only_adarevd_reports_exits(tmp_path):
     NAFNet(4, (1, 1), 1, (1, 1)).save_pretrained(tmp_path / "model")
-    with pytest.raises(ValueError, match="holds a NAFNet; only AdaRevD leaves early"):
+    with pytest.raises(ValueError, match="holds a NAFNet; only AdaRevD has early exits"):
         exits(tmp_path / "model", [])
 
 

@@ -141,7 +141,7 @@ def mutants(folder: Path, count: int, chance: random.Random) -> str:
         running.join(600)
         check(running.exitcode == 0, f"a run of damaged photographs ended with {running.exitcode}; see {part}")
         figures = json.loads((part / "summary.json").read_text())
-        check(figures[0] + figures[1] == len(jobs), f"photographs without a fate in {part}")
+        check(figures[0] + figures[1] == len(jobs), f"photographs neither done nor failed in {part}")
         there = [job.target for job in jobs if job.target.exists()]
         check(len(there) == figures[0], f"{len(there)} results, {figures[0]} told as done in {part}")
         for path in there:
@@ -194,7 +194,7 @@ def disks(folder: Path, chance: random.Random) -> str:
                 failed = run_jobs(jobs, restore, manifest, silent=True).failed
             there = {job.target.name: job.target.read_bytes() for job in jobs if job.target.exists()}
             check(all(whole[name] == content for name, content in there.items()), f"half a result at {blocks} blocks")
-            check(len(there) + len(failed) == len(jobs), f"a result without a fate at {blocks} blocks")
+            check(len(there) + len(failed) == len(jobs), f"a photograph neither done nor failed at {blocks} blocks")
             grow()
             manifest.complete(jobs)
             check(not manifest.given_up(), f"given up because the disk was full, at {blocks} blocks")
@@ -311,7 +311,8 @@ def kill_trainings(folder: Path, kills: int, chance: random.Random) -> str:
 
 
 def adapt(target: Path, model: Path, out: Path) -> None:
-    blur_mix.known_families = partial(blur_mix.known_families, count=4)  # to tell the blur is long, and no part of this
+    # to tell the blur is long, and no part of this
+    blur_mix.source_features = partial(blur_mix.source_features, count=4)
     adaptation.PROCEDURAL = adaptation.HELD_OUT = 4
     config = adaptation.adaptation_config(target, model, SHARP, out, steps=8)
     run = adaptation.replace(config.run, batch_size=1, save_minutes=0.05, cpu=True)

@@ -6,11 +6,9 @@ import time
 
 import pytest
 import torch
-from bd_diff_toys import ROOT
 from bd_diff_toys.damage import DAMAGE, UNET, Flag
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 
-from bd_diff.adaptation.domain_gap import REFERENCE, read_reference
 from bd_diff.pipeline import BDDiffPipeline
 from bd_diff.restore import load
 
@@ -47,24 +45,3 @@ def test_a_pickle_beside_renamed_weights_is_neither_run_nor_taken_for_them(folde
 
 def test_a_whole_folder_loads(folder):
     assert load(folder, "cpu").pipeline.config.default_steps == 1
-
-
-@pytest.mark.parametrize(
-    ("damage", "told"),
-    [
-        (lambda known: known | {"size": known["size"] * float("nan")}, "its size holds NaN"),
-        (lambda known: known | {"noise": known["noise"].int()}, "it has no noise, a list of numbers"),
-        (lambda known: {name: values for name, values in known.items() if name != "slant"}, "it has no slant"),
-        (lambda known: known | {"tokens_mean": torch.zeros(0)}, "its tokens_mean holds NaN or nothing"),
-    ],
-)
-def test_reference_statistics_that_are_none_are_told(tmp_path, damage, told):
-    known = load_file(ROOT / "assets/bd-diff-tiny" / REFERENCE)
-    save_file(known, tmp_path / REFERENCE)
-    assert read_reference(tmp_path).keys() == known.keys()
-    save_file(damage(known), tmp_path / REFERENCE)
-    with pytest.raises(ValueError, match=f"{REFERENCE} is damaged: {told}"):
-        read_reference(tmp_path)
-    (tmp_path / REFERENCE).write_bytes(b"nothing")
-    with pytest.raises(ValueError, match=f"{REFERENCE} is damaged"):
-        read_reference(tmp_path)

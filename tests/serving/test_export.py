@@ -4,22 +4,12 @@ import onnx
 import onnxruntime
 import pytest
 import torch
+from bd_diff_toys.networks import TOYS
 from typer.testing import CliRunner
 
-from bd_diff.baselines.adarevd import AdaRevD
-from bd_diff.baselines.nafnet import NAFNet
-from bd_diff.baselines.uresnet import UResNet
-from bd_diff.baselines.xdecode import Generator
 from bd_diff.cli import app
-from bd_diff.restore import load
+from bd_diff.restore import NETWORKS, load
 from bd_diff.serving.export import power_of_two
-
-TOYS = {
-    "uresnet": lambda: UResNet(width=2),
-    "nafnet": lambda: NAFNet(width=4, enc_blocks=[1], middle_blocks=1, dec_blocks=[1]),
-    "adarevd": lambda: AdaRevD(variant=1, width=4, enc_blocks=[1, 1], layers=[1, 1], tile=64, overlap=8),
-    "xdecode": lambda: Generator(ngf=2, depth=4),
-}
 
 
 def exported(model, out, *options):
@@ -28,7 +18,7 @@ def exported(model, out, *options):
     return onnxruntime.InferenceSession(out, providers=["CPUExecutionProvider"])
 
 
-@pytest.mark.parametrize("system", TOYS)
+@pytest.mark.parametrize("system", NETWORKS)
 def test_a_network_gives_the_same_images_at_the_sizes_it_takes(system, tmp_path):
     torch.manual_seed(0)
     network = TOYS[system]()
@@ -38,7 +28,7 @@ def test_a_network_gives_the_same_images_at_the_sizes_it_takes(system, tmp_path)
     network.save_pretrained(tmp_path / "model")
     session = exported(tmp_path / "model", tmp_path / "network.onnx", "--side", 64)
     restorer = load(tmp_path / "model", device="cpu")
-    for shape in [(1, 3, 64, 64)] if system == "adarevd" else [(1, 3, 96, 64), (3, 3, 32, 160)]:
+    for shape in [(1, 3, 64, 64)] if system == "AdaRevD" else [(1, 3, 96, 64), (3, 3, 32, 160)]:
         images = torch.rand(shape, generator=torch.Generator().manual_seed(0))
         (restored,) = session.run(None, {"images": images.numpy()})
         expected = restorer(images)
@@ -48,7 +38,7 @@ def test_a_network_gives_the_same_images_at_the_sizes_it_takes(system, tmp_path)
 
 def test_adarevd_works_at_the_next_power_of_two(tmp_path):
     torch.manual_seed(0)
-    network = TOYS["adarevd"]()
+    network = TOYS["AdaRevD"]()
     for parameter in network.parameters():
         if parameter.ndim > 1 and not parameter.any():
             torch.nn.init.normal_(parameter, std=0.1)

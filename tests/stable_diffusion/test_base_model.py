@@ -17,7 +17,6 @@ from bd_diff import BDDiffPipeline
 from bd_diff.cli import app
 from bd_diff.models.clip_encoder import ClipImageEncoder
 from bd_diff.models.image_encoder import ImageEncoder
-from bd_diff.stable_diffusion import base_model as bases
 from bd_diff.stable_diffusion.adapters import add_lora, save_adapter
 from bd_diff.stable_diffusion.base_model import fingerprint, load_base
 from bd_diff.stable_diffusion.image_encoders import image_encoder_section
@@ -290,7 +289,7 @@ def test_a_single_file_needs_a_description_and_must_fit_it(base_folder, tmp_path
         load_base(path)
     with pytest.raises(ValueError, match="model.safetensors does not hold what"):
         load_base(path, config=base_folder)
-    assert bases.load_base(path, config=base_folder, weights=False).vae.config.latent_channels == 4
+    assert load_base(path, config=base_folder, weights=False).vae.config.latent_channels == 4
 
 
 def test_the_old_names_of_tensors_are_those_of_the_published_files():

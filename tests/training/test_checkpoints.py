@@ -148,7 +148,7 @@ def test_no_pickle_in_a_checkpoint_is_run(whole, tmp_path):
     (tmp_path / "old/checkpoint-3").mkdir(parents=True)
     with open(tmp_path / "old/checkpoint-3/random_states_0.pkl", "wb") as file:
         pickle.dump(Flag(tmp_path / "ran"), file)
-    with pytest.raises(ValueError, match="checkpoint-3 is of an earlier version, which pickled"):
+    with pytest.raises(ValueError, match="checkpoint-3 is of an earlier version, which wrote pickles"):
         train(tmp_path / "old", resume=True)
     with pytest.raises(ValueError, match="old already holds a training"):
         train(tmp_path / "old")

@@ -1,4 +1,4 @@
-"""The walk from a hub id to a scored adapter works as printed, on a toy base."""
+"""The commands of assets/docs/stable-diffusion.md, from a hub id to a scored adapter, work on a toy base."""
 
 import os
 import re
@@ -59,5 +59,5 @@ def test_from_a_hub_id_to_a_scored_adapter(tmp_path):
     assert "held out: blurry" in done.stdout and "steps per epoch: 1.0" in done.stdout
     for name in ("runs/sd21_24gb/pipeline/adapter.json", "cards/adapter/card.json", "restored/0.png",
                  "whole/model_index.json"):  # fmt: skip
-        assert (tmp_path / name).exists(), f"the walk left no {name}: {done.stdout}"
+        assert (tmp_path / name).exists(), f"no {name} was written: {done.stdout}"
     assert '"class": "RefinedVAE"' in (tmp_path / "runs/sd21_24gb/pipeline/adapter.json").read_text()
