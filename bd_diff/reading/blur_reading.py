@@ -63,8 +63,12 @@ def search_blur(pipeline, pixels: Tensor, found: tuple[Tensor, Tensor] | None = 
     """
     window = reduce_noise((pixels[best_window(luminance(pixels))] + 1) / 2)
     light = luminance(window)
-    hypotheses, evidence = search_evidence(light) if found is None else found
-    free, searched = pipeline.read_blur(pixels), pipeline.read_blur(pixels, hypotheses[:, 0], evidence)
+    free = pipeline.read_blur(pixels)
+    if found is None and (found := search_evidence(light, free.kernels)) is None:
+        free.doubtful = torch.zeros(1, dtype=torch.bool, device=pixels.device)
+        return free
+    hypotheses, evidence = found
+    searched = pipeline.read_blur(pixels, hypotheses[:, 0], evidence)
     kernels: list[Tensor] = []
     residuals: list[Tensor] = []
 

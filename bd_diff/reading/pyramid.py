@@ -12,28 +12,36 @@ from torch import Tensor
 
 from bd_diff.blur.kernels import delta
 from bd_diff.data.pixels import luminance
-from bd_diff.reading.blur_reading import BlurReading, refine, search_blur
+from bd_diff.reading.blur_reading import TRUSTED, BlurReading, refine, search_blur
 from bd_diff.reading.denoise import reduce_noise
 from bd_diff.reading.kernel_search import SMALLEST_WINDOW, best_window, reblur_residual, resize_kernels
 
 SCALES = (0.25, 0.5)  # beside 1: with kernels of 33 pixels, up to 129
-WIDE = 10  # pixels: a kernel that reaches so far is carried to the next scale, a smaller one is read there
+WIDE = 15  # pixels: a kernel that reaches so far does not fit the next scale's 33
+NARROW = 7  # pixels: a kernel that reaches less far is not carried at all
 WINDOW = 8  # times a kernel's size, pixels a side of the window in which it is refined
 
 
 @torch.no_grad()
 def read_at_scales(pipeline, pixels: Tensor) -> BlurReading:
-    """The blur of one image `(1, 3, H, W)` in [-1, 1], kernels `(1, k, k)` of k = 33, 65 or 129."""
+    """The blur of one image `(1, 3, H, W)` in [-1, 1], kernels `(1, k, k)` of k = 33, 65 or 129.
+
+    The first scale decides at which a blur is found, without doubt, that is too wide for the next one. Where all are
+    narrower, the image's own scale does, and where that leaves doubt, the next coarser one without.
+    """
+    narrower = None
     for scale in SCALES:
-        if min(pixels.shape[-2:]) * scale < SMALLEST_WINDOW:
-            continue
-        coarse = search_blur(pipeline, reduced(pixels, scale))
-        assert coarse.kernels is not None and coarse.doubtful is not None  # there is a blur decoder
-        if not coarse.doubtful.any() and extent(coarse.kernels) >= WIDE:
-            carried = carry(pipeline, pixels, coarse, coarse.kernels, scale)
-            if carried is not None:
+        if min(pixels.shape[-2:]) * scale >= SMALLEST_WINDOW:
+            coarse = search_blur(pipeline, reduced(pixels, scale))
+            assert coarse.kernels is not None and coarse.doubtful is not None  # there is a blur decoder
+            reach = 0 if coarse.doubtful.any() else extent(coarse.kernels)
+            if reach >= WIDE and (carried := carry(pipeline, pixels, coarse, coarse.kernels, scale)):
                 return carried
-    return search_blur(pipeline, pixels)
+            narrower = (coarse, coarse.kernels, scale) if reach >= NARROW else None
+    reading = search_blur(pipeline, pixels)
+    if narrower and reading.doubtful is not None and reading.doubtful.any():
+        return carry(pipeline, pixels, *narrower) or reading
+    return reading
 
 
 def carry(pipeline, pixels: Tensor, coarse: BlurReading, kernels: Tensor, scale: float) -> BlurReading | None:
@@ -46,8 +54,10 @@ def carry(pipeline, pixels: Tensor, coarse: BlurReading, kernels: Tensor, scale:
         seen = reduced(pixels, scale) if scale < 1 else pixels
         window = reduce_noise((seen[best_window(luminance(seen), WINDOW * size)] + 1) / 2)
         enlarged = resize_kernels(kernels, size, 2.0)
-        once = refine(pipeline, window, coarse, enlarged)
-        candidates = [delta(1, size, pixels.device), enlarged, once, refine(pipeline, window, coarse, once)]
+        candidates = [delta(1, size, pixels.device), enlarged]
+        if coarse.trust is not None and coarse.trust > TRUSTED:  # elsewhere there is no shake, see `search_blur`
+            candidates.append(refine(pipeline, window, coarse, enlarged))
+            candidates.append(refine(pipeline, window, coarse, candidates[-1]))
         residuals = [float(reblur_residual(luminance(window), one)) for one in candidates]
         best = min(range(len(candidates)), key=residuals.__getitem__)
         if best == 0:

@@ -50,7 +50,9 @@ def build_bank(
         sharp = torch.stack([crops[index]["sharp"] for index in range(shard * SHARD, (shard + 1) * SHARD)])
         kernels, family = draw_kernels(SHARD, generator, families)
         blurry = (camera.capture(sharp, kernels, generator) * 255).round()
-        hypotheses, evidence = search_evidence(luminance(reduce_noise(blurry / 255)))
+        found = search_evidence(luminance(reduce_noise(blurry / 255)))
+        assert found is not None  # nothing rivals it
+        hypotheses, evidence = found
         sample = {
             "blurry": blurry.byte(),
             "kernel": kernels.half(),

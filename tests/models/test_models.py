@@ -70,8 +70,8 @@ def test_the_search_finds_a_shake_with_its_direction(shaken):
     sharp, blurry, kernel = shaken
     light = blurry.mean(1, keepdim=True)
     found = search_kernels(light)
-    assert found.shape == (1, KEPT, 33, 33)
-    best = found[:, reblur_residual(light.expand(KEPT, -1, -1, -1), found[0]).argmin()]
+    assert found.shape == (1, KEPT[0], 33, 33)
+    best = found[:, reblur_residual(light.expand(KEPT[0], -1, -1, -1), found[0]).argmin()]
 
     def gain(kernels):
         return psnr(wiener(blurry, kernels)[:, 1].clamp(0, 1), sharp) - psnr(blurry, sharp)
@@ -90,12 +90,21 @@ def test_the_reblur_residual_prefers_the_true_kernel(shaken):
 
 def test_of_many_starts_only_the_best_reach_the_full_resolution(shaken):
     images = torch.cat([shaken[1], shaken[1].flip(2)]).mean(1, keepdim=True)[..., :192, :192]
-    few = search_kernels(images, STARTS[:3], keep=1)
+    few = search_kernels(images, STARTS[:3], kept=(1, 3, 3))
     assert few.shape == (2, 1, 33, 33)
-    everyone = search_kernels(images, STARTS[:3], keep=3)
+    everyone = search_kernels(images, STARTS[:3], kept=(3, 3, 3))
     for index in range(2):  # each image keeps one of its own
         differences = (everyone[index] - few[index]).abs().sum((1, 2))
         assert differences.min() < 1e-3
+
+
+def test_the_search_ends_early_where_a_known_kernel_explains_the_photograph_as_well(shaken):
+    sharp, blurry, kernel = shaken
+    light = blurry.mean(1, keepdim=True)
+    goes_on = search_kernels(light, STARTS[:2], rival=kernel.flip(1, 2))
+    assert torch.equal(goes_on, search_kernels(light, STARTS[:2]))
+    soft = gaussian(torch.tensor([2.0]))
+    assert search_kernels(reblur(sharp, soft).mean(1, keepdim=True), STARTS[:2], rival=soft) is None
 
 
 def test_the_search_refuses_a_small_window():

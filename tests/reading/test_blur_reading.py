@@ -57,7 +57,7 @@ def test_the_kernel_kept_explains_the_photograph_best(refining, shaken, found, m
     monkeypatch.setattr(blur_reading, "refine", lambda *given: seen.append(refine(*given)) or seen[-1])
     trusting(refining, monkeypatch, 0.9)
     reading = refining.encode_image(blurry, found=found)
-    assert [len(kernels) for kernels in seen] == [1 + KEPT, 1]  # from the reading and all hypotheses; once more
+    assert [len(kernels) for kernels in seen] == [1 + KEPT[0], 1]  # from the reading and all hypotheses; once more
     kept = reblur_residual(light, reading.kernels)
     assert all(kept <= reblur_residual(light, kernel[None]) for kernel in torch.cat(seen))
 

@@ -48,7 +48,7 @@ def test_deblur_writes_each_photographs_map_beside_its_result_and_reads_its_blur
     tiny_pipeline_folder, tmp_path, monkeypatch
 ):
     searches = []
-    monkeypatch.setattr(blur_reading, "search_evidence", lambda light: searches.append(1) or search_evidence(light))
+    monkeypatch.setattr(blur_reading, "search_evidence", lambda *given: searches.append(1) or search_evidence(*given))
     for index in range(2):
         image = procedural_image(200, torch.Generator().manual_seed(index))
         save_image(
