@@ -10,6 +10,7 @@ import torch
 from diffusers.utils import logging
 from torch import Tensor, nn
 
+from bd_diff.assets import asset
 from bd_diff.data.failures import out_of_memory
 from bd_diff.data.images import crop_to, pad_to_multiple
 from bd_diff.data.inputs import open_images, to_batch, to_images
@@ -129,15 +130,16 @@ System = PipelineRestorer | NetworkRestorer
 
 
 def load(
-    folder_or_id: str | Path, device: str | torch.device | None = None, dtype: torch.dtype | None = None
+    folder_or_id: str | Path | None = None, device: str | torch.device | None = None, dtype: torch.dtype | None = None
 ) -> System:
-    """The system saved in a folder (`save_pretrained` of any of the four), or under an id of the Hugging Face hub.
+    """The system saved in a folder (`save_pretrained` of any of the four), or under an id of the Hugging Face hub; by
+    default the BD-Diff that ships.
 
     device: the GPU where there is one, by default. dtype: float32 by default.
     A missing or damaged file and NaN in the weights are a `ValueError` naming file and tensor.
     """
     logging.disable_progress_bar()  # no progress bar for seven small files
-    folder = find_folder(folder_or_id)
+    folder = find_folder(asset("bd-diff-tiny") if folder_or_id is None else folder_or_id)
     device = device or ("cuda" if torch.cuda.is_available() else "cpu")
     dtype = dtype or torch.float32
     if is_adapter(folder):

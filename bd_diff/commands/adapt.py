@@ -5,6 +5,7 @@ from typing import Annotated
 
 import typer
 
+from bd_diff.assets import asset
 from bd_diff.commands.options import Model, check_writable
 
 
@@ -13,7 +14,7 @@ def adapt(
     out: Annotated[Path, typer.Option(help="A folder for the adapted model, the report and checkpoints.")],
     model: Model = None,
     sharp: Annotated[
-        Path | None, typer.Option(help="Sharp photographs, any, 50 or more; by default the 19 in this repository.")
+        Path | None, typer.Option(help="Sharp photographs, any, 50 or more; by default the 19 that ship.")
     ] = None,
     steps: Annotated[int, typer.Option(min=1, help="At most so many; it ends earlier where nothing is gained.")] = 400,
     seed: Annotated[int, typer.Option(help="Same seed, same model.")] = 2,
@@ -27,11 +28,10 @@ def adapt(
     from diffusers.utils import logging
 
     from bd_diff.adaptation import adapt as adaptation
-    from bd_diff.commands.options import asset, shipped_model
     from bd_diff.models.model_folder import find_folder
 
     logging.disable_progress_bar()
-    home, sharp = find_folder(model or shipped_model()), sharp or asset("sharp", "--sharp")
+    home, sharp = find_folder(model or asset("bd-diff-tiny")), sharp or asset("sharp")
     report = adaptation.adapt(adaptation.adaptation_config(target, home, sharp, out, steps, seed))
     if report is None:
         print("stopped; run the same command again to go on")

@@ -6,7 +6,8 @@ from typing import Annotated
 
 import typer
 
-from bd_diff.commands.options import Fast, Overwrite, Steps, check_output, shipped_model
+from bd_diff.assets import asset
+from bd_diff.commands.options import Fast, Overwrite, Steps, check_output
 
 
 def bench(
@@ -40,7 +41,7 @@ def bench(
     settings = {"num_inference_steps": steps, "fast": fast}
     costs = [
         measure(Case(model, side, batch_size, runs, device, dtype, channels_last, compiled, settings))
-        for model in models or [str(shipped_model())]
+        for model in models or [str(asset("bd-diff-tiny"))]
         for side in sides or [256, 512, 1024]
     ]
     found = json.dumps(report(costs), indent=2)

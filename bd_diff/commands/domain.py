@@ -30,13 +30,14 @@ def domain(
     from tqdm import tqdm
 
     from bd_diff.adaptation import domain_gap
-    from bd_diff.commands.options import load_pipeline, shipped_model
+    from bd_diff.assets import asset
+    from bd_diff.commands.options import load_pipeline
     from bd_diff.data.crops import read_photographs
     from bd_diff.data.images import list_images, read_image, to_tensor
     from bd_diff.data.writing import replacing
     from bd_diff.models.model_folder import find_folder
 
-    home = find_folder(model or shipped_model())
+    home = find_folder(model or asset("bd-diff-tiny"))
     pipeline = load_pipeline(model).pipeline
     if pipeline.blur_decoder is None:
         raise ValueError(f"{home} has no blur_decoder, so its blur cannot be described as kernels")

@@ -6,8 +6,10 @@ from typing import Annotated
 
 import typer
 
+from bd_diff.assets import asset
+
 Model = Annotated[
-    str | None, typer.Option(help="Model folder or Hugging Face id; by default the model in this repository.")
+    str | None, typer.Option(help="Model folder or Hugging Face id; by default the one that ships.")
 ]
 Steps = Annotated[int | None, typer.Option(min=1, help="Diffusion steps; by default the model's own.")]
 Seed = Annotated[int, typer.Option(help="Same seed, same image.")]
@@ -28,19 +30,6 @@ Vae = Annotated[
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace results that are already there.")]
 
 
-def shipped_model() -> Path:
-    """The model folder beside the package in a checkout of the repository."""
-    return asset("bd-diff-tiny", "--model")
-
-
-def asset(name: str, option: str) -> Path:
-    """A folder of assets/ in a checkout of the repository. Raises `ValueError` naming `option` where there is none."""
-    folder = Path(__file__).parents[2] / "assets" / name
-    if not folder.is_dir():
-        raise ValueError(f"there is no assets/{name} beside this installation; pass {option} FOLDER")
-    return folder
-
-
 def colour_settings(fix: str | None, strength: float | None) -> dict:
     """Keyword arguments of `fix_colours`, none where no fix is wanted. Raises `ValueError` for an unknown fix."""
     from bd_diff.data.colour import FIXES
@@ -53,17 +42,17 @@ def colour_settings(fix: str | None, strength: float | None) -> dict:
 
 
 def load_system(model: str | None, device=None):
-    """The restorer of a system at `model`, by default of the model in this repository."""
+    """The restorer of a system at `model`, by default of the model that ships."""
     from bd_diff.restore import load
 
-    return load(model or shipped_model(), device)
+    return load(model or asset("bd-diff-tiny"), device)
 
 
 def load_pipeline(model: str | None, device=None):
     """The restorer of BD-Diff at `model`, by default of the shipped model; another system is a `ValueError`."""
     from bd_diff.restore import require_pipeline
 
-    return require_pipeline(load_system(model, device), model or str(shipped_model()))
+    return require_pipeline(load_system(model, device), model or str(asset("bd-diff-tiny")))
 
 
 def check_output(path: Path, sources: list[Path], overwrite: bool) -> None:
