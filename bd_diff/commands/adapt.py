@@ -11,7 +11,7 @@ from bd_diff.commands.options import Model, check_writable
 
 def adapt(
     target: Annotated[Path, typer.Option(help="A folder of blurry photographs, 128 pixels a side or more.")],
-    out: Annotated[Path, typer.Option(help="A folder for the adapted model, the report and checkpoints.")],
+    out: Annotated[Path, typer.Option("--out", "-o", help="A folder for adapted model, report and checkpoints.")],
     model: Model = None,
     sharp: Annotated[
         Path | None, typer.Option(help="Sharp photographs, any, 50 or more; by default the 19 that ship.")

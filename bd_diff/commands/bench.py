@@ -25,7 +25,7 @@ def bench(
     steps: Steps = None,
     fast: Fast = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")] = False,
-    out: Annotated[Path | None, typer.Option(help="Write the JSON to this file, too.")] = None,
+    out: Annotated[Path | None, typer.Option("--out", "-o", help="Write the JSON to this file, too.")] = None,
     overwrite: Overwrite = False,
 ) -> None:
     """Seconds, images a second, GMACs and peak memory by system and size, each in a process of its own."""

@@ -13,8 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from bd_diff.data.pixels import luminance
-
-IDENTICAL = 100.0  # dB that identical images count as, so that a mean over images stays finite
+from bd_diff.evaluation.card_tables import IDENTICAL
 
 
 def check_pair(a: Tensor, b: Tensor) -> None:

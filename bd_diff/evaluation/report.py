@@ -13,11 +13,11 @@ from bd_diff.data.folders import Sample
 from bd_diff.data.images import save_image, to_image
 from bd_diff.data.pairs import as_pair
 from bd_diff.data.writing import replacing
+from bd_diff.evaluation.card_tables import figure, gain, gain_or_psnr
 from bd_diff.evaluation.evaluate import by_gain
 from bd_diff.evaluation.methods import Method
 from bd_diff.evaluation.metrics import IDENTICAL, METRICS
 from bd_diff.evaluation.protocols import PROTOCOLS
-from bd_diff.evaluation.result_card import figure, gain, gain_or_psnr
 
 LARGEST_GROUPS = 6  # more groups than this are shown as one
 CROP = 320  # pixels a side that are shown of larger images

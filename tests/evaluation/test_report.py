@@ -13,8 +13,8 @@ from bd_diff.cli import app
 from bd_diff.data.images import read_image, save_image, to_image, to_tensor
 from bd_diff.data.procedural import procedural_image
 from bd_diff.evaluation import report
+from bd_diff.evaluation.card_tables import compare, read_card, result_table
 from bd_diff.evaluation.metrics import psnr
-from bd_diff.evaluation.result_card import compare, read_card, result_table
 
 
 def bd_diff(*arguments):

@@ -1,0 +1,76 @@
+"""Result cards read again, and their tables: one card's, and several side by side. It takes no torch."""
+
+import json
+from pathlib import Path
+
+CARD = "card.json"
+# As in `metrics.METRICS`, which takes torch; in the order of the columns.
+METRIC_NAMES = ("psnr", "ssim", "ms_ssim", "gmsd", "gradient_ratio", "lpips", "dists", "niqe", "musiq", "clipiqa")
+DECIBELS = ("psnr",)
+IDENTICAL = 100.0  # dB that identical images count as, so that a mean over images stays finite
+
+
+def read_card(path: str | Path) -> dict:
+    """A card from its file or from the folder it is in; `ValueError` for anything else."""
+    path = Path(path) / CARD if Path(path).is_dir() else Path(path)
+    try:
+        card = json.loads(path.read_text())
+    except FileNotFoundError:
+        raise ValueError(f"{path} does not exist; bd-diff eval --out writes it") from None
+    except ValueError as error:
+        raise ValueError(f"{path} is not a result card: {error}") from None
+    if not isinstance(card, dict) or not {"entry", "protocol", "data", "results"} <= set(card):
+        raise ValueError(f"{path} is not a result card: it has no entry, protocol, data and results")
+    return card
+
+
+def result_table(card: dict) -> str:
+    """The results of one card as a Markdown table, a group a row, with the worst image."""
+    columns = [name for name in METRIC_NAMES if name in next(iter(card["results"].values()))]
+    lines = [
+        "| group | images | gain dB | " + " | ".join(columns) + " | worst image |",
+        "|---" * (len(columns) + 4) + "|",
+    ]
+    for group, result in card["results"].items():
+        figures = " | ".join(figure(name, result[name]) for name in columns)
+        worst = f"{gain_or_psnr(result, result['worst'])} {result['worst']['name']}"
+        lines.append(f"| {group} | {result['count']} | {gain(result)} | {figures} | {worst} |")
+    return "\n".join(lines)
+
+
+def compare(cards: list[dict], anyway: bool = False) -> str:
+    """Several cards side by side as a Markdown table: a method a row, for each group gain, PSNR, SSIM and GMSD.
+
+    Raises `ValueError` for cards of different protocols or images, whose figures are not comparable, unless `anyway`.
+    """
+    for what, of in (("protocols", lambda c: c["protocol"]), ("images", lambda c: c["data"]["fingerprint"])):
+        if len({of(card) for card in cards}) > 1 and not anyway:
+            named = ", ".join(f"{card['entry']['name']} ({card['protocol']}, {of(card)[:12]})" for card in cards)
+            raise ValueError(f"the cards are of different {what}: {named}; pass --anyway to see them all the same")
+    groups = list(dict.fromkeys(group for card in cards for group in card["results"]))
+    metrics = [name for name in METRIC_NAMES if any(name in r for card in cards for r in card["results"].values())]
+    titles = [f"{group}: {name}" for group in groups for name in ("gain", *metrics)]
+    lines = ["| method | " + " | ".join(titles) + " | s/image |", "|---" * (len(titles) + 2) + "|"]
+    for card in cards:
+        cells = []
+        for group in groups:
+            result = card["results"].get(group, {})
+            cells += [gain(result), *(figure(name, result.get(name)) for name in metrics)]
+        seconds = card["seconds"] / card["data"]["images"]
+        lines.append(f"| {card['entry']['name']} | " + " | ".join(cells) + f" | {seconds:.2f} |")
+    return "\n".join(lines)
+
+
+def gain(result: dict) -> str:
+    """Mean gain in dB; empty where the input was already sharp."""
+    return f"{result['gain']:+.2f}" if result and result["psnr_input"] < IDENTICAL else ""
+
+
+def gain_or_psnr(result: dict, worst: dict) -> str:
+    """The gain of the worst image, or its PSNR where the input was already sharp."""
+    return f"{worst['gain']:+.2f}" if gain(result) else f"{worst['psnr']:.2f} dB"
+
+
+def figure(name: str, value: float | None) -> str:
+    """A figure as tables print it."""
+    return "" if value is None else f"{value:.2f}" if name in DECIBELS else f"{value:.4f}"
