@@ -2,13 +2,11 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 
 import numpy as np
 import PIL.Image
 import torch
-import torch.nn.functional as F
 from diffusers import AutoencoderKL, AutoencoderTiny, DiffusionPipeline, UNet2DConditionModel
 from diffusers.schedulers import KarrasDiffusionSchedulers
 from diffusers.utils import BaseOutput
@@ -18,13 +16,13 @@ from torch import Generator, Tensor
 
 from bd_diff.assets import asset
 from bd_diff.data.inputs import open_images, to_batch, to_images, whole
+from bd_diff.data.kernel_files import as_kernels
 from bd_diff.data.part import Part
 from bd_diff.data.tiles import CONTEXT, SMALLEST_TILE, Grid
 from bd_diff.models.blur_decoder import BlurDecoder
 from bd_diff.models.clip_encoder import ClipImageEncoder
 from bd_diff.models.conditioning import (
     condition,
-    deblur_guesses,
     guess_count,
     keep_in_reach,
     to_latents,
@@ -32,6 +30,7 @@ from bd_diff.models.conditioning import (
     transfer_guesses,
 )
 from bd_diff.models.image_encoder import ImageEncoder
+from bd_diff.models.known_blur import KnownBlur, Tile
 from bd_diff.models.model_folder import HARMLESS, is_adapter
 from bd_diff.models.pixel_vae import PixelVAE
 from bd_diff.models.qformer import QFormer
@@ -40,7 +39,7 @@ from bd_diff.models.samplers import check_scheduler, take_step
 from bd_diff.models.unet import NAFUNet
 from bd_diff.reading.blur_reading import BlurReading, search_blur, stack
 from bd_diff.reading.kernel_search import SMALLEST_WINDOW
-from bd_diff.reading.kernel_windows import varying_guesses
+from bd_diff.reading.kernel_windows import window_kernels
 from bd_diff.stable_diffusion.adapters import has_lora, load_adapter
 
 SMALLEST_SIDE = 8  # pixels
@@ -72,6 +71,9 @@ class BDDiffPipeline(DiffusionPipeline):
         tile: side in pixels of the tiles that large images are restored in; images up to a third larger are not cut.
         caution: how much of the photograph stays in a result where the readings of its blur contradict each other.
         linear_light: the UNet sees deconvolutions in linear light, too.
+        consistency: weight of every prediction against what explains the photograph under the kernel
+            (`bd_diff.blur.operator.data_consistency`); 0 leaves predictions as they are.
+        transfer_gain: share of the UNet's change to the explicit re-blur in transfer; at 0 the UNet does not run there.
         base: where UNet and VAE came from (`id`) and the hash of their tensors (`sha256`), see
             `bd_diff.stable_diffusion.base_model`.
     """
@@ -96,6 +98,8 @@ class BDDiffPipeline(DiffusionPipeline):
         tile: int = 768,
         caution: float = 0.5,
         linear_light: bool = False,
+        consistency: float = 0.0,
+        transfer_gain: float = 1.0,
         base: dict[str, str] | None = None,
     ):
         super().__init__()
@@ -116,8 +120,12 @@ class BDDiffPipeline(DiffusionPipeline):
             tile=tile,
             caution=caution,
             linear_light=linear_light,
+            consistency=consistency,
+            transfer_gain=transfer_gain,
             base=base,
         )
+        if consistency and scheduler.config.get("prediction_type") != "sample":
+            raise ValueError("consistency needs a scheduler that predicts the sample; set it to 0")
         self.vae_scale_factor = 2 ** (len(vae.config.block_out_channels) - 1)
         self.check_channels()
 
@@ -133,6 +141,7 @@ class BDDiffPipeline(DiffusionPipeline):
         latents: Tensor | None = None,
         tile: int | None = None,
         kernel_windows: int = 0,
+        kernels=None,
         output_type: str = "pil",
         return_dict: bool = True,
         callback_on_step_end: Callable | None = None,
@@ -154,6 +163,8 @@ class BDDiffPipeline(DiffusionPipeline):
                 whole; callbacks are called for every tile.
             kernel_windows: side in pixels of windows that overlap by half and get a kernel each, where blur varies over
                 the photograph (256 is a good one); 0 is one kernel for all of it.
+            kernels: the blur, where it is known: a file, an array or a tensor `(h, w)` for all images, or as many as
+                there are, up to 129 pixels a side (see `bd_diff.data.kernel_files`). Nothing is searched then.
             output_type: "pil", "np", "pt" or "latent"; "pil" keeps the mode, alpha, ICC profile and EXIF of its input.
                 Of paths and PIL images, borders, captions and what is under transparency stay as they are (`Part`).
 
@@ -176,24 +187,31 @@ class BDDiffPipeline(DiffusionPipeline):
                 f"kernel_windows is {kernel_windows}; it must be 0 or at least {SMALLEST_WINDOW}, for deblurring only, "
                 "by a pipeline with a blur_decoder"
             )
+        if kernels is not None and (kernel_windows or blur_image is not None or self.blur_decoder is None):
+            raise ValueError(
+                "kernels are for deblurring by one kernel each, without blur_image or kernel_windows, by a pipeline "
+                "with a blur_decoder"
+            )
         steps = self.config.default_steps if num_inference_steps is None else num_inference_steps
 
-        # 1. Read the blur from the whole image.
+        # 1. Read the blur from the whole image, unless it is known.
         count, (height, width) = len(photographs), photographs.shape[-2:]
-        reading = self.encode_image((photographs if references is None else references) * 2 - 1, fast)
-        kernels = None if reading.kernels is None else reading.kernels.expand(count, -1, -1)  # (B, k, k)
+        seen = (photographs if references is None else references) * 2 - 1
+        if kernels is None:
+            reading = self.encode_image(seen, fast)
+            kernels = None if reading.kernels is None else reading.kernels.expand(count, -1, -1)  # (B, k, k)
+        else:
+            kernels, reading = as_kernels(kernels, count).to(seen.device), self.read_blur(seen)
         shares = photographs.new_full((count, 1, 1, 1), strength)  # of the result, the rest is the image
         if references is None:
             blur_tokens = self.blur_qformer(reading.features, 0.0)  # (B, T, D): no blur
-            guess = self.guess_deblurred
-            if kernel_windows:
-                guess = partial(varying_guesses, self, window=kernel_windows, fast=fast, guess=guess)
-            elif reading.doubtful is not None:
+            if not kernel_windows and reading.doubtful is not None:
                 shares = shares * (1 - self.config.caution * reading.doubtful[:, None, None, None])
         else:
-            guess, blur_tokens = transfer_guesses, reading.tokens.expand(count, -1, -1)  # the references' blur
+            blur_tokens = reading.tokens.expand(count, -1, -1)  # (B, T, D): the references' blur
 
         # 2. Prepare noise, for the whole image too.
+        context = CONTEXT if kernels is None else max(CONTEXT, 3 * (kernels.shape[-1] // 2))
         grid = self.grid(height, width, self.config.tile if tile is None else tile)
         noise = self.prepare_latents(grid, count, generator, latents)  # (B, c, h, w)
         as_latents = output_type == "latent"
@@ -211,9 +229,17 @@ class BDDiffPipeline(DiffusionPipeline):
                 return changed.get("latents", latents), changed.get("tokens", tokens)
 
             for index in range(len(grid)):
-                own, guesses = self.cut(grid, index, photographs, kernels, guess)  # (B, 3, h, w), (B, G, 3, h, w)
+                region, inside = grid.around(index, context)
+                around = photographs[region] * 2 - 1
+                if references is None:
+                    local = window_kernels(self, around, kernel_windows, fast) if kernel_windows else kernels
+                    blur = KnownBlur(local, self.config.linear_light, kernel_windows)
+                    own = Tile(around, inside, grid.tile, blur.guesses(around), blur)
+                else:
+                    own = Tile(around, inside, grid.tile, transfer_guesses(around, kernels))
+                guesses = own.guesses  # (B, G, 3, h, w)
                 (latents,) = grid.cut(noise, [index])  # (B, c, h, w)
-                first, latents = self.denoise(own, guesses, blur_tokens, latents, steps, on_step)
+                first, latents = self.denoise(own, blur_tokens, latents, steps, on_step, self.solves(kernels))
                 if shares.min() < 1:
                     # The image is the first guess in deblurring, the last one in transfer.
                     source = first if references is None else to_latents(self.vae, guesses[:, -1].to(self.unet.dtype))
@@ -236,31 +262,43 @@ class BDDiffPipeline(DiffusionPipeline):
 
     def denoise(
         self,
-        pixels: Tensor,
-        guesses: Tensor,
+        tile: Tile,
         blur_tokens: Tensor,
         latents: Tensor,
         steps: int,
         on_step: Callable = lambda i, t, latents, tokens: (latents, tokens),
+        solve: bool = False,
     ) -> tuple[Tensor, Tensor]:
-        """Latents `(B, c, h, w)` of the first guess and of the result, from pixels `(B, 3, <= H, <= W)` in [-1, 1],
-        their guesses `(B, G, 3, H, W)`, blur tokens `(B, T, D)` and noise.
+        """Latents `(B, c, h, w)` of the first guess and of the result, from a tile, blur tokens `(B, T, D)` and noise.
+        With `solve`, every prediction in deblurring is moved to where it explains the photograph.
         """
+        deblurring = tile.blur is not None
+        gain = 1.0 if deblurring else self.config.transfer_gain
+        if not gain:
+            first = to_latents(self.vae, tile.guesses[:, 0].to(self.unet.dtype))
+            return first, first
+        solve = solve and deblurring
         # 3. Read structure.
-        structure = self.image_encoder(pixels, read=("structure",)).structure
+        structure = self.image_encoder(tile.own, read=("structure",)).structure
         tokens = torch.cat([self.structure_qformer(structure), blur_tokens], 1)  # (B, S + T, D)
         # 4. Encode what the UNet sees beside the noise.
-        count = guess_count(self.config.linear_light)
-        first, seen = condition(self.vae, guesses.to(self.unet.dtype), count)  # (B, c, h, w), (B, G c, h, w)
+        guesses, count = tile.guesses.to(self.unet.dtype), guess_count(self.config.linear_light)
+        first, seen = condition(self.vae, guesses, count)  # (B, c, h, w), (B, G c, h, w)
+        start = first if self.config.residual else torch.zeros_like(first)
         # 5. Denoise.
         self.scheduler.set_timesteps(steps, device=latents.device)
         self._num_timesteps = len(self.scheduler.timesteps)
         for i, t in enumerate(self.scheduler.timesteps):
             scaled = self.scheduler.scale_model_input(latents, t)
             output = self.unet(torch.cat([scaled, seen], 1), t, encoder_hidden_states=tokens).sample
+            if solve:
+                estimates = self.decode(start + output, guesses)  # (B, 3, h, w)
+                solved = tile.explain(estimates, self.config.consistency)  # (B, 3, h, w)
+                output = to_latents(self.vae, solved.to(latents.dtype)) - start
             latents = take_step(self.scheduler, output, t, latents, last=i == self.num_timesteps - 1)
             latents, tokens = on_step(i, t, latents, tokens)
-        return first, first + latents if self.config.residual else latents
+        result = start + latents
+        return first, result if gain == 1 else first.lerp(result, gain)
 
     def decode(self, latents: Tensor, guesses: Tensor, deblurring: bool = True) -> Tensor:
         """Pixels `(B, 3, H, W)` in [-1, 1] of a result; what is deblurred may have its detail from the image."""
@@ -268,21 +306,9 @@ class BDDiffPipeline(DiffusionPipeline):
         pixels = to_pixels(self.vae, latents, guesses[:, 0] if detailed else None)
         return keep_in_reach(pixels, guesses) if self.config.residual else pixels
 
-    def guess_deblurred(self, pixels: Tensor, kernels: Tensor | None) -> Tensor:
-        """`deblur_guesses`, as many as the UNet sees."""
-        return deblur_guesses(pixels, kernels, self.config.linear_light)
-
-    def cut(
-        self, grid: Grid, tile: int, photographs: Tensor, kernels: Tensor | None, guess: Callable
-    ) -> tuple[Tensor, Tensor]:
-        """A tile's own pixels `(B, 3, <= h, <= w)` and its guesses `(B, G, 3, h, w)`, made with a border of context and
-        continued beyond the right and bottom border of the image to the size of a tile.
-        """
-        region, inside = grid.around(tile, CONTEXT)
-        pixels = photographs[region] * 2 - 1
-        own, guesses = pixels[inside], guess(pixels, kernels)[inside]
-        (high, wide), (height, width) = grid.tile, own.shape[-2:]
-        return own, F.pad(guesses, (0, wide - width, 0, high - height, 0, 0), mode="replicate")
+    def solves(self, kernels: Tensor | None) -> bool:
+        """Whether predictions are moved to where they explain the photograph."""
+        return kernels is not None and self.config.consistency > 0
 
     @classmethod
     def from_pretrained(cls, folder_or_id: str | Path | None = None, **settings) -> "BDDiffPipeline":
@@ -393,11 +419,12 @@ class BDDiffPipeline(DiffusionPipeline):
         """One step for pixels `(B, 3, H, W)` in [-1, 1] with these kernels, from the middle of the starting noise."""
         height, width = pixels.shape[-2:]
         grid = self.grid(height, width, tile=0)
-        own, guesses = self.cut(grid, 0, (pixels + 1) / 2, kernels, self.guess_deblurred)
+        blur = KnownBlur(kernels, self.config.linear_light)
+        tile = Tile(pixels, (...,), grid.tile, blur.guesses(pixels), blur)
         noise = torch.zeros(self.latent_shape(grid, len(pixels)), device=pixels.device, dtype=self.unet.dtype)
         blur_tokens = self.blur_qformer(features, 0.0).expand(len(pixels), -1, -1)
-        _, latents = self.denoise(own, guesses, blur_tokens, noise, 1)
-        return self.decode(latents, guesses)[..., :height, :width].float().clamp(-1, 1)
+        _, latents = self.denoise(tile, blur_tokens, noise, 1)
+        return self.decode(latents, tile.guesses)[..., :height, :width].float().clamp(-1, 1)
 
     def grid(self, height: int, width: int, tile: int) -> Grid:
         """The tiles of an image, padded; one where `tile` is 0 or the image at most a third larger."""

@@ -21,11 +21,11 @@ from bd_diff.blur.camera import RandomCamera
 from bd_diff.blur.synthesis import FAMILIES
 from bd_diff.data.crops import draw, seeded
 from bd_diff.data.images import list_images, read_image, to_tensor
+from bd_diff.data.noise import noise_level
 from bd_diff.data.pixels import luminance
 from bd_diff.data.writing import replacing
 from bd_diff.models.lag_maps import lag_maps
 from bd_diff.models.model_folder import read_json
-from bd_diff.reading.denoise import noise_level
 from bd_diff.training.pipelines import load_pipeline
 
 CURVE = "srgb"  # cameras average light

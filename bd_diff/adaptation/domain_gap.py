@@ -18,10 +18,10 @@ from bd_diff.blur.camera import RandomCamera
 from bd_diff.blur.kernels import SIZE, shape_of
 from bd_diff.blur.synthesis import draw_fields
 from bd_diff.data.crops import draw, seeded
+from bd_diff.data.noise import noise_level
 from bd_diff.data.pixels import luminance
 from bd_diff.data.writing import replacing
 from bd_diff.evaluation.protocols import eight_bit
-from bd_diff.reading.denoise import noise_level
 
 REFERENCE = "blur_statistics.safetensors"
 WINDOW = 256  # pixels a side, at most, that a photograph is read from: its middle

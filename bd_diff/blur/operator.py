@@ -1,6 +1,6 @@
-"""What a kernel does to an image, both ways: Wiener deconvolution and re-blurring, differentiable in both arguments.
+"""What a kernel does to an image, both ways: re-blurring, Wiener deconvolution, and what explains a photograph best.
 
-All FFTs run in float32 whatever the image's type.
+All are differentiable in all tensors. All FFTs run in float32 whatever the image's type.
 """
 
 import math
@@ -19,25 +19,60 @@ def wiener(images: Tensor, kernels: Tensor, noise: tuple[float, ...] = WIENER_NO
 
         W(f) = conj(K) (1 + n e) / (|K|^2 + n (e + D)),   D the power of the discrete gradient, e = FLAT_NOISE
 
-    The factor (1 + n e) keeps constants constant. Borders are reflected and tapered: near the border the padded
-    image is replaced by its own circular blur, so that it looks blurred by the same kernel there too; without it
-    borders ring.
+    The factor (1 + n e) keeps constants constant. Borders are those of `tapered`.
     """
-    height, width = images.shape[-2:]
+    padded, transfer = tapered(images, kernels)
+    spectrum = torch.fft.rfft2(padded) * transfer.conj()
+    power = transfer.real.square() + transfer.imag.square()
+    height, width = padded.shape[-2:]
+    gradient = gradient_power(height, width, device=images.device)
+    deblurred = [
+        torch.fft.irfft2(spectrum * (1 + n * FLAT_NOISE) / (power + n * (FLAT_NOISE + gradient)), s=(height, width))
+        for n in noise
+    ]
+    return inside(torch.stack(deblurred, 1), kernels).to(images.dtype)
+
+
+def data_consistency(
+    estimates: Tensor, images: Tensor, kernels: Tensor, weights: Tensor | float, blurred: Tensor | None = None
+) -> Tensor:
+    """Estimates `(B, C, H, W)` of sharp images, moved to where they explain the blurry `images` under the kernels:
+
+        argmin_x |k * x - y|^2 + rho |x - x0|^2,   X(f) = X0 + conj(K) (Y - K X0) / (|K|^2 + rho)
+
+    the data subproblem of plug-and-play restoration in closed form (DiffPIR, Zhu et al. 2023, equations 13a and 15).
+    kernels: `(B, k, k)`. weights: rho, the power of the noise over that of the estimate's error: a number, or one for
+    each image `(B,)`. What is solved for is the correction, so only what the estimate leaves unexplained meets the
+    borders (those of `tapered`). Differentiable in all arguments. blurred: k * x0, where it is already known.
+    """
+    blurred = reblur(estimates, kernels) if blurred is None else blurred
+    unexplained, transfer = tapered(images - blurred, kernels)
+    rho = torch.as_tensor(weights, device=images.device).view(-1, 1, 1, 1)
+    gain = transfer.conj() / (transfer.real.square() + transfer.imag.square() + rho)
+    correction = torch.fft.irfft2(torch.fft.rfft2(unexplained) * gain, s=unexplained.shape[-2:])
+    return estimates + inside(correction, kernels).to(estimates.dtype)
+
+
+def tapered(images: Tensor, kernels: Tensor) -> tuple[Tensor, Tensor]:
+    """Images `(B, C, H, W)` made larger by the kernels' reach on every side, fit for deconvolution on a torus, and the
+    kernels' spectra `(B, 1, H', W' // 2 + 1)`.
+
+    Borders are reflected and tapered: near the border the padded image is replaced by its own circular blur, so that it
+    looks blurred by the same kernel there too; without it borders ring.
+    """
     reach = kernels.shape[-1] // 2
     padded = extend(images.float(), reach, reach, reach, reach)
     tall, wide = padded.shape[-2:]
     transfer = transfer_function(kernels, tall, wide)[:, None]
     window = border_window(tall, wide, reach, device=images.device)
-    padded = window * padded + (1 - window) * torch.fft.irfft2(torch.fft.rfft2(padded) * transfer, s=(tall, wide))
-    spectrum = torch.fft.rfft2(padded) * transfer.conj()
-    power = transfer.real.square() + transfer.imag.square()
-    gradient = gradient_power(tall, wide, device=images.device)
-    deblurred = [
-        torch.fft.irfft2(spectrum * (1 + n * FLAT_NOISE) / (power + n * (FLAT_NOISE + gradient)), s=(tall, wide))
-        for n in noise
-    ]
-    return torch.stack(deblurred, 1)[..., reach : reach + height, reach : reach + width].to(images.dtype)
+    blurred = torch.fft.irfft2(torch.fft.rfft2(padded) * transfer, s=(tall, wide))
+    return window * padded + (1 - window) * blurred, transfer
+
+
+def inside(padded: Tensor, kernels: Tensor) -> Tensor:
+    """`tapered` images without what was added."""
+    reach = kernels.shape[-1] // 2
+    return padded[..., reach : padded.shape[-2] - reach, reach : padded.shape[-1] - reach]
 
 
 def reblur(images: Tensor, kernels: Tensor) -> Tensor:

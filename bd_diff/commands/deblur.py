@@ -18,6 +18,7 @@ from bd_diff.commands.options import (
     Device,
     Dtype,
     Fast,
+    KernelFile,
     KernelWindows,
     Model,
     Overwrite,
@@ -49,6 +50,7 @@ def deblur(
         int | None, typer.Option(min=0, help="Side in pixels of the tiles of large photographs; 0 never cuts.")
     ] = None,
     kernel_windows: KernelWindows = None,
+    kernel: KernelFile = None,
     maps: Annotated[
         bool, typer.Option("--map", help="Beside each result NAME-reblur.png: bright where it may be invented.")
     ] = False,
@@ -89,12 +91,14 @@ def deblur(
     from bd_diff.data.claims import claim
     from bd_diff.data.colour import fix_colours
     from bd_diff.data.images import read_image, save_image
+    from bd_diff.data.kernel_files import read_kernel
     from bd_diff.data.processes import all_processes
     from bd_diff.reading.reblur_map import draw_map, reblur_map
     from bd_diff.restore import call_settings
     from bd_diff.serving.folder_run import Job, Manifest, remove_parts, run_jobs
     from bd_diff.serving.memory import most_pixels
 
+    known = None if kernel is None else read_kernel(kernel)
     processes = all_processes()
     warnings.simplefilter("ignore", Image.DecompressionBombWarning)
     in_flight = (workers + 2 * batch_size) * processes.num_processes
@@ -111,7 +115,9 @@ def deblur(
     if resume and manifest:
         manifest.complete(jobs)
     share = [job for job in jobs if (overwrite or not job.target.exists()) and str(job.target) not in given_up]
-    restorer = (load_pipeline if maps else load_system)(model, device or processes.device, dtype) if share else None
+    needs_pipeline = maps or known is not None
+    opened = load_pipeline if needs_pipeline else load_system
+    restorer = opened(model, device or processes.device, dtype) if share else None
     if restorer and maps and restorer.pipeline.blur_decoder is None:
         raise ValueError(f"--map: {model} has no blur_decoder, so it sees no kernel to blur its results with")
 
@@ -127,6 +133,7 @@ def deblur(
             fast=fast,
             tile=tile,
             kernel_windows=kernel_windows,
+            kernels=known,
         )
         if maps:
             output = restorer.run(images, **settings)

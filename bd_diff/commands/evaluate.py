@@ -42,7 +42,12 @@ def evaluate(
     limit: Annotated[int | None, typer.Option(min=1, help="Only so many images (blur-families: photographs).")] = None,
     metric: Annotated[list[str] | None, typer.Option(help="Further metrics: ms_ssim, lpips, dists, niqe, ...")] = None,
     fid: Annotated[bool, typer.Option("--fid", help="FID of all results together.")] = False,
-    kernel: Annotated[Path | None, typer.Option(help="An image of the kernel for wiener and richardson-lucy.")] = None,
+    kernel: Annotated[
+        Path | None, typer.Option(help="The kernel: a file for wiener, richardson-lucy and BD-Diff (see deblur).")
+    ] = None,
+    true_kernel: Annotated[
+        bool, typer.Option("--true-kernel", help="Give BD-Diff the true kernel, where the data knows it.")
+    ] = False,
     kernel_from: Annotated[
         str | None, typer.Option(help="A BD-Diff model that estimates the kernel for wiener and richardson-lucy.")
     ] = None,
@@ -85,6 +90,7 @@ def evaluate(
         kernel,
         seed,
         kernel_from,
+        true_kernel,
         num_inference_steps=steps,
         strength=strength,
         fast=fast,

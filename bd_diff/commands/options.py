@@ -16,6 +16,12 @@ Strength = Annotated[float | None, typer.Option(min=0, max=1, help="0 returns th
 KernelWindows = Annotated[
     int | None, typer.Option(min=0, help="Where blur varies: side of windows that get a kernel each, such as 256.")
 ]
+KernelFile = Annotated[
+    Path | None,
+    typer.Option(
+        help="The blur, where it is known: PNG, TIFF, NPY or FITS, at most 129 pixels a side around its middle."
+    ),
+]
 ColourFix = Annotated[
     str | None, typer.Option(help="Set colours back to the photograph's: wavelet or adain; by default none.")
 ]
@@ -76,9 +82,10 @@ def check_model(model: str | None, dtype: str | None = None) -> None:
     """
     if dtype is not None and dtype not in DTYPES:
         raise ValueError(f"--dtype is {dtype}; it must be one of {', '.join(DTYPES)}")
-    if model is None:
+    if model in (None, "bd-diff-tiny"):
         asset("bd-diff-tiny")
         return
+    assert model is not None
     folder, files = Path(model), ("model_index.json", "config.json", "adapter.json")
     is_id = not folder.exists() and len(folder.parts) == 2 and not folder.is_absolute() and not model.startswith(".")
     if not is_id and not any((folder / name).is_file() for name in files):

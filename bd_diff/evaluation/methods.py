@@ -5,15 +5,14 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import torch
 from torch import Tensor
 
-from bd_diff.blur.kernels import blur, normalize
+from bd_diff.blur.kernels import blur
 from bd_diff.blur.operator import extend, wiener
 from bd_diff.data.colour import fix_colours
 from bd_diff.data.images import EXTENSIONS, read_image, to_tensor
+from bd_diff.data.kernel_files import read_kernel
 from bd_diff.data.pairs import Pair
-from bd_diff.data.pixels import luminance
 from bd_diff.models.model_folder import ADAPTER, find_folder
 from bd_diff.restore import call_settings, load, require_pipeline
 
@@ -32,27 +31,42 @@ class Method:
 
 
 def open_method(
-    name: str, kernel: Path | None = None, seed: int = 0, kernel_from: str | None = None, **settings
+    name: str,
+    kernel: Path | None = None,
+    seed: int = 0,
+    kernel_from: str | None = None,
+    use_true_kernel: bool = False,
+    **settings,
 ) -> Method:
     """The method called `input`, `wiener` or `richardson-lucy`, a folder of results, or a model (folder or hub id).
 
     The two deconvolutions use the kernel in the file `kernel`, or the one that the BD-Diff model `kernel_from`
-    estimates (with `fast=True`, without its search), or else the data's true kernel. `settings` are those of a model's
-    call. Raises `ValueError` for a kernel or settings that the method does not take.
+    estimates (with `fast=True`, without its search), or else the data's true kernel. BD-Diff uses the kernel in a file
+    too, or with `use_true_kernel` the true one. `settings` are those of a model's call. Raises `ValueError` for a
+    kernel or settings that the method does not take.
     """
     deconvolutions = {"wiener": deconvolve_wiener, "richardson-lucy": deconvolve_richardson_lucy}
     settings = {key: value for key, value in settings.items() if value is not None and value is not False}
     is_model = name not in {"input", *deconvolutions} and not holds_results(Path(name))
     if unused := set(settings) - ({"fast"} if kernel_from else set()) if not is_model else set():
         raise ValueError(f"{name} has no setting {', '.join(sorted(unused))}; only models have")
-    if (kernel or kernel_from) and name not in deconvolutions:
-        raise ValueError(f"{name} takes no kernel; wiener and richardson-lucy do")
+    if (
+        kernel_from
+        and name not in deconvolutions
+        or (kernel or use_true_kernel)
+        and not (is_model or name in deconvolutions)
+    ):
+        raise ValueError(f"{name} takes no kernel; wiener, richardson-lucy and, but for --kernel-from, BD-Diff do")
     if name == "input":
         return Method(name, lambda pair: pair.blurry)
     if name in deconvolutions:
         find, weights = kernel_source(kernel, kernel_from, **settings)
         return Method(name, lambda pair: deconvolutions[name](pair, find(pair)), weights, settings)
-    return open_model(name, seed, settings) if is_model else open_results(Path(name))
+    if not is_model:
+        return open_results(Path(name))
+    find_kernel = kernel_source(kernel, None)[0] if kernel or use_true_kernel else None
+    source = {"kernel": digest([kernel])} if kernel else {"kernel": "true"} if use_true_kernel else {}
+    return open_model(name, seed, settings, find_kernel, source)
 
 
 def kernel_source(
@@ -77,22 +91,32 @@ def holds_results(folder: Path) -> bool:
     )
 
 
-def open_model(name: str, seed: int, settings: dict) -> Method:
+def open_model(
+    name: str,
+    seed: int,
+    settings: dict,
+    find_kernel: Callable[[Pair], Tensor] | None = None,
+    kernel_source: dict[str, str] | None = None,
+) -> Method:
     """A model loaded by `bd_diff.restore`; every image gets the same starting noise.
 
     The setting `colours` is the keyword arguments of `bd_diff.data.colour.fix_colours`, the others are those of a call.
+    `find_kernel` gives BD-Diff the kernel of a pair; `kernel_source` names it in the settings.
     """
     folder = find_folder(name)
     restorer = load(folder)
+    if find_kernel:
+        require_pipeline(restorer, name)
     call = {name: value for name, value in settings.items() if name != "colours"}
     colours = settings.get("colours", {"fix": "none"})
 
     def restore(pair: Pair) -> Tensor:
-        result = restorer(pair.blurry[None], **call_settings(restorer, seed, **call)).float().cpu()
+        given: dict = {"kernels": find_kernel(pair)} if find_kernel else {}
+        result = restorer(pair.blurry[None], **call_settings(restorer, seed, **call, **given)).float().cpu()
         return fix_colours(result, pair.blurry[None], **colours)[0]
 
     made_of = sorted([*folder.rglob("*.safetensors"), *folder.glob(ADAPTER)])  # which has the hash of its base
-    return Method(folder.name, restore, digest(made_of), {"seed": seed, **settings})
+    return Method(folder.name, restore, digest(made_of), {"seed": seed, **settings, **(kernel_source or {})})
 
 
 def open_results(folder: Path) -> Method:
@@ -129,19 +153,6 @@ def deconvolve_richardson_lucy(pair: Pair, kernel: Tensor) -> Tensor:
         ratio = blurry / blur(estimate, kernel, "replicate").clamp_min(1e-4)
         estimate = (estimate * blur(ratio, kernel.flip(-2, -1), "replicate")).clamp_min(1e-4)
     return estimate[0, :, reach:-reach, reach:-reach].clamp(0, 1)
-
-
-def read_kernel(path: Path) -> Tensor:
-    """A kernel `(k, k)` from an image file: its luminance, made square and odd by zeros, summing to one."""
-    values = luminance(to_tensor(read_image(path))[None])[0, 0]
-    if not values.any():
-        raise ValueError(f"{path} is black; a kernel needs some light")
-    height, width = values.shape
-    side = max(height, width) // 2 * 2 + 1
-    kernel = torch.zeros(side, side)
-    top, left = (side - height) // 2, (side - width) // 2
-    kernel[top : top + height, left : left + width] = values
-    return normalize(kernel)
 
 
 def digest(paths: list[Path]) -> str:

@@ -1,24 +1,15 @@
-"""Noise level estimation, and light denoising before a kernel is estimated."""
+"""Light denoising before a kernel is estimated."""
 
 import torch
 from torch import Tensor
-from torch.nn.functional import avg_pool2d, conv2d
+from torch.nn.functional import avg_pool2d
 from torchvision.transforms.functional import gaussian_blur
 
+from bd_diff.data.noise import noise_level
 from bd_diff.data.pixels import luminance
 
 NOISY, WHITE = 1.8 / 255, 0.94  # see `reduce_noise`
 SMOOTHING = 0.7  # pixels
-
-
-def noise_level(light: Tensor) -> Tensor:
-    """Standard deviation of white noise in luminance `(B, 1, H, W)`: `(B,)`, by Immerkær (1996), with a median.
-
-    The mask does not respond to straight edges; the median is robust to most others.
-    """
-    mask = torch.tensor([[1.0, -2, 1], [-2, 4, -2], [1, -2, 1]], device=light.device)
-    response = conv2d(light.float(), mask[None, None])
-    return response.abs().flatten(1).median(1).values / (6 * 0.6745)
 
 
 def reduce_noise(images: Tensor) -> Tensor:

@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 
+import numpy as np
 import pytest
 import torch
 from PIL import Image
@@ -14,11 +15,12 @@ from bd_diff.baselines.uresnet import UResNet
 from bd_diff.blur.kernels import blur
 from bd_diff.data.folders import Folder
 from bd_diff.data.images import read_image, save_image, to_image, to_tensor
+from bd_diff.data.kernel_files import read_kernel
 from bd_diff.data.procedural import procedural_image
 from bd_diff.data.synthetic import write_domain
 from bd_diff.evaluation import evaluate, metrics
 from bd_diff.evaluation.card_tables import read_card
-from bd_diff.evaluation.methods import Method, open_method, read_kernel
+from bd_diff.evaluation.methods import Method, open_method
 from bd_diff.evaluation.protocols import find_protocol
 
 
@@ -161,8 +163,21 @@ def test_a_kernel_file_serves_where_the_data_knows_none(pairs, tmp_path):
     method = open_method("wiener", tmp_path / "kernel.png")
     assert len(evaluate.evaluate(method, evaluate.paired_cases(Folder(pairs)), find_protocol("rgb"))[0]) == 3
     Image.new("L", (5, 5)).save(tmp_path / "black.png")
-    with pytest.raises(ValueError, match="black.png is black"):
+    with pytest.raises(ValueError, match="black.png is all zero"):
         read_kernel(tmp_path / "black.png")
+
+
+def test_the_true_kernel_is_given_to_a_model_that_takes_one(sharp_folder, tiny_pipeline_folder, tmp_path):
+    cases = list(evaluate.family_cases(sharp_folder, size=64, limit=1))[:1]
+    sample = cases[0][1]()
+    oracle = open_method(str(tiny_pipeline_folder), use_true_kernel=True)
+    np.save(tmp_path / "kernel.npy", sample.kernel.numpy())
+    given = open_method(str(tiny_pipeline_folder), tmp_path / "kernel.npy")
+    assert torch.allclose(oracle.restore(sample), given.restore(sample), atol=1e-6)
+    assert (oracle.settings["kernel"], len(given.settings["kernel"])) == ("true", 64)
+    assert not torch.equal(oracle.restore(sample), open_method(str(tiny_pipeline_folder)).restore(sample))
+    with pytest.raises(ValueError, match="takes no kernel"):
+        open_method("input", use_true_kernel=True)
 
 
 def test_settings_and_kernels_that_an_entry_cannot_use_are_refused(tmp_path):

@@ -8,7 +8,8 @@ from bd_diff.blur.operator import reblur
 from bd_diff.data.procedural import procedural_image
 from bd_diff.evaluation.metrics import psnr
 from bd_diff.models.conditioning import deblur_guesses
-from bd_diff.reading.kernel_windows import blend, window_grid, window_kernels
+from bd_diff.models.known_blur import blend, window_grid
+from bd_diff.reading.kernel_windows import window_kernels
 
 
 def kernels_across(height, width, window):

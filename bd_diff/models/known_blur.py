@@ -1,0 +1,110 @@
+"""What a known blur makes of one tile of a photograph: guesses, and what explains it."""
+
+from dataclasses import dataclass
+from functools import partial
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from bd_diff.blur.operator import WIENER_NOISE
+from bd_diff.data.tiles import CONTEXT, Grid
+from bd_diff.models.conditioning import deblur_guesses, explain
+
+MIDDLE = 1 + len(WIENER_NOISE) // 2  # which guess is the middle deconvolution
+WINDOW = 256  # pixels a side that one kernel is read from; neighbours share half of it
+
+
+@dataclass(frozen=True)
+class KnownBlur:
+    """The blur of pixels: kernels `(B, k, k)`, or `(windows, B, k, k)` of windows that overlap by half."""
+
+    kernels: Tensor | None
+    linear_light: bool = False
+    window: int = 0
+
+    def guesses(self, pixels: Tensor) -> Tensor:
+        """`deblur_guesses` of pixels `(B, 3, H, W)` in [-1, 1]."""
+        return self.everywhere(partial(deblur_guesses, linear_light=self.linear_light), pixels)
+
+    def explain(self, estimates: Tensor, pixels: Tensor, weight: float) -> Tensor:
+        """`explain`, see there."""
+
+        def explained(both: Tensor, kernels: Tensor) -> Tensor:
+            return explain(*both.chunk(2, 1), kernels, weight, self.linear_light)[:, None]
+
+        return self.everywhere(explained, torch.cat([estimates, pixels], 1))[:, 0]
+
+    def everywhere(self, work, images: Tensor) -> Tensor:
+        """`work(images, kernels)`, in every window by its own kernels."""
+        if self.window and self.kernels is not None:
+            return blend(images, self.kernels, self.window, work)
+        return work(images, self.kernels)
+
+
+@dataclass
+class Tile:
+    """A tile and the pixels `around (B, 3, H, W)` it in [-1, 1], in which it is `inside`; `guessed (B, G, 3, H, W)` of
+    these. It is continued beyond the right and bottom border of the photograph to the `size` that networks see.
+    """
+
+    around: Tensor
+    inside: tuple
+    size: tuple[int, int]
+    guessed: Tensor
+    blur: KnownBlur | None = None  # in deblurring
+
+    @property
+    def own(self) -> Tensor:
+        """Its own pixels `(B, 3, <= h, <= w)`."""
+        return self.around[self.inside]
+
+    @property
+    def guesses(self) -> Tensor:
+        """Its guesses `(B, G, 3, h, w)`."""
+        return self.continued(self.guessed[self.inside])
+
+    def explain(self, estimates: Tensor, weight: float) -> Tensor:
+        """Estimates `(B, 3, h, w)` moved to where they explain the pixels."""
+        assert self.blur is not None  # in transfer there is nothing to explain
+        explained = self.blur.explain(self.whole(estimates), self.around, weight)
+        return self.continued(explained[self.inside])
+
+    def whole(self, estimates: Tensor) -> Tensor:
+        """Estimates with what is around them, where the middle deconvolution stands for one."""
+        height, width = self.own.shape[-2:]
+        whole = self.guessed[:, MIDDLE].clone()
+        whole[self.inside] = estimates[..., :height, :width].to(whole.dtype)
+        return whole
+
+    def continued(self, images: Tensor) -> Tensor:
+        """Images of its own size `(B, ..., <= h, <= w)` continued to `size`."""
+        (high, wide), (height, width) = self.size, images.shape[-2:]
+        flat = F.pad(
+            images.flatten(0, -4) if images.ndim > 4 else images, (0, wide - width, 0, high - height), "replicate"
+        )
+        return flat.view(*images.shape[:-2], high, wide)
+
+
+def window_grid(height: int, width: int, window: int = WINDOW) -> Grid:
+    """Windows that overlap by half, with weights that rise and fall linearly and sum to one everywhere."""
+    return Grid(height, width, window, window // 2)
+
+
+def blend(pixels: Tensor, kernels: Tensor, window: int, work=deblur_guesses) -> Tensor:
+    """`work(pixels, kernels)` `(B, G, 3, H, W)`, each window computed with its own kernels `(windows, B, k, k)`.
+
+    A window is computed with `CONTEXT` pixels around it, so that its border is as good as its middle, and blended
+    linearly into its neighbours: where all kernels are the same no seams are visible.
+    """
+    height, width = pixels.shape[-2:]
+    grid = window_grid(height, width, window)
+    blended: Tensor | None = None
+    for index, own in enumerate(kernels):
+        region, inside = grid.around(index, CONTEXT)
+        part = work(pixels[region], own)[inside]
+        if blended is None:
+            blended = part.new_zeros(*part.shape[:-2], height, width)
+        grid.paste(blended, part[None], [index])
+    assert blended is not None  # every image has a window
+    return blended
