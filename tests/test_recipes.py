@@ -1,4 +1,4 @@
-"""The recipes of the README do what they say, exactly as they are printed and one after the other."""
+"""The recipes of the guide do what they say, exactly as they are printed and one after the other."""
 
 import os
 import re
@@ -35,7 +35,7 @@ main()
 
 def recipes():
     """(title, language, code) of every block in the section called Recipes."""
-    section = re.search(r"^## Recipes\n(.*?)(?=^## |\Z)", (ROOT / "README.md").read_text(), re.M | re.S)
+    section = re.search(r"^## Recipes\n(.*?)(?=^## |\Z)", (ROOT / "assets/docs/guide.md").read_text(), re.M | re.S)
     block = r"^### (.+?)\n(?:(?!###).)*?```(sh|python)\n(.*?)```"
     found = re.findall(block, section[1] if section else "", re.M | re.S)
     return [pytest.param(*recipe, id=recipe[0]) for recipe in found]

@@ -40,7 +40,9 @@ def evaluate(
         Path | None, typer.Option(help="blur-families: a text file that lists the photographs to use.")
     ] = None,
     limit: Annotated[int | None, typer.Option(min=1, help="Only so many images (blur-families: photographs).")] = None,
-    metric: Annotated[list[str] | None, typer.Option(help="Further metrics: ms_ssim, lpips, dists, niqe, ...")] = None,
+    metric: Annotated[
+        list[str] | None, typer.Option(help="Further metrics: psnr_registered, ms_ssim, lpips, dists, niqe, ...")
+    ] = None,
     fid: Annotated[bool, typer.Option("--fid", help="FID of all results together.")] = False,
     kernel: Annotated[
         Path | None, typer.Option(help="The kernel: a file for wiener, richardson-lucy and BD-Diff (see deblur).")

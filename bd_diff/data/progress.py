@@ -51,7 +51,7 @@ class Lines:
         """So many more are done."""
         self.count += count
         now = time.monotonic()
-        if now - self.told >= EVERY:
+        if now - self.told >= EVERY and self.count != self.total:  # the end is told by who counts
             self.told = now
             print(self.line(now - self.started), file=sys.stderr, flush=True)
 

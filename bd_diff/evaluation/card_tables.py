@@ -5,8 +5,20 @@ from pathlib import Path
 
 CARD = "card.json"
 # As in `metrics.METRICS`, which takes torch; in the order of the columns.
-METRIC_NAMES = ("psnr", "ssim", "ms_ssim", "gmsd", "gradient_ratio", "lpips", "dists", "niqe", "musiq", "clipiqa")
-DECIBELS = ("psnr",)
+METRIC_NAMES = (
+    "psnr",
+    "psnr_registered",
+    "ssim",
+    "ms_ssim",
+    "gmsd",
+    "gradient_ratio",
+    "lpips",
+    "dists",
+    "niqe",
+    "musiq",
+    "clipiqa",
+)
+DECIBELS = ("psnr", "psnr_registered")
 IDENTICAL = 100.0  # dB that identical images count as, so that a mean over images stays finite
 
 
