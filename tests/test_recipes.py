@@ -18,20 +18,6 @@ LEFT_BEHIND = {  # files of each recipe that a reader would look for
     "Use it in diffusers": ["haze.png", "my-pipeline/model_index.json"],
 }
 
-SCRIPT = """\
-import sys
-from functools import partial
-
-from bd_diff.cli import main
-
-if sys.argv[1] == "adapt":  # a rehearsal: few synthetic photographs to tell the blur with and to judge by
-    from bd_diff.adaptation import adapt, blur_mix
-
-    blur_mix.known_families = partial(blur_mix.known_families, count=4)
-    adapt.HELD_OUT, adapt.PROCEDURAL = 2, 8
-main()
-"""
-
 
 def recipes():
     """(title, language, code) of every block in the section called Recipes."""
@@ -46,7 +32,7 @@ def home(tmp_path_factory):
     """A reader's folder: the repository's assets, a phone's photographs, sharp ones, a holiday."""
     home = tmp_path_factory.mktemp("reader")
     (home / "bin").mkdir()
-    (home / "bin" / "bd-diff").write_text(f"#!{sys.executable}\n{SCRIPT}")
+    (home / "bin" / "bd-diff").write_text(f"#!{sys.executable}\nfrom bd_diff.cli import main\n\nmain()\n")
     (home / "bin" / "bd-diff").chmod(0o755)
     (home / "assets").symlink_to(ROOT / "assets")
     samples = ROOT / "assets" / "samples"

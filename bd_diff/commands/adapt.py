@@ -16,7 +16,10 @@ def adapt(
     sharp: Annotated[
         Path | None, typer.Option(help="Sharp photographs, any, 50 or more; by default the 19 that ship.")
     ] = None,
-    steps: Annotated[int, typer.Option(min=1, help="At most so many; it ends earlier where nothing is gained.")] = 400,
+    steps: Annotated[
+        int,
+        typer.Option(min=1, help="At most so many; it ends earlier where nothing is gained. Under 20 are a rehearsal."),
+    ] = 400,
     seed: Annotated[int, typer.Option(help="Same seed, same model.")] = 2,
 ) -> None:
     """Adapt a model to unpaired photographs. Run again after a stop, it continues."""
