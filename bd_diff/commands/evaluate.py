@@ -137,15 +137,18 @@ def evaluate(
 def compare(
     cards: Annotated[list[Path], typer.Argument(metavar="CARD", help="Result cards, or the folders they are in.")],
     out: Annotated[Path | None, typer.Option("--out", "-o", help="Write the table to this Markdown file, too.")] = None,
+    page: Annotated[Path | None, typer.Option("--html", help="Write it to this HTML page, too.")] = None,
     anyway: Annotated[bool, typer.Option("--anyway", help="Even if protocols or images differ.")] = False,
 ) -> None:
     """Several result cards side by side, as a Markdown table."""
     from bd_diff.data.writing import replacing
     from bd_diff.evaluation.card_tables import compare as compare_cards
-    from bd_diff.evaluation.card_tables import read_card
+    from bd_diff.evaluation.card_tables import compare_page, read_card
 
-    table = compare_cards([read_card(card) for card in cards], anyway)
-    if out is not None:
-        with replacing(out) as part:
-            part.write_text(table + "\n")
+    read = [read_card(card) for card in cards]
+    table = compare_cards(read, anyway)
+    for path, text in ((out, table + "\n"), (page, compare_page(read, anyway))):
+        if path is not None:
+            with replacing(path) as part:
+                part.write_text(text, encoding="utf-8")
     print(table)

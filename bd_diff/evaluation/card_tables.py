@@ -1,5 +1,6 @@
 """Result cards read again, and their tables: one card's, and several side by side. It takes no torch."""
 
+import html
 import json
 from pathlib import Path
 
@@ -20,6 +21,27 @@ METRIC_NAMES = (
 )
 DECIBELS = ("psnr", "psnr_registered")
 IDENTICAL = 100.0  # dB that identical images count as, so that a mean over images stays finite
+
+
+STYLE = """
+body { font: 16px/1.5 system-ui, sans-serif; max-width: 1080px; margin: 2rem auto; padding: 0 1rem; color: #222 }
+.wide { overflow-x: auto } svg { display: block; width: 100%; min-width: 480px; height: auto }
+table { border-collapse: collapse } td, th { padding: .3rem .8rem; border-bottom: 1px solid #ddd; text-align: right }
+td:first-child, th:first-child { text-align: left } h2 { margin-top: 2.5rem }
+figure { display: inline-block; margin: 0 .6rem .6rem 0; max-width: 100% }
+figure img { display: block; max-width: min(330px, 100%) }
+figcaption, .note { color: #666; font-size: 14px }
+dt { font-weight: 600 } dd { margin: 0 0 .4rem; word-break: break-all }
+"""
+
+
+def page_head(title: str) -> str:
+    """The beginning of a page with this title, in HTML; it fits narrow screens."""
+    return (
+        '<!doctype html><html lang="en"><head><meta charset="utf-8">'
+        '<meta name="viewport" content="width=device-width, initial-scale=1">'
+        f"<title>{title}</title><style>{STYLE}</style></head>"
+    )
 
 
 def read_card(path: str | Path) -> dict:
@@ -51,7 +73,14 @@ def result_table(card: dict) -> str:
 
 
 def compare(cards: list[dict], anyway: bool = False) -> str:
-    """Several cards side by side as a Markdown table: a method a row, for each group gain, PSNR, SSIM and GMSD.
+    """Several cards side by side as a Markdown table, see `comparison`."""
+    titles, rows = comparison(cards, anyway)
+    lines = ["| " + " | ".join(titles) + " |", "|---" * len(titles) + "|"]
+    return "\n".join(lines + ["| " + " | ".join(row) + " |" for row in rows])
+
+
+def comparison(cards: list[dict], anyway: bool = False) -> tuple[list[str], list[list[str]]]:
+    """Titles of columns, and a row of cells a card: method, for each group gain, PSNR, SSIM and GMSD, and seconds.
 
     Raises `ValueError` for cards of different protocols or images, whose figures are not comparable, unless `anyway`.
     """
@@ -62,15 +91,31 @@ def compare(cards: list[dict], anyway: bool = False) -> str:
     groups = list(dict.fromkeys(group for card in cards for group in card["results"]))
     metrics = [name for name in METRIC_NAMES if any(name in r for card in cards for r in card["results"].values())]
     titles = [f"{group}: {name}" for group in groups for name in ("gain", *metrics)]
-    lines = ["| method | " + " | ".join(titles) + " | s/image |", "|---" * (len(titles) + 2) + "|"]
+    rows = []
     for card in cards:
         cells = []
         for group in groups:
             result = card["results"].get(group, {})
             cells += [gain(result), *(figure(name, result.get(name)) for name in metrics)]
         seconds = card["seconds"] / card["data"]["images"]
-        lines.append(f"| {card['entry']['name']} | " + " | ".join(cells) + f" | {seconds:.2f} |")
-    return "\n".join(lines)
+        rows.append([card["entry"]["name"], *cells, f"{seconds:.2f}"])
+    return ["method", *titles, "s/image"], rows
+
+
+def compare_page(cards: list[dict], anyway: bool = False) -> str:
+    """The same as one HTML page, which fits narrow screens."""
+    titles, rows = comparison(cards, anyway)
+    head = "".join(f"<th scope=col>{html.escape(title)}</th>" for title in titles)
+    body = ""
+    for name, *cells in rows:
+        body += f"<tr><th scope=row>{html.escape(name)}</th>" + "".join(f"<td>{cell}</td>" for cell in cells) + "</tr>"
+    first = cards[0]
+    about = f"Protocol {first['protocol']}, {first['data']['images']} images of {first['data']['source']}"
+    return (
+        f"{page_head('Methods side by side')}<body><h1>Methods side by side</h1><p>{html.escape(about)}. PSNR and gain "
+        "in dB; higher is better, but for GMSD, LPIPS, DISTS and NIQE.</p>"
+        f"<div class=wide><table><tr>{head}</tr>{body}</table></div></body></html>\n"
+    )
 
 
 def gain(result: dict) -> str:
