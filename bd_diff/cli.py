@@ -3,9 +3,11 @@
 import sys
 import warnings
 from collections.abc import Callable
+from typing import Annotated
 
 import typer
 
+from bd_diff import __version__
 from bd_diff.commands.adapt import adapt
 from bd_diff.commands.bench import bench
 from bd_diff.commands.convert import convert
@@ -22,37 +24,44 @@ from bd_diff.commands.merge import merge
 from bd_diff.commands.probe import probe
 from bd_diff.commands.sample import sample
 from bd_diff.commands.synth import synth
+from bd_diff.commands.talking import talking
 from bd_diff.commands.transfer import transfer
 
-COMMANDS: list[Callable[..., None]] = [
-    deblur,
-    transfer,
-    kernel,
-    sample,
-    synth,
-    compare,
-    adapt,
-    domain,
-    probe,
-    demo,
-    bench,
-    export,
-    convert,
-    init,
-    merge,
-    exits,
-]
+COMMANDS: dict[str, list[Callable[..., None]]] = {  # by the heading that `bd-diff --help` puts them under
+    "Photographs": [deblur, adapt, domain, kernel, transfer, sample, demo],
+    "Research": [evaluate, compare, probe, bench, synth, exits, export, convert],
+    "Stable Diffusion": [init, merge],
+}
+NAMES = {evaluate: "eval"}
 
 app = typer.Typer(
     help="Deblur photographs, move blur from one to another, and see what blur a model sees.",
     no_args_is_help=True,
-    add_completion=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
     pretty_exceptions_enable=False,
 )
-for command in COMMANDS:
-    app.command()(command)
-app.command("eval")(evaluate)
-app.add_typer(data, name="data")
+
+
+def tell_version(wanted: bool) -> None:
+    """Print the version, and no more."""
+    if wanted:
+        print(f"bd-diff {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def options(
+    version: Annotated[
+        bool, typer.Option("--version", is_eager=True, callback=tell_version, help="Print the version.")
+    ] = False,
+) -> None:
+    """Deblur photographs, move blur from one to another, and see what blur a model sees."""
+
+
+for panel, commands in COMMANDS.items():
+    for command in commands:
+        app.command(NAMES.get(command), rich_help_panel=panel)(talking(command))
+app.add_typer(data, name="data", rich_help_panel="Research")
 
 
 def main() -> None:

@@ -14,6 +14,7 @@ from diffusers.utils.torch_utils import randn_tensor
 from huggingface_hub import snapshot_download
 from torch import Generator, Tensor
 
+from bd_diff.assets import asset
 from bd_diff.data.inputs import open_images, to_batch, to_images, whole
 from bd_diff.data.kernel_files import as_kernels
 from bd_diff.data.part import Part
@@ -311,9 +312,11 @@ class BDDiffPipeline(DiffusionPipeline):
         return kernels is not None and self.config.consistency > 0
 
     @classmethod
-    def from_pretrained(cls, folder_or_id, **settings) -> "BDDiffPipeline":
-        """As in diffusers; an adapter is put onto its base, with the settings of `load_adapter` beside diffusers'."""
-        folder = Path(folder_or_id)
+    def from_pretrained(cls, folder_or_id: str | Path | None = None, **settings) -> "BDDiffPipeline":
+        """As in diffusers, by default the model that ships; an adapter is put onto its base, with the settings of
+        `load_adapter` beside diffusers'.
+        """
+        folder = asset("bd-diff-tiny") if folder_or_id is None else Path(folder_or_id)
         if not folder.is_dir():
             folder = Path(cls.download(str(folder_or_id), **settings))
         if not is_adapter(folder):

@@ -1,20 +1,24 @@
 """One way to use every system of the project: `load(folder)` gives a callable, blurry images in, sharp images out."""
 
 import importlib
+import logging
 import warnings
 from abc import ABC, abstractmethod
 from pathlib import Path
 
 import numpy as np
 import torch
-from diffusers.utils import logging
+from diffusers.utils import logging as diffusers_logging
 from torch import Tensor, nn
 
+from bd_diff.assets import asset
 from bd_diff.data.failures import out_of_memory
 from bd_diff.data.images import crop_to, pad_to_multiple
 from bd_diff.data.inputs import open_images, to_batch, to_images
 from bd_diff.data.tiles import SMALLEST_TILE, Grid
 from bd_diff.models.model_folder import find_folder, is_adapter, load_checked, read_json
+
+logger = logging.getLogger(__name__)
 
 NETWORKS = {  # config.json's _class_name: where the class is, and the lowest value of its pixels
     "UResNet": ("bd_diff.baselines.uresnet", 0),
@@ -129,17 +133,19 @@ System = PipelineRestorer | NetworkRestorer
 
 
 def load(
-    folder_or_id: str | Path, device: str | torch.device | None = None, dtype: torch.dtype | None = None
+    folder_or_id: str | Path | None = None, device: str | torch.device | None = None, dtype: torch.dtype | None = None
 ) -> System:
-    """The system saved in a folder (`save_pretrained` of any of the four), or under an id of the Hugging Face hub.
+    """The system saved in a folder (`save_pretrained` of any of the four), or under an id of the Hugging Face hub; by
+    default the BD-Diff that ships.
 
     device: the GPU where there is one, by default. dtype: float32 by default.
     A missing or damaged file and NaN in the weights are a `ValueError` naming file and tensor.
     """
-    logging.disable_progress_bar()  # no progress bar for seven small files
-    folder = find_folder(folder_or_id)
+    diffusers_logging.disable_progress_bar()  # no progress bar for seven small files
+    folder = find_folder(asset("bd-diff-tiny") if folder_or_id is None else folder_or_id)
     device = device or ("cuda" if torch.cuda.is_available() else "cpu")
     dtype = dtype or torch.float32
+    logger.info("loading %s to %s as %s", folder, device, dtype)
     if is_adapter(folder) or (folder / "model_index.json").exists():
         return PipelineRestorer(load_pipeline(folder, dtype).to(device))
     if not (folder / "config.json").exists():

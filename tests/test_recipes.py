@@ -1,4 +1,4 @@
-"""The recipes of the README do what they say, exactly as they are printed and one after the other."""
+"""The recipes of the guide do what they say, exactly as they are printed and one after the other."""
 
 import os
 import re
@@ -18,24 +18,10 @@ LEFT_BEHIND = {  # files of each recipe that a reader would look for
     "Use it in diffusers": ["haze.png", "my-pipeline/model_index.json"],
 }
 
-SCRIPT = """\
-import sys
-from functools import partial
-
-from bd_diff.cli import main
-
-if sys.argv[1] == "adapt":  # a rehearsal: few synthetic photographs to tell the blur with and to judge by
-    from bd_diff.adaptation import adapt, blur_mix
-
-    blur_mix.source_features = partial(blur_mix.source_features, count=4)
-    adapt.HELD_OUT, adapt.PROCEDURAL = 2, 8
-main()
-"""
-
 
 def recipes():
     """(title, language, code) of every block in the section called Recipes."""
-    section = re.search(r"^## Recipes\n(.*?)(?=^## |\Z)", (ROOT / "README.md").read_text(), re.M | re.S)
+    section = re.search(r"^## Recipes\n(.*?)(?=^## |\Z)", (ROOT / "assets/docs/guide.md").read_text(), re.M | re.S)
     block = r"^### (.+?)\n(?:(?!###).)*?```(sh|python)\n(.*?)```"
     found = re.findall(block, section[1] if section else "", re.M | re.S)
     return [pytest.param(*recipe, id=recipe[0]) for recipe in found]
@@ -46,7 +32,7 @@ def home(tmp_path_factory):
     """A reader's folder: the repository's assets, a phone's photographs, sharp ones, a holiday."""
     home = tmp_path_factory.mktemp("reader")
     (home / "bin").mkdir()
-    (home / "bin" / "bd-diff").write_text(f"#!{sys.executable}\n{SCRIPT}")
+    (home / "bin" / "bd-diff").write_text(f"#!{sys.executable}\nfrom bd_diff.cli import main\n\nmain()\n")
     (home / "bin" / "bd-diff").chmod(0o755)
     (home / "assets").symlink_to(ROOT / "assets")
     samples = ROOT / "assets" / "samples"

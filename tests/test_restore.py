@@ -9,6 +9,7 @@ from bd_diff_toys.networks import TOYS
 from PIL import Image
 from safetensors.torch import load_file, save_file
 
+from bd_diff import BDDiffPipeline
 from bd_diff.baselines.xdecode import Generator
 from bd_diff.data.images import save_image, to_image
 from bd_diff.restore import NETWORKS, PipelineRestorer, load
@@ -239,3 +240,10 @@ def test_smaller_tiles_are_tried_where_memory_runs_out(tiny_pipeline, monkeypatc
     monkeypatch.setattr(tiny_pipeline.unet, "forward", lambda *_, **__: small_memory(torch.zeros(1, 1, 1, 999)))
     with pytest.raises(torch.OutOfMemoryError, match="even with tiles of 192 pixels"), pytest.warns(UserWarning):
         restorer(images, fast=True)
+
+
+def test_the_model_that_ships_is_the_default_and_has_a_name(monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)  # where no assets are
+    assert isinstance(load(device="cpu"), PipelineRestorer)
+    assert isinstance(load("bd-diff-tiny", device="cpu"), PipelineRestorer)
+    assert BDDiffPipeline.from_pretrained().config.default_steps >= 1

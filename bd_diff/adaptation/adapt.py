@@ -3,7 +3,7 @@
 import json
 import shutil
 from collections.abc import Collection, Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -12,7 +12,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from bd_diff.adaptation.blur_mix import synthesis_like
+from bd_diff.adaptation.blur_mix import ROUNDS, synthesis_like
 from bd_diff.adaptation.domain_gap import (
     STATISTICS,
     TRAINED_ON,
@@ -47,9 +47,33 @@ HELD_OUT = 16  # photographs at most, and a fifth of all, that are judged on and
 PROCEDURAL = 120  # images, at least, that blur is told with: with few, their scenes are taken for blur
 AGAIN = "adapt again into another folder"
 JUDGED = 32  # photographs at most that the domain gap is measured on
+REFERENCE = 48  # synthetic photographs that it is measured from
+SHORT = 20  # steps, below which an adaptation is a rehearsal of a minute: see `Effort`
 # Share of blur by movement, below which the adapted model does not search for it. The search gains 0.2 to 0.7 dB where
 # cameras moved and costs 0.3 dB where lenses were out of focus (README), so it pays from a fourth on, or more.
 STILL = 0.2
+
+
+@dataclass(frozen=True)
+class Effort:
+    """How much is measured around the training; in a rehearsal hardly anything, so its figures mean nothing.
+
+    rounds: synthetic photographs of each family that blur is told by. held_out, procedural, judged, reference: as the
+    constants of these names.
+    """
+
+    rounds: int
+    held_out: int
+    procedural: int
+    judged: int
+    reference: int
+
+
+def effort_of(config: JointConfig) -> Effort:
+    """The effort of an adaptation, by its number of steps."""
+    if config.run.steps < SHORT:
+        return Effort(rounds=4, held_out=2, procedural=8, judged=2, reference=4)
+    return Effort(ROUNDS, HELD_OUT, PROCEDURAL, JUDGED, REFERENCE)
 
 
 def adaptation_config(
@@ -93,16 +117,17 @@ def adapt(config: JointConfig) -> dict | None:
         remove_bests(out)  # a kill may have come before that
         return read_json(out / "report.json", AGAIN)
     target, sharp_folder, model = folders_of(config)
+    effort = effort_of(config)
     held_out = {
-        "held_out.txt": hold_out(target, config.data.crop),
-        "held_out_sharp.txt": hold_out(sharp_folder, config.data.crop),
+        "held_out.txt": hold_out(target, config.data.crop, effort.held_out),
+        "held_out_sharp.txt": hold_out(sharp_folder, config.data.crop, effort.held_out),
     }
     for listed, names in held_out.items():
         with replacing(out / listed) as part:
             part.write_text("".join(f"{name}\n" for name in names))
     config = replace(config, data=replace(config.data, exclude=str(out / "held_out_sharp.txt")))
     sharp, kept = partial(sharp_photographs, config), out / "blur.json"
-    like = synthesis_like(target, str(model), sharp, config.families, config.noise, kept)
+    like = synthesis_like(target, str(model), sharp, config.families, config.noise, kept, effort.rounds)
     config = replace(config, **like)
     judge: list[Criterion] = []
 
@@ -159,14 +184,14 @@ def moving(families: Mapping[str, float]) -> bool:
     return families.get("line", 0.0) + families.get("shake", 0.0) > STILL
 
 
-def hold_out(folder: Path, crop: int) -> list[str]:
-    """Names of photographs kept for validation: every fifth, at most `HELD_OUT`. Raises ValueError for too few."""
+def hold_out(folder: Path, crop: int, most: int = HELD_OUT) -> list[str]:
+    """Names of photographs kept for validation: every fifth, at most so many. Raises ValueError for too few."""
     large = [path.name for path in list_images(folder) if min(read_image(path).size) >= crop]
     if len(large) < 2:
         raise ValueError(
             f"{folder} has {len(large)} photographs of {crop} pixels a side; adapting needs two, one for validation"
         )
-    return large[:: max(2, min(5, len(large) // 2))][:HELD_OUT]
+    return large[:: max(2, min(5, len(large) // 2))][:most]
 
 
 def sharp_photographs(config: JointConfig, held_out: bool = False) -> list[Tensor]:
@@ -177,7 +202,8 @@ def sharp_photographs(config: JointConfig, held_out: bool = False) -> list[Tenso
     _, folder, _ = folders_of(config)
     listed = config.data.exclude
     photographs = read_photographs(folder, only=listed) if held_out else read_photographs(folder, exclude=listed)
-    side, missing = config.data.window + SIZE - 1, (HELD_OUT if held_out else PROCEDURAL) - len(photographs)
+    wanted = effort_of(config).held_out if held_out else effort_of(config).procedural
+    side, missing = config.data.window + SIZE - 1, wanted - len(photographs)
     return photographs + [procedural_image(side, seeded(held_out, index)) for index in range(missing)]
 
 
@@ -256,16 +282,21 @@ def make_report(
     Writes `samples.png`, held-out photographs side by side.
     """
     target, _, model = folders_of(config)
-    photographs = [to_tensor(read_image(path)) for path in list_images(target)[:JUDGED]]
+    effort = effort_of(config)
+    photographs = [to_tensor(read_image(path)) for path in list_images(target)[: effort.judged]]
     sharp = sharp_photographs(config, held_out=True)
-    held_out = [target / name for name in (out / "held_out.txt").read_text().split("\n") if name][:4]
+    held_out = [target / name for name in (out / "held_out.txt").read_text().split("\n") if name][
+        : min(4, effort.held_out)
+    ]
     shown: list[list[tuple[str, Image.Image | DeepImage]]] = [[("photograph", read_image(path))] for path in held_out]
     found, sizes = {}, {}
     for name, folder in (("before", model), ("after", out / "pipeline")):
         pipeline: Any = load_pipeline(str(folder))
         pipeline.set_progress_bar_config(disable=True)
         readings = read_photographs_blur(pipeline, photographs)
-        found[name] = gaps(readings, as_reference(reference_readings(pipeline, sharp, 48, **trained_on[name])))
+        found[name] = gaps(
+            readings, as_reference(reference_readings(pipeline, sharp, effort.reference, **trained_on[name]))
+        )
         sizes[name] = float(readings["size"].mean())
         for row, path in zip(shown, held_out, strict=True):
             generator = torch.Generator().manual_seed(0)
@@ -275,6 +306,7 @@ def make_report(
     best = min(history, key=lambda step: history[step])
     report = {
         "steps": max(history),
+        "rehearsal": config.run.steps < SHORT,
         "best_step": best,
         "stopped_early": max(history) < config.run.steps,
         "criterion": {"before": history[min(history)], "after": history[best]},
@@ -290,6 +322,11 @@ def make_report(
 def advice(report: dict) -> list[str]:
     """Sentences that say what the figures mean and what to do."""
     said = []
+    if report.get("rehearsal"):
+        said.append(
+            f"This was a rehearsal, with hardly anything to tell the blur and to judge by: with {SHORT} steps or more "
+            "the figures mean something."
+        )
     if report["best_step"] == 0:
         said.append(
             "No step deblurred synthetic photographs like these better: the result is the model you began with; the "

@@ -36,24 +36,27 @@ VARIATION = 0.8  # how far blur differs over half of the photographs, at most (s
 JPEG = 70
 CAMERA = {"curve": CURVE, "variation": VARIATION, "jpeg": JPEG}  # as settings of `bd_diff.training.joint.JointConfig`
 SMALLEST = 96  # pixels a side, below which a photograph is left out
+ROUNDS = 120  # synthetic photographs of each family that the families are told by
 MOST = 64  # photographs that are looked at
 SUM_WEIGHT = 10.0  # how strictly the shares sum to one while they are fitted
 KINDS = [family for family in FAMILIES if family not in ("delta", "box")]  # no blur, and one that no camera makes
 RIDGE = 0.01  # of the kernel ridge regression, on a kernel that is 1 for equals
 
 
-def fit_families(pipeline, photographs: list[Tensor], sharp: list[Tensor], noise: float) -> dict[str, float]:
+def fit_families(
+    pipeline, photographs: list[Tensor], sharp: list[Tensor], noise: float, rounds: int = ROUNDS
+) -> dict[str, float]:
     """Shares of the blur families that cameras make in blurry photographs.
 
     Shares above 1 % are returned; they sum to about one. photographs, sharp: uint8 or floats in [0, 1], `(3, H, W)`, of
     different scenes. noise: the largest standard deviation of the synthetic photographs' noise, on the scale of [0, 1].
     """
     target = torch.stack([blur_features(pipeline, one) for one in photographs])
-    return explain(target, *source_features(pipeline, sharp, noise))
+    return explain(target, *source_features(pipeline, sharp, noise, rounds))
 
 
 def source_features(
-    pipeline, sharp: list[Tensor], noise: float, count: int = 120, seed: int = 0
+    pipeline, sharp: list[Tensor], noise: float, count: int = ROUNDS, seed: int = 0
 ) -> tuple[Tensor, Tensor]:
     """Features `(n, D)` of synthetic photographs, `count` per family, and the index in `KINDS` of each, `(n,)`."""
     features, kinds, camera = [], [], RandomCamera(noise, CURVE)
@@ -110,7 +113,13 @@ def fit_noise(photographs: list[Tensor]) -> float:
 
 
 def synthesis_like(
-    folder: Path, model: str, sharp: Callable[[], list[Tensor]], families: dict[str, float], noise: float, kept: Path
+    folder: Path,
+    model: str,
+    sharp: Callable[[], list[Tensor]],
+    families: dict[str, float],
+    noise: float,
+    kept: Path,
+    rounds: int = ROUNDS,
 ) -> dict[str, Any]:
     """The blur, noise and camera to train with for the photographs of a folder, as settings of `JointConfig`.
 
@@ -127,7 +136,9 @@ def synthesis_like(
     if not photographs:
         raise ValueError(f"{folder} has no photograph of {SMALLEST} pixels a side, so its blur cannot be estimated")
     noise = max(noise, fit_noise(photographs))
-    fitted = some_sharp(fit_families(load_pipeline(model), photographs, sharp(), noise), families.get("delta", 0.0))
+    fitted = some_sharp(
+        fit_families(load_pipeline(model), photographs, sharp(), noise, rounds), families.get("delta", 0.0)
+    )
     found = {"families": fitted, "noise": noise, **CAMERA}
     with replacing(kept) as part:
         part.write_text(json.dumps(found) + "\n")

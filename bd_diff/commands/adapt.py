@@ -5,21 +5,23 @@ from typing import Annotated
 
 import typer
 
+from bd_diff.assets import asset
 from bd_diff.commands.options import Model, check_writable
 
 
 def adapt(
     target: Annotated[Path, typer.Option(help="A folder of blurry photographs, 128 pixels a side or more.")],
-    out: Annotated[Path, typer.Option(help="A folder for the adapted model, the report and checkpoints.")],
+    out: Annotated[Path, typer.Option("--out", "-o", help="A folder for adapted model, report and checkpoints.")],
     model: Model = None,
     sharp: Annotated[
         Path | None,
-        typer.Option(
-            help="A folder of 50 or more sharp photographs of anything; by default the 19 in this repository."
-        ),
+        typer.Option(help="A folder of 50 or more sharp photographs of anything; by default the 19 that ship."),
     ] = None,
     steps: Annotated[
-        int, typer.Option(min=1, help="The most steps; training stops earlier once it gains nothing.")
+        int,
+        typer.Option(
+            min=1, help="The most steps; training stops earlier once it gains nothing. Under 20 are a rehearsal."
+        ),
     ] = 400,
     seed: Annotated[int, typer.Option(help="The same seed gives the same model.")] = 2,
 ) -> None:
@@ -32,11 +34,10 @@ def adapt(
     from diffusers.utils import logging
 
     from bd_diff.adaptation import adapt as adaptation
-    from bd_diff.commands.options import asset, shipped_model
     from bd_diff.models.model_folder import find_folder
 
     logging.disable_progress_bar()
-    home, sharp = find_folder(model or shipped_model()), sharp or asset("sharp", "--sharp")
+    home, sharp = find_folder(model or asset("bd-diff-tiny")), sharp or asset("sharp")
     report = adaptation.adapt(adaptation.adaptation_config(target, home, sharp, out, steps, seed))
     if report is None:
         print("stopped; run the same command again to go on")

@@ -6,7 +6,8 @@ from typing import Annotated
 
 import typer
 
-from bd_diff.commands.options import Fast, Overwrite, Steps, check_output, shipped_model
+from bd_diff.assets import asset
+from bd_diff.commands.options import Fast, Overwrite, Steps, check_output
 
 
 def bench(
@@ -26,7 +27,7 @@ def bench(
     steps: Steps = None,
     fast: Fast = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")] = False,
-    out: Annotated[Path | None, typer.Option(help="Write the JSON to this file, too.")] = None,
+    out: Annotated[Path | None, typer.Option("--out", "-o", help="Write the JSON to this file, too.")] = None,
     overwrite: Overwrite = False,
 ) -> None:
     """Seconds, images a second, GMACs and peak memory by system and size, each in a process of its own."""
@@ -42,7 +43,7 @@ def bench(
     settings = {"num_inference_steps": steps, "fast": fast}
     costs = [
         measure(Case(model, side, batch_size, runs, device, dtype, channels_last, compiled, settings))
-        for model in models or [str(shipped_model())]
+        for model in models or [str(asset("bd-diff-tiny"))]
         for side in sides or [256, 512, 1024]
     ]
     found = json.dumps(report(costs), indent=2)

@@ -2,8 +2,11 @@
 
 import glob
 import json
+import signal
 import warnings
 from collections import deque
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated
 
@@ -12,6 +15,8 @@ import typer
 from bd_diff.commands.options import (
     ColourFix,
     ColourStrength,
+    Device,
+    Dtype,
     Fast,
     KernelFile,
     KernelWindows,
@@ -20,21 +25,25 @@ from bd_diff.commands.options import (
     Seed,
     Steps,
     Strength,
+    check_model,
     check_writable,
     colour_settings,
     load_pipeline,
     load_system,
 )
+from bd_diff.commands.talking import is_quiet
 
 
 def deblur(
     inputs: Annotated[list[str], typer.Argument(metavar="INPUT", help="Photographs, folders, or globs.")],
-    out: Annotated[Path, typer.Option(help="A folder; or a file, where the input is one photograph.")],
+    out: Annotated[Path, typer.Option("--out", "-o", help="A folder; or a file, where the input is one photograph.")],
     model: Model = None,
     steps: Steps = None,
     seed: Seed = 0,
     strength: Strength = None,
     fast: Fast = False,
+    device: Device = None,
+    dtype: Dtype = None,
     colour_fix: ColourFix = None,
     colour_strength: ColourStrength = None,
     tile: Annotated[
@@ -70,11 +79,11 @@ def deblur(
 
     Started by torchrun or accelerate launch, the processes share the work.
     """
-    from bd_diff.data.kernel_files import read_kernel
-
     colours = colour_settings(colour_fix, colour_strength)
-    known = None if kernel is None else read_kernel(kernel)
     plan = plan_outputs(inputs, out, recursive, suffix, kind)
+    check_model(model, dtype)
+    if not any(source.exists() for source, _ in plan):
+        raise ValueError(f"{plan[0][0]} does not exist")
 
     from accelerate.utils import gather_object
     from PIL import Image
@@ -82,12 +91,14 @@ def deblur(
     from bd_diff.data.claims import claim
     from bd_diff.data.colour import fix_colours
     from bd_diff.data.images import read_image, save_image
+    from bd_diff.data.kernel_files import read_kernel
     from bd_diff.data.processes import all_processes
     from bd_diff.reading.reblur_map import draw_map, reblur_map
     from bd_diff.restore import call_settings
     from bd_diff.serving.folder_run import Job, Manifest, remove_parts, run_jobs
     from bd_diff.serving.memory import most_pixels
 
+    known = None if kernel is None else read_kernel(kernel)
     processes = all_processes()
     warnings.simplefilter("ignore", Image.DecompressionBombWarning)
     in_flight = (workers + 2 * batch_size) * processes.num_processes
@@ -105,7 +116,8 @@ def deblur(
         manifest.complete(jobs)
     share = [job for job in jobs if (overwrite or not job.target.exists()) and str(job.target) not in given_up]
     needs_pipeline = maps or known is not None
-    restorer = (load_pipeline if needs_pipeline else load_system)(model, processes.device) if share else None
+    opened = load_pipeline if needs_pipeline else load_system
+    restorer = opened(model, device or processes.device, dtype) if share else None
     if restorer and maps and restorer.pipeline.blur_decoder is None:
         raise ValueError(f"--map: {model} has no blur_decoder, so it sees no kernel to blur its results with")
 
@@ -144,37 +156,56 @@ def deblur(
         drawn = draw_map(part.whole_map(reblur_map(part.pixels[None], result[None], kernel[None])[0]))
         save_image(drawn, job.target.with_name(f"{job.target.stem}-reblur.png"))
 
-    summary = run_jobs(
-        share,
-        restore,
-        manifest,
-        batch_size,
-        workers,
-        quality,
-        save_map if maps else None,
-        silent=as_json or not processes.is_main_process,
-        open_image=open_image,
-    )
+    with terminable():
+        summary = run_jobs(
+            share,
+            restore,
+            manifest,
+            batch_size,
+            workers,
+            quality,
+            save_map if maps else None,
+            silent=as_json or not processes.is_main_process,
+            open_image=open_image,
+        )
     summaries = gather_object([summary])
     failed = {source: reason for one in summaries for source, reason in one.failed.items()}
-    if processes.is_main_process:
+    stopped = max(one.stopped for one in summaries)
+    if processes.is_main_process and (as_json or not is_quiet()):
         report(len(plan), summaries, failed, out, as_json)
-    if failed:
-        raise typer.Exit(1)
+    if stopped or failed:
+        raise typer.Exit(stopped or 1)
+
+
+@contextmanager
+def terminable() -> Iterator[None]:
+    """SIGTERM stops what is inside as Ctrl-C does."""
+
+    def stop(number: int, frame) -> None:
+        raise KeyboardInterrupt(number)
+
+    before = signal.signal(signal.SIGTERM, stop)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def report(planned: int, summaries: list, failed: dict[str, str], out: Path, as_json: bool) -> None:
     """Say what became of the photographs, in words or as one JSON object."""
     done, seconds = sum(one.done for one in summaries), max(one.seconds for one in summaries)
-    skipped = planned - done - len(failed)
+    stopped, left = any(one.stopped for one in summaries), sum(one.left for one in summaries)
+    skipped = planned - done - len(failed) - left
     if as_json:
-        figures = {"done": done, "skipped": skipped, "failed": failed, "seconds": round(seconds, 3)}
+        figures = {"done": done, "skipped": skipped, "left": left, "failed": failed, "seconds": round(seconds, 3)}
         print(json.dumps(figures | {"images_per_second": round(done / seconds, 3) if done else 0.0}))
         return
     if skipped:
         print(f"{skipped} already there or given up before, skipped (--overwrite replaces results)")
     if done or failed:
         print(f"{done} deblurred, in {out}" + (f"; {len(failed)} failed" if failed else ""))
+    if stopped:
+        print(f"stopped, {left} are left; the same command with --resume goes on")
 
 
 def plan_outputs(
@@ -187,7 +218,7 @@ def plan_outputs(
     globs hold of earlier results is not planned again. Raises `ValueError` where a result would replace an input or
     another result, and for a `kind` that cannot be written.
     """
-    from bd_diff.data.images import EXTENSIONS, can_write, list_images, warn_of_left_out
+    from bd_diff.data.names import EXTENSIONS, can_write, list_images, warn_of_left_out
 
     names = []  # (source, its path below `out`)
     for text in inputs:

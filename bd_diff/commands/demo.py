@@ -8,11 +8,13 @@ from typing import Annotated
 
 import typer
 
-from bd_diff.commands.options import Model, load_pipeline
+from bd_diff.commands.options import Device, Dtype, Model, load_pipeline
 
 
 def demo(
     model: Model = None,
+    device: Device = None,
+    dtype: Dtype = None,
     host: Annotated[
         str, typer.Option(help="Address to listen on; 0.0.0.0 lets the whole network in, without a password.")
     ] = "127.0.0.1",
@@ -36,7 +38,7 @@ def demo(
     def stop(*_) -> None:
         sys.exit(0)
 
-    restorer = load_pipeline(model)
+    restorer = load_pipeline(model, device, dtype)
     for number in ("SIGTERM", "SIGHUP"):  # docker and systemd, and a terminal that is closed
         if hasattr(signal, number) and signal.getsignal(getattr(signal, number)) != signal.SIG_IGN:  # as nohup has it
             signal.signal(getattr(signal, number), stop)

@@ -6,17 +6,19 @@ from typing import Annotated, Any
 
 import typer
 
-from bd_diff.commands.options import Model, check_writable
+from bd_diff.commands.options import Device, Dtype, Model, check_writable
 
 
 def domain(
     folders: Annotated[list[Path] | None, typer.Argument(metavar="[FOLDER]...", help="Blurry photographs.")] = None,
     model: Model = None,
+    device: Device = None,
+    dtype: Dtype = None,
     reference: Annotated[
         Path | None, typer.Option(help="Sharp photographs: make the model's reference statistics from them first.")
     ] = None,
     limit: Annotated[int, typer.Option(min=2, help="Only the first so many photographs of a folder.")] = 64,
-    out: Annotated[Path | None, typer.Option(help="A JSON file for all figures.")] = None,
+    out: Annotated[Path | None, typer.Option("--out", "-o", help="A JSON file for all figures.")] = None,
 ) -> None:
     """Compare the blur of folders with the blur that the model was trained on."""
     if not folders and reference is None:
@@ -27,30 +29,30 @@ def domain(
     if out is not None:
         check_writable(out.parent)
 
-    from tqdm import tqdm
-
     from bd_diff.adaptation import domain_gap
-    from bd_diff.commands.options import load_pipeline, shipped_model
+    from bd_diff.assets import asset
+    from bd_diff.commands.options import load_pipeline
     from bd_diff.data.crops import read_photographs
     from bd_diff.data.images import list_images, read_image, to_tensor
+    from bd_diff.data.progress import progress
     from bd_diff.data.writing import replacing
     from bd_diff.models.model_folder import find_folder
 
-    home = find_folder(model or shipped_model())
-    pipeline = load_pipeline(model).pipeline
+    home = find_folder(model or asset("bd-diff-tiny"))
+    pipeline = load_pipeline(model, device, dtype).pipeline
     if pipeline.blur_decoder is None:
         raise ValueError(f"{home} has no blur_decoder, so its blur cannot be described as kernels")
     if reference is not None:
         check_writable(home)
         photographs = read_photographs(reference)
-        bar = lambda items: tqdm(items, unit="photograph", desc="reference")  # noqa: E731
+        bar = lambda items: progress(items, unit="photograph", desc="reference")  # noqa: E731
         domain_gap.write_reference(domain_gap.reference_readings(pipeline, photographs, progress=bar), home)
         print(f"reference statistics are in {home / domain_gap.REFERENCE}")
     trained_on = domain_gap.read_reference(home)
     figures: dict[str, dict[str, Any]] = {}
     for folder in folders or []:
         paths = list_images(folder)[:limit]
-        images = (to_tensor(read_image(path)) for path in tqdm(paths, unit="photograph", desc=folder.name))
+        images = (to_tensor(read_image(path)) for path in progress(paths, unit="photograph", desc=folder.name))
         readings = domain_gap.read_photographs_blur(pipeline, images)
         found = domain_gap.gaps(readings, trained_on)
         figures[str(folder)] = {

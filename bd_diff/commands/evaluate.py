@@ -30,7 +30,7 @@ def evaluate(
         str, typer.Option(help="rgb, blur-families[-noise|-jpeg|-light|-highlights], gopro-rgb, hide, ...")
     ] = "rgb",
     out: Annotated[
-        Path | None, typer.Option(help="A folder for card.json, images.csv, report.html, report.png.")
+        Path | None, typer.Option("--out", "-o", help="A folder for card.json, images.csv, report.html, report.png.")
     ] = None,
     split: Annotated[str, typer.Option(help="train, val or test, where the data has them.")] = "test",
     layout: Annotated[
@@ -40,7 +40,9 @@ def evaluate(
         Path | None, typer.Option(help="blur-families: a text file that lists the photographs to use.")
     ] = None,
     limit: Annotated[int | None, typer.Option(min=1, help="Only so many images (blur-families: photographs).")] = None,
-    metric: Annotated[list[str] | None, typer.Option(help="Further metrics: ms_ssim, lpips, dists, niqe, ...")] = None,
+    metric: Annotated[
+        list[str] | None, typer.Option(help="Further metrics: psnr_registered, ms_ssim, lpips, dists, niqe, ...")
+    ] = None,
     fid: Annotated[bool, typer.Option("--fid", help="FID of all results together.")] = False,
     kernel: Annotated[
         Path | None, typer.Option(help="The kernel: a file for wiener, richardson-lucy and BD-Diff (see deblur).")
@@ -70,17 +72,17 @@ def evaluate(
     if names is not None and not protocol.startswith("blur-families"):
         raise ValueError("--names goes with --protocol blur-families only; use --split, --layout or --limit")
 
-    from tqdm import tqdm
-
     from bd_diff.data.folders import open_data
     from bd_diff.data.images import save_image, to_image
     from bd_diff.data.processes import all_processes
+    from bd_diff.data.progress import progress
     from bd_diff.evaluation import evaluate as evaluation
+    from bd_diff.evaluation.card_tables import result_table
     from bd_diff.evaluation.methods import open_method
     from bd_diff.evaluation.metrics import FID, check_metrics
     from bd_diff.evaluation.protocols import find_protocol
     from bd_diff.evaluation.report import write_report
-    from bd_diff.evaluation.result_card import Data, make_card, result_table, write_card
+    from bd_diff.evaluation.result_card import Data, make_card, write_card
 
     rules, extra = find_protocol(protocol), tuple(dict.fromkeys(("gmsd", *(metric or []))))
     check_metrics(extra)
@@ -115,8 +117,8 @@ def evaluate(
         save_image(to_image(result), out / "images" / f"{pair.name}.png")
 
     distance = FID() if fid else None
-    with tqdm(start(), unit="image", total=total, disable=None if state.is_main_process else True) as cases:
-        rows, bad = evaluation.evaluate(method, cases, rules, extra, skip_bad, distance, keep if save_images else None)
+    cases = progress(start(), total, silent=not state.is_main_process)
+    rows, bad = evaluation.evaluate(method, cases, rules, extra, skip_bad, distance, keep if save_images else None)
     figures = {"fid": distance.compute()} if distance else {}
     if not state.is_main_process:
         return
@@ -134,16 +136,19 @@ def evaluate(
 
 def compare(
     cards: Annotated[list[Path], typer.Argument(metavar="CARD", help="Result cards, or the folders they are in.")],
-    out: Annotated[Path | None, typer.Option(help="Write the table to this Markdown file, too.")] = None,
+    out: Annotated[Path | None, typer.Option("--out", "-o", help="Write the table to this Markdown file, too.")] = None,
+    page: Annotated[Path | None, typer.Option("--html", help="Write it to this HTML page, too.")] = None,
     anyway: Annotated[bool, typer.Option("--anyway", help="Even if protocols or images differ.")] = False,
 ) -> None:
     """Several result cards side by side, as a Markdown table."""
     from bd_diff.data.writing import replacing
-    from bd_diff.evaluation.result_card import compare as compare_cards
-    from bd_diff.evaluation.result_card import read_card
+    from bd_diff.evaluation.card_tables import compare as compare_cards
+    from bd_diff.evaluation.card_tables import compare_page, read_card
 
-    table = compare_cards([read_card(card) for card in cards], anyway)
-    if out is not None:
-        with replacing(out) as part:
-            part.write_text(table + "\n")
+    read = [read_card(card) for card in cards]
+    table = compare_cards(read, anyway)
+    for path, text in ((out, table + "\n"), (page, compare_page(read, anyway))):
+        if path is not None:
+            with replacing(path) as part:
+                part.write_text(text, encoding="utf-8")
     print(table)

@@ -9,7 +9,7 @@ from bd_diff.commands.options import Model, Overwrite, check_output, load_system
 
 
 def export(
-    out: Annotated[Path, typer.Option(help="The .onnx file to write.")],
+    out: Annotated[Path, typer.Option("--out", "-o", help="The .onnx file to write.")],
     model: Model = None,
     side: Annotated[
         int,

@@ -13,7 +13,7 @@ def init(
         list[str],
         typer.Option(help="Folder, hub id or .safetensors file of a Stable Diffusion; give mirrors by repeating it."),
     ],
-    out: Annotated[Path, typer.Option(help="The folder for the pipeline.")],
+    out: Annotated[Path, typer.Option("--out", "-o", help="The folder for the pipeline.")],
     base_config: BaseConfig = None,
     vae: Vae = None,
     config: Annotated[

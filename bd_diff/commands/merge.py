@@ -10,7 +10,7 @@ from bd_diff.commands.options import BaseConfig, Overwrite, Vae, check_writable
 
 def merge(
     adapter: Annotated[Path, typer.Argument(help="The folder of the adapter.")],
-    out: Annotated[Path, typer.Option(help="The folder for the pipeline.")],
+    out: Annotated[Path, typer.Option("--out", "-o", help="The folder for the pipeline.")],
     base: Annotated[str | None, typer.Option(help="Where the base is, if not where the adapter found it.")] = None,
     base_config: BaseConfig = None,
     vae: Vae = None,

@@ -6,9 +6,9 @@ from typing import Annotated
 
 import typer
 
-Model = Annotated[
-    str | None, typer.Option(help="Model folder or Hugging Face id; by default the model in this repository.")
-]
+from bd_diff.assets import asset
+
+Model = Annotated[str | None, typer.Option(help="Model folder or Hugging Face id; by default the one that ships.")]
 Steps = Annotated[int | None, typer.Option(min=1, help="Diffusion steps; by default the model's own.")]
 Seed = Annotated[int, typer.Option(help="Same seed, same image.")]
 Fast = Annotated[bool, typer.Option("--fast", help="Learned estimate of the kernel only: faster, less exact.")]
@@ -31,45 +31,78 @@ Vae = Annotated[
     str | None,
     typer.Option(help="Folder or hub id of a refined VAE (train/refine_vae.py), or of a small one such as TAESD."),
 ]
+Device = Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1, mps ...; by default the GPU where there is one.")]
+Dtype = Annotated[
+    str | None, typer.Option(help="Of weights and pixels: float32 (the default), bfloat16 or float16, for GPUs.")
+]
+DTYPES = ("float32", "bfloat16", "float16")
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace results that are already there.")]
-
-
-def shipped_model() -> Path:
-    """The model folder beside the package in a checkout of the repository."""
-    return asset("bd-diff-tiny", "--model")
-
-
-def asset(name: str, option: str) -> Path:
-    """A folder of assets/ in a checkout of the repository. Raises `ValueError` naming `option` where there is none."""
-    folder = Path(__file__).parents[2] / "assets" / name
-    if not folder.is_dir():
-        raise ValueError(f"there is no assets/{name} beside this installation; pass {option} FOLDER")
-    return folder
 
 
 def colour_settings(fix: str | None, strength: float | None) -> dict:
     """Keyword arguments of `fix_colours`, none where no fix is wanted. Raises `ValueError` for an unknown fix."""
-    from bd_diff.data.colour import FIXES
+    if fix is not None:
+        from bd_diff.data.colour import FIXES
 
-    if fix is not None and fix not in FIXES:
-        raise ValueError(f"--colour-fix is {fix}; it must be one of {', '.join(FIXES)}")
+        if fix not in FIXES:
+            raise ValueError(f"--colour-fix is {fix}; it must be one of {', '.join(FIXES)}")
     if strength is not None and fix in (None, "none"):
         raise ValueError("--colour-strength goes with --colour-fix wavelet or adain")
     return {} if fix in (None, "none") else {"fix": fix, "strength": 1.0 if strength is None else strength}
 
 
-def load_system(model: str | None, device=None):
-    """The restorer of a system at `model`, by default of the model in this repository."""
+def load_system(model: str | None, device=None, dtype: str | None = None):
+    """The restorer of a system at `model`, by default of the model that ships.
+
+    Raises `ValueError` for a model that is not there, before torch is imported, and for a device or dtype that cannot
+    be used.
+    """
+    home = model or asset("bd-diff-tiny")
+    check_model(model, dtype)
+
+    import torch
+
     from bd_diff.restore import load
 
-    return load(model or shipped_model(), device)
+    return load(home, find_device(device), getattr(torch, dtype) if dtype else None)
 
 
-def load_pipeline(model: str | None, device=None):
-    """The restorer of BD-Diff at `model`, by default of the shipped model; another system is a `ValueError`."""
+def load_pipeline(model: str | None, device=None, dtype: str | None = None):
+    """The restorer of BD-Diff at `model`, as `load_system`; another system is a `ValueError`."""
+    restorer = load_system(model, device, dtype)
+
     from bd_diff.restore import require_pipeline
 
-    return require_pipeline(load_system(model, device), model or str(shipped_model()))
+    return require_pipeline(restorer, model or str(asset("bd-diff-tiny")))
+
+
+def check_model(model: str | None, dtype: str | None = None) -> None:
+    """Raise `ValueError` for a dtype that is not known, and unless `model` is a folder with a model in it or may be an
+    id of the hub. It takes no torch.
+    """
+    if dtype is not None and dtype not in DTYPES:
+        raise ValueError(f"--dtype is {dtype}; it must be one of {', '.join(DTYPES)}")
+    if model in (None, "bd-diff-tiny"):
+        asset("bd-diff-tiny")
+        return
+    assert model is not None
+    folder, files = Path(model), ("model_index.json", "config.json", "adapter.json")
+    is_id = not folder.exists() and len(folder.parts) == 2 and not folder.is_absolute() and not model.startswith(".")
+    if not is_id and not any((folder / name).is_file() for name in files):
+        raise ValueError(f"{model} is not a model folder: it has neither a model_index.json nor a config.json")
+
+
+def find_device(name):
+    """The device of this name, None for None. Raises `ValueError` where it cannot be used."""
+    if name is None:
+        return None
+
+    import torch
+
+    try:
+        return torch.empty(0, device=name).device
+    except (RuntimeError, AssertionError, NotImplementedError) as error:  # each backend has its own
+        raise ValueError(f"--device {name} cannot be used here: {str(error).splitlines()[0]}") from None
 
 
 def check_output(path: Path, sources: list[Path], overwrite: bool) -> None:

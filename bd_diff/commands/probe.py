@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from bd_diff.commands.options import Fast, Model, Seed, check_writable
+from bd_diff.commands.options import Device, Dtype, Fast, Model, Seed, check_writable
 
 
 def probe(
@@ -15,28 +15,29 @@ def probe(
     limit: Annotated[int | None, typer.Option(min=3, help="Use only the first so many photographs.")] = None,
     model: Model = None,
     fast: Fast = False,
+    device: Device = None,
+    dtype: Dtype = None,
     samples: Annotated[int, typer.Option(min=30, help="Blurred photographs for the linear probes.")] = 240,
-    out: Annotated[Path | None, typer.Option(help="A folder for probe.json and probe.png.")] = None,
+    out: Annotated[Path | None, typer.Option("--out", "-o", help="A folder for probe.json and probe.png.")] = None,
     seed: Seed = 0,
 ) -> None:
     """Measure how well structure and blur are disentangled: linear probes, distances, swaps, right and wrong blur."""
-    from tqdm import tqdm
-
     from bd_diff.commands.options import load_pipeline
     from bd_diff.data.crops import read_photographs
     from bd_diff.data.images import save_image
+    from bd_diff.data.progress import progress
     from bd_diff.data.writing import replacing
     from bd_diff.evaluation import decoupling
     from bd_diff.evaluation.probe import picture, transfer_margin
 
     if out is not None:
         check_writable(out)
-    pipeline = load_pipeline(model).pipeline
+    pipeline = load_pipeline(model, device, dtype).pipeline
     if pipeline.blur_decoder is None:
         raise ValueError(f"{model} has no blur_decoder; probe a model that sees kernels")
     photographs = read_photographs(data, only=names)[:limit]
     pipeline.set_progress_bar_config(disable=True)
-    bar = lambda items: tqdm(items, unit="photograph")  # noqa: E731
+    bar = lambda items: progress(items, unit="photograph")  # noqa: E731
     figures = {
         "probes": decoupling.token_probes(pipeline, photographs, samples, seed, bar),
         "structure": decoupling.structure_distance(pipeline, photographs, seed),

@@ -6,13 +6,13 @@ from typing import Annotated
 
 import typer
 
-from bd_diff.commands.options import Fast, Model, Seed, Steps, check_writable, load_system
+from bd_diff.commands.options import Device, Dtype, Fast, Model, Seed, Steps, check_writable, load_system
 
 SAMPLES = Path(__file__).parents[2] / "assets" / "samples"
 
 
 def sample(
-    out: Annotated[Path, typer.Option(help="The folder for the results.")] = Path("outputs"),
+    out: Annotated[Path, typer.Option("--out", "-o", help="The folder for the results.")] = Path("outputs"),
     photographs: Annotated[
         Path | None, typer.Option(help="Your own folder of photographs, or of the subfolders blurry and sharp.")
     ] = None,
@@ -21,6 +21,8 @@ def sample(
     steps: Steps = None,
     seed: Seed = 0,
     fast: Fast = False,
+    device: Device = None,
+    dtype: Dtype = None,
 ) -> None:
     """Deblur photographs and draw one sheet: before, after, and the truth where it is known."""
     folder = photographs or SAMPLES
@@ -37,7 +39,7 @@ def sample(
 
     blurred = folder / "blurry" if (folder / "blurry").is_dir() else folder
     chosen = listed_images(blurred, names) if names else list_images(blurred)
-    restorer = load_system(model)
+    restorer = load_system(model, device, dtype)
     rows, seconds = [], []
     print(f"{'photograph':<28} {'size':>9} {'seconds':>8} {'PSNR before':>12} {'after':>7}")
     for path in chosen:

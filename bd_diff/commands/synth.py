@@ -8,7 +8,7 @@ import typer
 
 def synth(
     photographs: Annotated[Path, typer.Argument(help="A folder of sharp photographs.")],
-    out: Annotated[Path, typer.Option(help="The folder to write; it must not exist or be empty.")],
+    out: Annotated[Path, typer.Option("--out", "-o", help="The folder to write; it must not exist or be empty.")],
     domain: Annotated[
         str, typer.Option(help="source, night-shake, rolling-shake, steady-shake, defocus or extreme.")
     ] = "source",
@@ -21,20 +21,18 @@ def synth(
     skip_bad: Annotated[bool, typer.Option("--skip-bad", help="Name unreadable photographs and go on.")] = False,
 ) -> None:
     """Write blurry/ and sharp/ (or unpaired/ and sharp/) with manifest.jsonl: blur, camera and seed of every image."""
-    from tqdm import tqdm
-
     from bd_diff.blur.domains import find_domain
     from bd_diff.data.images import list_images, listed_images
+    from bd_diff.data.progress import progress
     from bd_diff.data.synthetic import write_domain
 
     find_domain(domain)
     paths = listed_images(photographs, names) if names else list_images(photographs)
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise ValueError(f"{out} already holds something; give a new folder")
-    with tqdm(paths, unit="image", disable=None) as bar:
-        written, bad = write_domain(
-            bar, out, domain, paired=not unpaired, severity=severity, seed=seed, skip_bad=skip_bad
-        )
+    written, bad = write_domain(
+        progress(paths), out, domain, paired=not unpaired, severity=severity, seed=seed, skip_bad=skip_bad
+    )
     for reason in bad:
         print(f"skipped: {reason}")
     print(f"{written} photographs of the domain {domain} in {out}")

@@ -13,26 +13,17 @@ from bd_diff.data.folders import Sample
 from bd_diff.data.images import save_image, to_image
 from bd_diff.data.pairs import as_pair
 from bd_diff.data.writing import replacing
+from bd_diff.evaluation.card_tables import figure, gain, gain_or_psnr, page_head
 from bd_diff.evaluation.evaluate import by_gain
 from bd_diff.evaluation.methods import Method
 from bd_diff.evaluation.metrics import IDENTICAL, METRICS
 from bd_diff.evaluation.protocols import PROTOCOLS
-from bd_diff.evaluation.result_card import figure, gain, gain_or_psnr
 
 LARGEST_GROUPS = 6  # more groups than this are shown as one
 CROP = 320  # pixels a side that are shown of larger images
-COLOURS = ("#1b6ca8", "#c8553d", "#3a7d44", "#8f5db7", "#b8860b", "#555555")
+COLOURS = ("#1b6ca8", "#c8553d", "#3a7d44", "#8f5db7", "#8a6508", "#555555")  # all 4.5 to 1 on white, or more
 
 Pick = list[tuple[str, Image.Image]]
-
-STYLE = """
-body { font: 16px/1.5 system-ui, sans-serif; max-width: 1080px; margin: 2rem auto; padding: 0 1rem; color: #222 }
-table { border-collapse: collapse } td, th { padding: .3rem .8rem; border-bottom: 1px solid #ddd; text-align: right }
-td:first-child, th:first-child { text-align: left } h2 { margin-top: 2.5rem }
-figure { display: inline-block; margin: 0 .6rem .6rem 0 } figure img { display: block; max-width: 330px }
-figcaption, .note { color: #666; font-size: 14px }
-dt { font-weight: 600 } dd { margin: 0 0 .4rem; word-break: break-all }
-"""
 
 
 def write_report(
@@ -101,9 +92,8 @@ def page(result_card: dict, rows: list[dict], picks: list[Pick]) -> str:
     shown = "".join("<div>" + "".join(figure_of(*captioned) for captioned in row) + "</div>" for row in picks)
     skipped = "".join(f"<li>{html.escape(reason)}</li>" for reason in data["skipped"])
     return (
-        f'<!doctype html><html lang="en"><head><meta charset="utf-8"><title>{name}</title><style>{STYLE}</style></head>'
-        f"<body><h1>{name}</h1><p>Protocol <b>{result_card['protocol']}</b>: {rules}.</p>{table(result_card)}"
-        f"<h2>Gain of every image</h2>{curves(rows)}"
+        f"{page_head(name)}<body><h1>{name}</h1><p>Protocol <b>{result_card['protocol']}</b>: {rules}.</p>"
+        f"{table(result_card)}<h2>Gain of every image</h2><div class=wide>{curves(rows)}</div>"
         f"<h2>Worst, median and best</h2><p class=note>Before, after, truth; at most the middle {CROP} pixels.</p>"
         + shown
         + (f"<h2>Skipped</h2><ul>{skipped}</ul>" if skipped else "")
@@ -114,15 +104,15 @@ def page(result_card: dict, rows: list[dict], picks: list[Pick]) -> str:
 def table(result_card: dict) -> str:
     """The results as an HTML table, one row per group."""
     columns = [name for name in METRICS if name in next(iter(result_card["results"].values()))]
-    head = "".join(
-        f"<th>{html.escape(title)}</th>" for title in ("group", "images", "gain dB", *columns, "worst image")
+    titles = "".join(
+        f"<th scope=col>{html.escape(title)}</th>" for title in ("group", "images", "gain dB", *columns, "worst image")
     )
     body = ""
     for group, result in result_card["results"].items():
         worst = f"{gain_or_psnr(result, result['worst'])} ({result['worst']['name']})"
         cells = [group, str(result["count"]), gain(result), *(figure(c, result[c]) for c in columns), worst]
         body += "<tr>" + "".join(f"<td>{html.escape(cell)}</td>" for cell in cells) + "</tr>"
-    return f"<table><tr>{head}</tr>{body}</table>"
+    return f"<div class=wide><table><tr>{titles}</tr>{body}</table></div>"
 
 
 def curves(rows: list[dict], width: int = 960, height: int = 280) -> str:
@@ -136,11 +126,15 @@ def curves(rows: list[dict], width: int = 960, height: int = 280) -> str:
     span = max(high - low, 1e-6)
 
     def down(gain: float) -> float:
-        return 15 + (height - 30) * (high - gain) / span
+        return 32 + (height - 47) * (high - gain) / span
 
-    drawn = [f'<line x1="50" x2="{width}" y1="{down(0):.1f}" y2="{down(0):.1f}" stroke="#999"/>']
+    drawn = [
+        '<text x="0" y="12" font-size="13">gain in dB PSNR</text>',
+        f'<text x="{width}" y="{height + 14}" font-size="13" text-anchor="end">images, from worst to best</text>',
+    ]
+    drawn += [f'<line x1="50" x2="{width}" y1="{down(0):.1f}" y2="{down(0):.1f}" stroke="#999"/>']
     for value in {low, 0.0, high}:
-        drawn.append(f'<text x="0" y="{down(value) + 5:.1f}" font-size="13">{value:+.1f} dB</text>')
+        drawn.append(f'<text x="0" y="{down(value) + 5:.1f}" font-size="13">{value:+.1f}</text>')
     for order, (name, gains) in enumerate(groups.items()):
         colour, last = COLOURS[order % len(COLOURS)], max(len(gains) - 1, 1)
         points = [(60 + (width - 70) * place / last, down(gain)) for place, gain in enumerate(sorted(gains))]
@@ -148,7 +142,11 @@ def curves(rows: list[dict], width: int = 960, height: int = 280) -> str:
         drawn.append(f'<polyline points="{line}" fill="none" stroke="{colour}" stroke-width="2"/>')
         drawn += [f'<circle cx="{x:.1f}" cy="{y:.1f}" r="2.5" fill="{colour}"/>' for x, y in points]
         drawn.append(f'<text x="{70 + 150 * order}" y="{height + 14}" fill="{colour}">{html.escape(name)}</text>')
-    return f'<svg viewBox="0 0 {width} {height + 24}" role="img">{"".join(drawn)}</svg>'
+    described = f"Gain in dB of {len(changed)} images in order, from {low:+.1f} to {high:+.1f}: {', '.join(groups)}"
+    return (
+        f'<svg viewBox="0 0 {width} {height + 24}" role="img" aria-label="{html.escape(described)}">'
+        f"<title>{html.escape(described)}</title>{''.join(drawn)}</svg>"
+    )
 
 
 def figure_of(caption: str, image: Image.Image) -> str:
@@ -157,5 +155,6 @@ def figure_of(caption: str, image: Image.Image) -> str:
     image.save(buffer, "PNG")
     encoded = base64.b64encode(buffer.getvalue()).decode()
     return (
-        f'<figure><img src="data:image/png;base64,{encoded}"><figcaption>{html.escape(caption)}</figcaption></figure>'
+        f'<figure><img src="data:image/png;base64,{encoded}" alt="{html.escape(caption)}">'
+        f"<figcaption>{html.escape(caption)}</figcaption></figure>"
     )

@@ -16,6 +16,9 @@ from safetensors import SafetensorError, safe_open
 from torch import nn
 from torch.nn.modules.module import register_module_parameter_registration_hook
 
+from bd_diff.assets import asset
+
+SHIPPED = "bd-diff-tiny"
 ADVICE = "download or copy the model again"
 ADAPTER = "adapter.json"  # in a folder that holds only what training adds to a base, see stable_diffusion/adapters.py
 HARMLESS = ["*.json", "*.safetensors", "*.md"]  # all that a model needs of a repository of the hub
@@ -35,10 +38,15 @@ SETTINGS = {  # of a pipeline: type, lowest and highest value
 
 
 def find_folder(folder_or_id: str | Path) -> Path:
-    """The folder itself, or where the Hugging Face hub's client keeps the model of this id (`name/model`)."""
+    """The folder itself, or where the Hugging Face hub's client keeps the model of this id (`name/model`).
+
+    "bd-diff-tiny" is the model that ships, where no folder has that name.
+    """
     folder = Path(folder_or_id)
     if folder.is_dir():
         return folder
+    if str(folder_or_id) == SHIPPED:
+        return asset(SHIPPED)
     if folder.exists() or folder.is_absolute() or str(folder_or_id).startswith(".") or len(folder.parts) != 2:
         raise ValueError(
             f"{folder_or_id} is not a model folder; give a folder with a model_index.json or a config.json"

@@ -6,8 +6,10 @@ any moment can go on, and several processes can share the work.
 
 import errno
 import json
+import logging
 import os
 import re
+import signal
 import sys
 import time
 from collections import deque
@@ -28,9 +30,11 @@ from bd_diff.data.failures import in_one_line, of_the_machine
 from bd_diff.data.images import read_image, save_image, to_image
 from bd_diff.data.inputs import part_of
 from bd_diff.data.part import Part
+from bd_diff.data.progress import progress
 from bd_diff.data.writing import temporary_name
 
 MANIFEST = ".bd-diff.jsonl"
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -43,11 +47,15 @@ class Job:
 
 @dataclass
 class Summary:
-    """What a run did: `failed` maps sources to reasons."""
+    """What a run did: `failed` maps sources to reasons; `stopped` is its exit code where Ctrl-C or SIGTERM ended it,
+    and `left` how many photographs it had not come to.
+    """
 
     done: int = 0
     failed: dict[str, str] = field(default_factory=dict)
     seconds: float = 0.0
+    stopped: int = 0
+    left: int = 0
 
 
 class Manifest:
@@ -130,15 +138,15 @@ def run_jobs(
 ) -> Summary:
     """Restore photographs. One that cannot be read, restored or written is named on stderr, and the run goes on.
 
-    Nothing that a photograph raises ends the run.
+    Nothing that a photograph raises ends the run. Ctrl-C does, after what is being written is in its place.
 
     restore: `(B, 3, H, W)` in [0, 1] to the same. batch_size: the most photographs of one size that it gets at once.
     workers: threads that read and write. quality: of JPEG, WebP and AVIF results. beside: called with the job, the
-    photograph's `Part` and its result `(3, h, w)`, to write more files. silent: no progress bar. open_image: reads a
+    photograph's `Part` and its result `(3, h, w)`, to write more files. silent: show no progress. open_image: reads a
     photograph.
     """
     summary, started = Summary(), time.monotonic()
-    with ThreadPoolExecutor(workers) as pool, tqdm(total=len(jobs), unit="image", disable=silent or None) as progress:
+    with ThreadPoolExecutor(workers) as pool, progress(total=len(jobs), silent=silent) as shown:
 
         def settle(job: Job, error: BaseException | None) -> None:
             reason = None if error is None else in_one_line(error)
@@ -153,7 +161,8 @@ def run_jobs(
                     manifest.add(job, reason, again=error is not None and of_the_machine(error))
                 except OSError as unwritten:  # a resumed run adds it
                     tell(f"error: {manifest.path} lacks {job.target}: {unwritten.strerror}")
-            progress.update()
+            logger.info("%s: %s", job.target, reason or "written")
+            shown.update()
 
         def read(job: Job) -> tuple[Part, Tensor]:
             part = part_of(open_image(job.source), str(job.source))
@@ -163,19 +172,23 @@ def run_jobs(
             save_image(to_image(part.put_back(result), like=part.photograph), job.target, quality)
 
         writing: deque[tuple[Job, Future]] = deque()
-        for batch in batches(ahead(pool, read, jobs, workers + batch_size), batch_size, settle):
-            for job, part, result in restored(batch, restore, settle):
-                try:
-                    if beside:
-                        beside(job, part, result)
-                except Exception as error:
-                    settle(job, error)
-                    continue
-                writing.append((job, pool.submit(write, part, result, job)))
-            while len(writing) > workers:
-                finish(writing, settle)
+        try:
+            for batch in batches(ahead(pool, read, jobs, workers + batch_size), batch_size, settle):
+                for job, part, result in restored(batch, restore, settle):
+                    try:
+                        if beside:
+                            beside(job, part, result)
+                    except Exception as error:
+                        settle(job, error)
+                        continue
+                    writing.append((job, pool.submit(write, part, result, job)))
+                while len(writing) > workers:
+                    finish(writing, settle)
+        except KeyboardInterrupt as stop:
+            summary.stopped = 128 + (stop.args[0] if stop.args else signal.SIGINT)  # what shells make of signals
         while writing:
             finish(writing, settle)
+    summary.left = len(jobs) - summary.done - len(summary.failed)
     summary.seconds = time.monotonic() - started
     return summary
 

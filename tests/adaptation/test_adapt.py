@@ -17,13 +17,16 @@ from bd_diff.adaptation.adapt import (
     HELD_OUT,
     PATIENCE,
     PROCEDURAL,
+    SHORT,
     Criterion,
     adapt,
     adaptation_config,
     advice,
+    effort_of,
     moving,
     sharp_photographs,
 )
+from bd_diff.adaptation.blur_mix import ROUNDS
 from bd_diff.blur.kernels import blur, line
 from bd_diff.data.images import save_image, to_image
 from bd_diff.data.procedural import procedural_image
@@ -158,3 +161,14 @@ def test_too_few_photographs_are_refused(tmp_path):
     save_image(to_image(image), tmp_path / "target/one.png")
     with pytest.raises(ValueError, match="has 1 photographs of 128 pixels a side; adapting needs two"):
         adapt(adaptation_config(tmp_path / "target", tmp_path, SHARP, tmp_path / "out"))
+
+
+def test_a_few_steps_are_a_rehearsal_that_spends_little_beside_them_and_says_so(target, tiny_pipeline_folder, tmp_path):
+    rehearsal, whole = (
+        effort_of(adaptation_config(target, tmp_path, SHARP, tmp_path, steps)) for steps in (SHORT - 1, SHORT)
+    )
+    assert rehearsal.rounds * 10 < whole.rounds == ROUNDS and whole.held_out == HELD_OUT
+    config = adaptation_config(target, Path(tiny_pipeline_folder), SHARP, tmp_path / "out", steps=2)
+    report = adapt(replace(config, run=replace(config.run, batch_size=1, cpu=True)))
+    assert report["rehearsal"] and report["steps"] == 2
+    assert "a rehearsal" in advice(report)[0]

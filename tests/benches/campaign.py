@@ -35,7 +35,6 @@ from bd_diff_toys import ROOT, TINY
 from bd_diff_toys.damage import DAMAGE, room_for
 
 from bd_diff.adaptation import adapt as adaptation
-from bd_diff.adaptation import blur_mix
 from bd_diff.baselines.uresnet import UResNet
 from bd_diff.blur.kernels import blur, line
 from bd_diff.cli import main as cli
@@ -311,9 +310,6 @@ def kill_trainings(folder: Path, kills: int, chance: random.Random) -> str:
 
 
 def adapt(target: Path, model: Path, out: Path) -> None:
-    # to tell the blur is long, and no part of this
-    blur_mix.source_features = partial(blur_mix.source_features, count=4)
-    adaptation.PROCEDURAL = adaptation.HELD_OUT = 4
     config = adaptation.adaptation_config(target, model, SHARP, out, steps=8)
     run = adaptation.replace(config.run, batch_size=1, save_minutes=0.05, cpu=True)
     adaptation.adapt(adaptation.replace(config, run=run))

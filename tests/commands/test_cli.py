@@ -226,6 +226,7 @@ def test_the_summary_for_scripts_is_one_json_object_and_a_resumed_run_leaves_fai
     assert code == 0 and json.loads(printed) | {"seconds": 0} == {
         "done": 0,
         "skipped": 3,
+        "left": 0,
         "failed": {},
         "seconds": 0,
         "images_per_second": 0.0,

@@ -19,9 +19,9 @@ from bd_diff.data.kernel_files import read_kernel
 from bd_diff.data.procedural import procedural_image
 from bd_diff.data.synthetic import write_domain
 from bd_diff.evaluation import evaluate, metrics
+from bd_diff.evaluation.card_tables import read_card
 from bd_diff.evaluation.methods import Method, open_method
 from bd_diff.evaluation.protocols import find_protocol
-from bd_diff.evaluation.result_card import read_card
 
 
 @pytest.fixture(scope="module")

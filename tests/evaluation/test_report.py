@@ -2,6 +2,7 @@
 
 import csv
 import json
+import re
 from unittest import mock
 
 import pytest
@@ -13,8 +14,8 @@ from bd_diff.cli import app
 from bd_diff.data.images import read_image, save_image, to_image, to_tensor
 from bd_diff.data.procedural import procedural_image
 from bd_diff.evaluation import report
+from bd_diff.evaluation.card_tables import compare, comparison, read_card, result_table
 from bd_diff.evaluation.metrics import psnr
-from bd_diff.evaluation.result_card import compare, read_card, result_table
 
 
 def bd_diff(*arguments):
@@ -164,3 +165,17 @@ def test_figures_are_written_where_nobody_reads_them_and_printed_where_they_cann
     with mock.patch("bd_diff.evaluation.result_card.write_card", side_effect=OSError("No space left on device")):
         result = bd_diff(*arguments, tmp_path / "full")
     assert result.exit_code == 1 and "| shake | 1 |" in result.output
+
+
+def test_pages_name_their_pictures_and_axes_and_fit_narrow_screens(cards, tmp_path):
+    page = (cards / "wiener/report.html").read_text()
+    assert page.count("<img ") == page.count(' alt="') > 0 and 'alt=""' not in page
+    assert "gain in dB PSNR</text>" in page and "images, from worst to best</text>" in page
+    assert re.search(r'<svg [^>]*aria-label="Gain in dB of 6 images', page)
+    done = bd_diff("compare", cards / "input", cards / "wiener", "--html", tmp_path / "both.html")
+    assert done.exit_code == 0
+    both = (tmp_path / "both.html").read_text()
+    for one in (page, both):
+        assert '<meta name="viewport"' in one and "overflow-x: auto" in one
+    titles, rows = comparison([read_card(cards / name) for name in ("input", "wiener")])
+    assert both.count("<th scope=col>") == len(titles) and all(cell in both for row in rows for cell in row)
