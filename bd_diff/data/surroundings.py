@@ -9,16 +9,15 @@ from dataclasses import dataclass
 import numpy as np
 from scipy import ndimage
 
+from bd_diff.data.sharpness import CONTRAST, REACH, sharpness
+
 SAME, ABRUPT = 6 / 255, 24 / 255  # how far a border's pixels may differ, and how far the photograph beside it must
 BESIDE = 16  # lines: two blocks of a JPEG
 SMALLEST = 32  # pixels: sides of the photograph within its borders
-REACH = 3  # pixels around each that are searched for sharp edges
 SHARP, DRAWN = 0.4, 0.6  # sharpness that blurred photographs do not have, and that drawings have nearly everywhere
-CONTRAST = 0.2  # range within reach from which a place counts as structure
 EVERYWHERE = 0.3  # share of structure, in the softest direction, that is sharp in sharp photographs and drawings
 STRUCTURED = 0.3  # of a picture, for that: the streaks that lights draw in dark ones are sharp, too
 SPECK, LARGEST = 32, 0.05  # pixels and share of a picture: areas that are drawing whatever is in them, and none
-NOISE = 10  # standard deviations of noise that second differences must exceed: they have the largest of some hundred
 SWEEPS = 6  # of smoothing at each scale of a fill
 MIRRORED = 10  # pixels over which a fill fades from the mirrored photograph to its mean
 
@@ -45,46 +44,17 @@ def border_width(lines: np.ndarray) -> int:
 
     Near its end a border in a JPEG is less exact, and one in a resized image ends within a line.
     """
-    apart = np.abs(lines - np.median(lines[0], axis=0)).max(-1)  # (L, N)
-    farthest = np.quantile(apart, 0.98, axis=1)
+    colour, farthest = np.median(lines[0], axis=0), np.zeros(0, np.float32)
+    for start in range(0, len(lines), 4 * BESIDE):  # no farther than the border
+        apart = np.abs(lines[start : start + 4 * BESIDE] - colour).max(-1)
+        farthest = np.append(farthest, np.quantile(apart, 0.98, axis=1))
+        if farthest[0] > SAME or farthest.max() > ABRUPT:
+            break
     same, near = (int(np.argmin(farthest <= limit)) if farthest.max() > limit else 0 for limit in (SAME, ABRUPT))
     if not same or near > same + BESIDE:
         return 0
     last, following = lines[max(near - 1, 0)], lines[near : near + 2]
     return near if (np.abs(following - last).max(-1) > ABRUPT).mean(1).max() > 0.5 else 0
-
-
-def sharpness(pixels: np.ndarray, seen: np.ndarray) -> tuple[np.ndarray, np.ndarray, float]:
-    """Sharpness `(H, W)` from 0 to about 1, the range of values around each pixel, and the share of sharp structure.
-
-    The share is that of the whole image, in its softest direction. Blur widens edges in at least one direction, in
-    which second differences are then small against the range; letters and other drawings have large ones in all
-    directions. The sharpness is 0 where there is only noise.
-    """
-    size, height, width = 2 * REACH + 1, *pixels.shape[:2]
-    sharpest, widest = np.zeros((height, width), np.float32), np.zeros((height, width), np.float32)
-    shares = []
-    for channel in range(3):
-        light = pixels[..., channel]
-        padded = np.pad(light, 1, mode="edge")
-        contrast = ndimage.maximum_filter(light, size + 2) - ndimage.minimum_filter(light, size + 2)
-        structure, level = seen & (contrast > CONTRAST), NOISE * noise(light)
-        softest = np.full(light.shape, np.inf, np.float32)
-        for down, right in ((0, 1), (1, 0), (1, 1), (1, -1)):
-            ahead = padded[1 + down : 1 + down + height, 1 + right : 1 + right + width]
-            behind = padded[1 - down : 1 - down + height, 1 - right : 1 - right + width]
-            bend = ndimage.maximum_filter(np.abs(ahead + behind - 2 * light), size)
-            bend = np.where(structure & (bend > level), bend / np.maximum(contrast, CONTRAST), 0)
-            shares.append((bend > 0.5).sum() / max(structure.sum(), 1))
-            softest = np.minimum(softest, bend)
-        sharpest, widest = np.maximum(sharpest, softest), np.maximum(widest, contrast)
-    return sharpest, widest, max(min(shares[first : first + 4]) for first in (0, 4, 8))
-
-
-def noise(light: np.ndarray) -> float:
-    """Standard deviation of white noise in one channel `(H, W)` (Immerkaer 1996, with a median)."""
-    mask = np.array([[1, -2, 1], [-2, 4, -2], [1, -2, 1]], np.float32)
-    return float(np.median(np.abs(ndimage.convolve(light, mask, mode="nearest"))) / (6 * 0.6745))
 
 
 @dataclass
@@ -97,17 +67,20 @@ class Sharp:
 
 def find_sharp(pixels: np.ndarray, seen: np.ndarray) -> Sharp:
     """Find the sharp parts of `pixels`. The mask `seen` says which pixels belong to the photograph."""
-    inside = ndimage.binary_erosion(seen, iterations=REACH + 2, border_value=1)  # no edges that hiding made
+    inside = seen
+    if not seen.all():  # no edges that hiding made
+        inside = ndimage.binary_erosion(seen, iterations=REACH + 2, border_value=1)
     places, contrast, share = sharpness(pixels, inside)
     sharp = places > SHARP
     found = Sharp(np.zeros(seen.shape, bool))
     if not sharp.any():
         return found
     drawn = (places > DRAWN).sum() / sharp.sum()
-    beside = seen & (contrast > CONTRAST / 2) & ~ndimage.binary_dilation(sharp, iterations=2 * REACH)
-    few = sharp.sum() < 0.5 * seen.sum() and beside.sum() > 0.02 * seen.sum()
     found.everywhere = share > EVERYWHERE and (inside & (contrast > CONTRAST)).sum() > STRUCTURED * inside.sum()
-    if few and drawn > (0.8 if found.everywhere else 0.67):
+    if sharp.sum() > 0.5 * seen.sum() or drawn < (0.8 if found.everywhere else 0.67):
+        return found
+    beside = seen & (contrast > CONTRAST / 2) & ~ndimage.binary_dilation(sharp, iterations=2 * REACH)
+    if beside.sum() > 0.02 * seen.sum():
         found.everywhere = False
         found.drawn = drawing(pixels, sharp)
         for _ in range(3):  # what is as the photograph around it, between letters, is the photograph
