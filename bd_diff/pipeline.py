@@ -41,6 +41,7 @@ from bd_diff.reading.blur_reading import BlurReading, search_blur, stack
 from bd_diff.reading.kernel_search import SMALLEST_WINDOW
 from bd_diff.reading.kernel_windows import window_kernels
 from bd_diff.reading.pyramid import read_at_scales
+from bd_diff.reading.verdict import verdict
 from bd_diff.stable_diffusion.adapters import has_lora, load_adapter
 
 SMALLEST_SIDE = 8  # pixels
@@ -51,11 +52,21 @@ TILE_OVERLAP = 96  # pixels that neighbouring tiles share
 class BDDiffPipelineOutput(BaseOutput):
     """`images`: a list of PIL images, an array `(B, H, W, 3)` or a tensor `(B, 3, H, W)` in [0, 1], or latents.
 
-    `kernels` `(B, k, k)`: the blur that was seen, in the image or in `blur_image`; None without a blur decoder.
+    `kernels` `(B, k, k)`: the blur that was found, in the image or in `blur_image`; None without a blur decoder.
+    `doubtful` `(B,)`: where the search found several that contradict each other; None where it did not run.
     """
 
     images: list[PIL.Image.Image] | np.ndarray | Tensor
     kernels: Tensor | None = None
+    doubtful: Tensor | None = None
+
+    @property
+    def blur(self) -> list[str] | None:
+        """What was found of the blur, a few words an image (`bd_diff.reading.verdict`)."""
+        if self.kernels is None:
+            return None
+        doubtful = [False] * len(self.kernels) if self.doubtful is None else self.doubtful.tolist()
+        return [verdict(*one) for one in zip(self.kernels, doubtful, strict=True)]
 
 
 class BDDiffPipeline(DiffusionPipeline):
@@ -198,16 +209,18 @@ class BDDiffPipeline(DiffusionPipeline):
         # 1. Read the blur from the whole image, unless it is known.
         count, (height, width) = len(photographs), photographs.shape[-2:]
         seen = (photographs if references is None else references) * 2 - 1
+        doubtful = None
         if kernels is None:
             reading = self.encode_image(seen, fast)
+            doubtful = reading.doubtful if references is None else None
             kernels = None if reading.kernels is None else reading.kernels.expand(count, -1, -1)  # (B, k, k)
         else:
             kernels, reading = as_kernels(kernels, count).to(seen.device), self.read_blur(seen)
         shares = photographs.new_full((count, 1, 1, 1), strength)  # of the result, the rest is the image
         if references is None:
             blur_tokens = self.blur_qformer(reading.features, 0.0)  # (B, T, D): no blur
-            if not kernel_windows and reading.doubtful is not None:
-                shares = shares * (1 - self.config.caution * reading.doubtful[:, None, None, None])
+            if not kernel_windows and doubtful is not None:
+                shares = shares * (1 - self.config.caution * doubtful[:, None, None, None])
         else:
             blur_tokens = reading.tokens.expand(count, -1, -1)  # (B, T, D): the references' blur
 
@@ -259,7 +272,8 @@ class BDDiffPipeline(DiffusionPipeline):
         elif output_type == "np":
             produced = images.movedim(1, -1).cpu().numpy()
         self.maybe_free_model_hooks()
-        return BDDiffPipelineOutput(images=produced, kernels=kernels) if return_dict else (produced,)
+        output = BDDiffPipelineOutput(images=produced, kernels=kernels, doubtful=doubtful)
+        return output if return_dict else (produced,)
 
     def denoise(
         self,

@@ -13,7 +13,7 @@ from bd_diff.cli import app
 from bd_diff.data.images import read_image, save_image, to_image, to_tensor
 from bd_diff.data.procedural import procedural_image
 from bd_diff.evaluation.metrics import psnr
-from bd_diff.models.conditioning import doubt, explain
+from bd_diff.models.conditioning import EXPLAINED, doubt, explain
 from bd_diff.training.pipelines import build_pipeline
 
 UNTRAINED = TINY | {"pipeline": {"consistency": 0.02}}
@@ -174,7 +174,7 @@ def test_noise_and_what_a_kernel_cannot_explain_make_an_estimate_worth_more():
     pixels = 2 * sharp_and_blurry(gaussian(torch.tensor([1.0])))[1] - 1
     contrast = (pixels[..., 1:] - pixels[..., :-1]).square().mean((1, 2, 3))
     assert doubt(pixels, 0.2 * contrast).tolist() == [1.0]
-    assert float(doubt(pixels, contrast)) == pytest.approx(8, rel=0.01)
+    assert float(doubt(pixels, 2 * EXPLAINED * contrast)) == pytest.approx(8, rel=0.01)
     noisy = pixels + 2 * 6 / 255 * torch.randn(1, 1, 96, 96, generator=generator)
     assert 30 < float(doubt(noisy, 0 * contrast)) < 130
 

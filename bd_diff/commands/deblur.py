@@ -4,7 +4,7 @@ import glob
 import json
 import signal
 import warnings
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -121,7 +121,9 @@ def deblur(
     if restorer and maps and restorer.pipeline.blur_decoder is None:
         raise ValueError(f"--map: {model} has no blur_decoder, so it sees no kernel to blur its results with")
 
-    kernels: deque = deque()  # that were seen in photographs whose maps are still to be drawn
+    seen: deque[tuple] = deque()  # kernels and what they are called, of photographs that are still to be written
+    blur: dict[Path, str] = {}
+    tells = restorer is not None and getattr(getattr(restorer, "pipeline", None), "blur_decoder", None) is not None
 
     def restore(images):
         settings = call_settings(
@@ -135,10 +137,10 @@ def deblur(
             kernel_windows=kernel_windows,
             kernels=known,
         )
-        if maps:
+        if tells:
             output = restorer.run(images, **settings)
             results = output.images
-            kernels.extend(output.kernels.cpu())
+            seen.extend(zip(output.kernels.cpu(), output.blur, strict=True))
         else:
             results = restorer(images, **settings)
         return fix_colours(results, images, **colours) if colours else results
@@ -151,8 +153,12 @@ def deblur(
                 raise ValueError(f"{error}; --limit-pixels raises the limit") from error
             raise
 
-    def save_map(job, part, result) -> None:
-        kernel = kernels.popleft()
+    def beside(job, part, result) -> None:
+        kernel, blur[job.target] = seen.popleft()
+        if maps:
+            save_map(job, part, result, kernel)
+
+    def save_map(job, part, result, kernel) -> None:
         drawn = draw_map(part.whole_map(reblur_map(part.pixels[None], result[None], kernel[None])[0]))
         save_image(drawn, job.target.with_name(f"{job.target.stem}-reblur.png"))
 
@@ -164,9 +170,10 @@ def deblur(
             batch_size,
             workers,
             quality,
-            save_map if maps else None,
+            beside if tells else None,
             silent=as_json or not processes.is_main_process,
             open_image=open_image,
+            blur=blur,
         )
     summaries = gather_object([summary])
     failed = {source: reason for one in summaries for source, reason in one.failed.items()}
@@ -193,17 +200,23 @@ def terminable() -> Iterator[None]:
 
 def report(planned: int, summaries: list, failed: dict[str, str], out: Path, as_json: bool) -> None:
     """Say what became of the photographs, in words or as one JSON object."""
+    from bd_diff.reading.verdict import DOUBT, NOTHING, WIDE
+
     done, seconds = sum(one.done for one in summaries), max(one.seconds for one in summaries)
     stopped, left = any(one.stopped for one in summaries), sum(one.left for one in summaries)
     skipped = planned - done - len(failed) - left
+    found: Counter[str] = sum((one.blur for one in summaries), Counter())
+    unchanged = {reason: found[reason] for reason in (NOTHING, DOUBT, WIDE) if found[reason]}
     if as_json:
         figures = {"done": done, "skipped": skipped, "left": left, "failed": failed, "seconds": round(seconds, 3)}
+        figures |= {"unchanged": unchanged}
         print(json.dumps(figures | {"images_per_second": round(done / seconds, 3) if done else 0.0}))
         return
     if skipped:
         print(f"{skipped} already there or given up before, skipped (--overwrite replaces results)")
     if done or failed:
-        print(f"{done} deblurred, in {out}" + (f"; {len(failed)} failed" if failed else ""))
+        reasons = "".join(f"; {count} with {reason}" for reason, count in unchanged.items())
+        print(f"{done} deblurred, in {out}{reasons}" + (f"; {len(failed)} failed" if failed else ""))
     if stopped:
         print(f"stopped, {left} are left; the same command with --resume goes on")
 

@@ -15,6 +15,7 @@ from bd_diff.data.pixels import luminance
 from bd_diff.reading.blur_reading import TRUSTED, BlurReading, refine, search_blur
 from bd_diff.reading.denoise import reduce_noise
 from bd_diff.reading.kernel_search import SMALLEST_WINDOW, best_window, reblur_residual, resize_kernels
+from bd_diff.reading.verdict import extents
 
 SCALES = (0.25, 0.5)  # beside 1: with kernels of 33 pixels, up to 129
 WIDE = 15  # pixels: a kernel that reaches so far does not fit the next scale's 33
@@ -34,7 +35,7 @@ def read_at_scales(pipeline, pixels: Tensor) -> BlurReading:
         if min(pixels.shape[-2:]) * scale >= SMALLEST_WINDOW:
             coarse = search_blur(pipeline, reduced(pixels, scale))
             assert coarse.kernels is not None and coarse.doubtful is not None  # there is a blur decoder
-            reach = 0 if coarse.doubtful.any() else extent(coarse.kernels)
+            reach = 0 if coarse.doubtful.any() else max(extents(coarse.kernels[0]))
             if reach >= WIDE and (carried := carry(pipeline, pixels, coarse, coarse.kernels, scale)):
                 return carried
             narrower = (coarse, coarse.kernels, scale) if reach >= NARROW else None
@@ -76,10 +77,3 @@ def reduced(pixels: Tensor, scale: float) -> Tensor:
     """Images `(B, 3, H, W)` made smaller, without aliasing."""
     shape = [round(side * scale) for side in pixels.shape[-2:]]
     return F.interpolate(pixels, size=shape, mode="bilinear", antialias=True)
-
-
-def extent(kernels: Tensor, share: float = 0.05) -> int:
-    """Pixels from the first to the last row or column, whichever are more, with values above `share` of the largest."""
-    shown = kernels[0] > share * kernels[0].max()
-    lines = [shown.any(axis).nonzero() for axis in (0, 1)]
-    return max(int(one.max() - one.min()) + 1 for one in lines)

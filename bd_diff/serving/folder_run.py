@@ -12,7 +12,7 @@ import re
 import signal
 import sys
 import time
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
@@ -47,12 +47,13 @@ class Job:
 
 @dataclass
 class Summary:
-    """What a run did: `failed` maps sources to reasons; `stopped` is its exit code where Ctrl-C or SIGTERM ended it,
-    and `left` how many photographs it had not come to.
+    """What a run did: `failed` maps sources to reasons; `blur` counts what was found in those that are done; `stopped`
+    is its exit code where Ctrl-C or SIGTERM ended it, and `left` how many photographs it had not come to.
     """
 
     done: int = 0
     failed: dict[str, str] = field(default_factory=dict)
+    blur: Counter[str] = field(default_factory=Counter)
     seconds: float = 0.0
     stopped: int = 0
     left: int = 0
@@ -61,10 +62,10 @@ class Summary:
 class Manifest:
     """The outcomes of all photographs, one JSON object a line.
 
-    A line is `{"target": ..., "source": ..., "failed": reason or null, "again": bool}`; `again` marks failures of the
-    machine, which `--resume` tries again. A line is appended in one piece after the result is in its place. A kill or a
-    full disk may leave a result without a line, or with a part of one: parts are ignored, and `complete` adds the
-    missing lines.
+    A line is `{"target": ..., "source": ..., "failed": reason or null, "again": bool, "blur": words}`: `again` marks
+    failures of the machine, which `--resume` tries again, `blur` says what was found. A line is appended in one piece
+    after the result is in its place. A kill or a full disk may leave a result without a line, or with a part of one:
+    parts are ignored, and `complete` adds the missing lines.
     """
 
     def __init__(self, folder: Path):
@@ -90,10 +91,11 @@ class Manifest:
             if isinstance(entry, dict) and isinstance(entry.get("target"), str) and "failed" in entry:
                 yield entry
 
-    def add(self, job: Job, failed: str | None, again: bool = False) -> None:
+    def add(self, job: Job, failed: str | None, again: bool = False, blur: str | None = None) -> None:
         """Append the line of a job."""
         entry = {"target": str(job.target), "source": str(job.source), "failed": failed}
-        line = json.dumps(entry | ({"again": True} if again else {})).encode() + b"\n"
+        more = ({"again": True} if again else {}) | ({"blur": blur} if blur else {})
+        line = json.dumps(entry | more).encode() + b"\n"
         self.path.parent.mkdir(parents=True, exist_ok=True)
         with open(self.path, "ab+", buffering=0) as file:
             size = file.seek(0, os.SEEK_END)
@@ -135,6 +137,7 @@ def run_jobs(
     beside: Callable[[Job, Part, Tensor], None] | None = None,
     silent: bool = False,
     open_image: Callable[[Path], Image.Image | DeepImage] = read_image,
+    blur: dict[Path, str] | None = None,
 ) -> Summary:
     """Restore photographs. One that cannot be read, restored or written is named on stderr, and the run goes on.
 
@@ -143,25 +146,27 @@ def run_jobs(
     restore: `(B, 3, H, W)` in [0, 1] to the same. batch_size: the most photographs of one size that it gets at once.
     workers: threads that read and write. quality: of JPEG, WebP and AVIF results. beside: called with the job, the
     photograph's `Part` and its result `(3, h, w)`, to write more files. silent: show no progress. open_image: reads a
-    photograph.
+    photograph. blur: what was found in a photograph, by its target, which `restore` or `beside` fills.
     """
     summary, started = Summary(), time.monotonic()
     with ThreadPoolExecutor(workers) as pool, progress(total=len(jobs), silent=silent) as shown:
 
         def settle(job: Job, error: BaseException | None) -> None:
             reason = None if error is None else in_one_line(error)
+            found = blur.pop(job.target, None) if blur else None
             if reason is None:
                 summary.done += 1
+                summary.blur.update([found] if found else [])
             else:
                 summary.failed[str(job.source)] = reason
                 about = "" if str(job.source) in reason else f"{job.source}: "
                 tell(f"error: {about}{reason}")
             if manifest:
                 try:
-                    manifest.add(job, reason, again=error is not None and of_the_machine(error))
+                    manifest.add(job, reason, error is not None and of_the_machine(error), None if reason else found)
                 except OSError as unwritten:  # a resumed run adds it
                     tell(f"error: {manifest.path} lacks {job.target}: {unwritten.strerror}")
-            logger.info("%s: %s", job.target, reason or "written")
+            logger.info("%s: %s", job.target, reason or found or "written")
             shown.update()
 
         def read(job: Job) -> tuple[Part, Tensor]:

@@ -10,7 +10,7 @@ from bd_diff.data.procedural import procedural_image
 from bd_diff.reading import pyramid
 from bd_diff.reading.blur_reading import BlurReading
 from bd_diff.reading.kernel_search import resize_kernels
-from bd_diff.reading.pyramid import carry, extent, read_at_scales, reduced
+from bd_diff.reading.pyramid import carry, read_at_scales, reduced
 
 WIDE = shake(torch.tensor([44.0]), torch.Generator().manual_seed(5), 65)
 
@@ -86,14 +86,6 @@ def test_small_photographs_are_read_once(monkeypatch):
     asked = []
     monkeypatch.setattr(pyramid, "search_blur", lambda pipeline, pixels: asked.append(pixels.shape) or "read")
     assert read_at_scales(None, torch.zeros(1, 3, 383, 500)) == "read" and len(asked) == 1
-
-
-def test_the_extent_is_the_longer_side_of_what_shows():
-    kernel = torch.zeros(1, 33, 33)
-    kernel[0, 10, 5:17] = 1.0
-    kernel[0, 2, 2] = 0.01
-    assert extent(kernel / kernel.sum()) == 12 and extent(kernel.mT) == 12
-    assert extent(delta(1)) == 1
 
 
 def test_kernels_of_different_sizes_get_margins():

@@ -1,0 +1,26 @@
+"""What was found of a photograph's blur, in words."""
+
+from torch import Tensor
+
+NOTHING, DOUBT, WIDE = "no blur found", "blur in doubt, half of the photograph kept", "blur wider than can be read"
+POINT = 0.9  # share of a kernel in one pixel from which on it is no blur
+SHOWN = 0.05  # of the largest value: below, a pixel does not count to a kernel's extent
+
+
+def extents(kernel: Tensor) -> tuple[int, int]:
+    """Width and height in pixels of what shows of a kernel `(k, k)`."""
+    shown = kernel > SHOWN * kernel.max()
+    columns, rows = (shown.any(axis).nonzero() for axis in (0, 1))
+    return int(columns.max() - columns.min()) + 1, int(rows.max() - rows.min()) + 1
+
+
+def verdict(kernel: Tensor, doubtful: bool = False) -> str:
+    """One of `NOTHING`, `DOUBT`, `WIDE` or "blur of 12 x 7 pixels" for a kernel `(k, k)` that was found."""
+    if doubtful:
+        return DOUBT
+    if kernel.max() > POINT * kernel.sum():
+        return NOTHING
+    width, height = extents(kernel)
+    if max(width, height) >= kernel.shape[-1] - 1:
+        return WIDE
+    return f"blur of {width} x {height} pixels"
