@@ -20,6 +20,7 @@ BESIDE = 16  # lines: two blocks of a JPEG
 SMALLEST = 32  # pixels: sides of the photograph within its borders
 SHARP, DRAWN = 0.4, 0.6  # sharpness that blurred photographs do not have, and that drawings have nearly everywhere
 EVERYWHERE = 0.3  # share of structure, in the softest direction, that is sharp in sharp photographs and drawings
+LITTLE = 0.12  # share of a picture
 STRUCTURED = 0.3  # of a picture, for that: the streaks that lights draw in dark ones are sharp, too
 SPECK, LARGEST = 32, 0.05  # pixels and share of a picture: areas that are drawing whatever is in them, and none
 SWEEPS = 6  # of smoothing at each scale of a fill
@@ -98,7 +99,8 @@ def find_sharp(pixels: np.ndarray, seen: np.ndarray) -> Sharp:
         return found
     drawn = (places > DRAWN).sum() / sharp.sum()
     found.everywhere = share > EVERYWHERE and (inside & (contrast > CONTRAST)).sum() > STRUCTURED * inside.sum()
-    if sharp.sum() > 0.5 * seen.sum() or drawn < (0.8 if found.everywhere else 0.67):
+    little = sharp.sum() < LITTLE * seen.sum()  # is sharp in a blurry photograph with captions, and in no sharp one
+    if sharp.sum() > 0.5 * seen.sum() or drawn < (0.5 if not found.everywhere else 0.6 if little else 0.8):
         return found
     beside = seen & (contrast > CONTRAST / 2) & ~ndimage.binary_dilation(sharp, iterations=2 * REACH)
     if beside.sum() > 0.02 * seen.sum():
