@@ -11,11 +11,16 @@ from scipy import ndimage
 
 from bd_diff.data.sharpness import CONTRAST, REACH, sharpness
 
-SAME, ABRUPT = 6 / 255, 24 / 255  # how far a border's pixels may differ, and how far the photograph beside it must
+SAME, ABRUPT = 12 / 255, 24 / 255  # how far a border's pixels may differ, and how far the photograph beside it must
+FLAT = 3 / 255  # standard deviation of letters
+LOUD = 40 / 255  # how far noise in a border may reach
+GROUP = 16  # pixels of a line whose mean is looked at
+MIXED = 0.7  # how much less than its neighbour a line that is half border differs from it
 BESIDE = 16  # lines: two blocks of a JPEG
 SMALLEST = 32  # pixels: sides of the photograph within its borders
 SHARP, DRAWN = 0.4, 0.6  # sharpness that blurred photographs do not have, and that drawings have nearly everywhere
 EVERYWHERE = 0.3  # share of structure, in the softest direction, that is sharp in sharp photographs and drawings
+LITTLE = 0.12  # share of a picture
 STRUCTURED = 0.3  # of a picture, for that: the streaks that lights draw in dark ones are sharp, too
 SPECK, LARGEST = 32, 0.05  # pixels and share of a picture: areas that are drawing whatever is in them, and none
 SWEEPS = 6  # of smoothing at each scale of a fill
@@ -40,21 +45,37 @@ def inside_borders(pixels: np.ndarray) -> tuple[slice, slice]:
 
 
 def border_width(lines: np.ndarray) -> int:
-    """How many of the first lines `(L, N, 3)` are a border: lines of one colour, followed abruptly by others.
+    """How many of the first lines `(L, N, 3)` are a border: one colour, a little noise, and then, abruptly, others.
 
     Near its end a border in a JPEG is less exact, and one in a resized image ends within a line.
     """
-    colour, farthest = np.median(lines[0], axis=0), np.zeros(0, np.float32)
+    colour, same = np.median(lines[0], axis=0), 0
     for start in range(0, len(lines), 4 * BESIDE):  # no farther than the border
-        apart = np.abs(lines[start : start + 4 * BESIDE] - colour).max(-1)
-        farthest = np.append(farthest, np.quantile(apart, 0.98, axis=1))
-        if farthest[0] > SAME or farthest.max() > ABRUPT:
+        apart = lines[start : start + 4 * BESIDE] - colour
+        whole, groups = (np.quantile(np.abs(one).max(-1), 0.98, axis=1) for one in (apart, in_groups(apart)))
+        differs = (groups > SAME) | (whole > LOUD)
+        if differs.any():
+            same += int(differs.argmax())
             break
-    same, near = (int(np.argmin(farthest <= limit)) if farthest.max() > limit else 0 for limit in (SAME, ABRUPT))
-    if not same or near > same + BESIDE:
+        same += len(apart)
+    if not 0 < same < len(lines):
         return 0
-    last, following = lines[max(near - 1, 0)], lines[near : near + 2]
-    return near if (np.abs(following - last).max(-1) > ABRUPT).mean(1).max() > 0.5 else 0
+    apart = in_groups(lines[same - 1 : same + BESIDE + 4] - colour)
+    steps = [np.abs(apart[line : line + 2] - apart[line - 1]).max(-1) > ABRUPT for line in range(1, len(apart))]
+    ends = [line for line, step in enumerate(steps[:BESIDE]) if step.mean(1).max() > 0.5]
+    if not ends:
+        return 0
+    end = same + ends[0]
+    mean = np.abs(apart).mean((1, 2))[ends[0] + 1 :][:4]
+    mixed = np.flatnonzero(mean[:-1] < MIXED * mean[1:])
+    return end + (int(mixed[-1]) + 1 if len(mixed) else 0)
+
+
+def in_groups(lines: np.ndarray) -> np.ndarray:
+    """Means of `GROUP` pixels in a row of `(..., N, 3)`, in which noise counts less; the rest of a row is left out."""
+    size = max(1, min(GROUP, lines.shape[-2] // GROUP))
+    count = lines.shape[-2] // size
+    return lines[..., : count * size, :].reshape(*lines.shape[:-2], count, size, 3).mean(-2)
 
 
 @dataclass
@@ -77,7 +98,8 @@ def find_sharp(pixels: np.ndarray, seen: np.ndarray) -> Sharp:
         return found
     drawn = (places > DRAWN).sum() / sharp.sum()
     found.everywhere = share > EVERYWHERE and (inside & (contrast > CONTRAST)).sum() > STRUCTURED * inside.sum()
-    if sharp.sum() > 0.5 * seen.sum() or drawn < (0.8 if found.everywhere else 0.67):
+    little = sharp.sum() < LITTLE * seen.sum()  # is sharp in a blurry photograph with captions, and in no sharp one
+    if sharp.sum() > 0.5 * seen.sum() or drawn < (0.5 if not found.everywhere else 0.6 if little else 0.8):
         return found
     beside = seen & (contrast > CONTRAST / 2) & ~ndimage.binary_dilation(sharp, iterations=2 * REACH)
     if beside.sum() > 0.02 * seen.sum():
@@ -106,7 +128,7 @@ def drawing(pixels: np.ndarray, sharp: np.ndarray) -> np.ndarray:
     sizes, touched = np.bincount(areas.ravel(), minlength=count + 1), np.zeros(count + 1, bool)
     touched[np.unique(areas[edges])] = True
     deviation = ndimage.standard_deviation(pixels.mean(-1), areas, np.arange(count + 1))
-    letters = touched & (sizes < LARGEST * sharp.size) & ((deviation < SAME / 2) | (sizes < SPECK))
+    letters = touched & (sizes < LARGEST * sharp.size) & ((deviation < FLAT) | (sizes < SPECK))
     letters[0] = False
     inside = letters[areas]
     return edges | inside | (ndimage.binary_dilation(inside, np.ones((3, 3)), iterations=2) & abrupt)

@@ -26,8 +26,9 @@ def make_jobs(folder, count, sizes=((16, 12),)):
     jobs = []
     for index in range(count):
         width, height = sizes[index % len(sizes)]
-        pixels = np.random.default_rng(index).integers(0, 256, (height, width, 3), dtype=np.uint8)
-        Image.fromarray(pixels).save(folder / "in" / f"{index}.png")
+        coarse = np.random.default_rng(index).integers(0, 256, (3, 4, 3), dtype=np.uint8)
+        soft = Image.fromarray(coarse).resize((width, height), Image.Resampling.BICUBIC)  # sharp ones stay as they are
+        soft.save(folder / "in" / f"{index}.png")
         jobs.append(Job(folder / "in" / f"{index}.png", folder / "out" / f"{index}.png"))
     return jobs
 
