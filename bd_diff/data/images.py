@@ -110,7 +110,7 @@ def read_image(path: str | os.PathLike) -> Image.Image | DeepImage:
     try:
         if is_tiff(path):
             return from_levels(*read_tiff(path))
-        with Image.open(path, formats=[name for name in FORMATS if name in Image.OPEN]) as file:
+        with Image.open(path, formats=known_formats()) as file:
             check_claim(file, path.stat().st_size)
             return upright(file, path)
     except UnidentifiedImageError:
@@ -119,6 +119,12 @@ def read_image(path: str | os.PathLike) -> Image.Image | DeepImage:
         raise ValueError(f"{path} is too large to open safely: {error}") from error
     except Exception as error:  # decoders raise anything on damaged files; each means the same to the user
         raise ValueError(f"{path} cannot be read as an image: {error}") from error
+
+
+def known_formats() -> list[str]:
+    """The formats that are read here: those of `FORMATS` whose library is installed."""
+    init_formats()
+    return [name for name in FORMATS if name in Image.OPEN]
 
 
 def upright(image: Any, path: Path | None = None) -> Image.Image | DeepImage:
@@ -353,12 +359,9 @@ def warn_of_left_out(paths: list[Path], where: str | os.PathLike) -> None:
             warnings.warn(f"{where}: {count} left out, {what} ({seen})", stacklevel=3)
 
 
-def listed_images(folder: str | os.PathLike, listed: str | os.PathLike, images: list[Path] | None = None) -> list[Path]:
-    """Those images of a folder that the text file `listed` names, in its order; a name not there is a `ValueError`.
-
-    `images` are the folder's, where they are known.
-    """
-    there = {path.name: path for path in images or list_images(folder)}
+def listed_images(folder: str | os.PathLike, listed: str | os.PathLike) -> list[Path]:
+    """Those images of a folder that the text file `listed` names, in its order; a name not there is a `ValueError`."""
+    there = {path.name: path for path in list_images(folder)}
     names = Path(listed).read_text().split()
     if absent := [name for name in names if name not in there]:
         raise ValueError(f"{listed} lists {absent[0]}, which is not in {folder}")
