@@ -51,6 +51,10 @@ class Restorer(ABC):
     def restore(self, images: Tensor, **settings) -> Tensor:
         """A batch `(B, 3, H, W)` in [0, 1] to the same."""
 
+    @abstractmethod
+    def check_settings(self, **settings) -> None:
+        """Raise ValueError for settings of a call that no photograph can be restored with."""
+
 
 class PipelineRestorer(Restorer):
     """BD-Diff: settings of a call are those of `BDDiffPipeline.__call__`. The pipeline itself is `.pipeline`."""
@@ -64,6 +68,9 @@ class PipelineRestorer(Restorer):
     def restore(self, images: Tensor, **settings) -> Tensor:
         """Images `(B, 3, H, W)` in [0, 1], sides from 8, to the same."""
         return self.run(images, **settings).images
+
+    def check_settings(self, generator=None, fast: bool = False, **settings) -> None:
+        self.pipeline.check_settings(**settings)
 
     def run(self, images: Tensor, **settings):
         """As `restore`, but the `BDDiffPipelineOutput`, with the blur that was seen."""
@@ -102,14 +109,17 @@ class NetworkRestorer(Restorer):
     @torch.no_grad()
     def restore(self, images: Tensor, **settings) -> Tensor:
         """Images `(B, 3, H, W)` in [0, 1] of any size to the same."""
-        if settings:
-            raise ValueError(f"{self.name} has no setting {', '.join(settings)}; only BD-Diff has")
+        self.check_settings(**settings)
         images = check_images(images)
         parameter = next(self.network.parameters())
         padded = pad_to_multiple(images.to(parameter), getattr(self.network, "multiple", 1))
         span = 1 - self.lowest
         restored = (self.run(padded * span + self.lowest) - self.lowest) / span
         return crop_to(restored, *images.shape[-2:]).float().clamp(0, 1)
+
+    def check_settings(self, **settings) -> None:
+        if settings:
+            raise ValueError(f"{self.name} has no setting {', '.join(settings)}; only BD-Diff has")
 
     def run(self, pixels: Tensor) -> Tensor:
         """The network on pixels of a size it takes; large images in the overlapping tiles that it asks for."""

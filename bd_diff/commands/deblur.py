@@ -83,13 +83,21 @@ def deblur(
     from bd_diff.serving.folder_run import Job, Manifest, remove_parts, run_jobs
     from bd_diff.serving.memory import most_pixels
 
+    given = {
+        "num_inference_steps": steps,
+        "strength": strength,
+        "fast": fast,
+        "tile": tile,
+        "kernel_windows": kernel_windows,
+    }
     processes = all_processes()
     warnings.simplefilter("ignore", Image.DecompressionBombWarning)
     in_flight = (workers + 2 * batch_size) * processes.num_processes
     limit_pixels = limit_pixels or most_pixels(in_flight)
     Image.MAX_IMAGE_PIXELS = limit_pixels // 2  # Pillow refuses what is twice as large
     manifest = None if plan[0][1] == out else Manifest(out)
-    if manifest and processes.is_main_process:
+    by_name = all(Path(text).is_file() for text in inputs)  # these go beside other runs, each result written whole
+    if manifest and not by_name and processes.is_main_process:
         claim(out)
     processes.wait_for_everyone()
     given_up = manifest.given_up() if resume and manifest else set()
@@ -102,20 +110,12 @@ def deblur(
     restorer = (load_pipeline if maps else load_system)(model, processes.device) if share else None
     if restorer and maps and restorer.pipeline.blur_decoder is None:
         raise ValueError(f"--map: {model} has no blur_decoder, so it sees no kernel to blur its results with")
-
+    if restorer:
+        restorer.check_settings(**call_settings(restorer, seed, **given))
     kernels: deque = deque()  # that were seen in photographs whose maps are still to be drawn
 
     def restore(images):
-        settings = call_settings(
-            restorer,
-            seed,
-            len(images),
-            num_inference_steps=steps,
-            strength=strength,
-            fast=fast,
-            tile=tile,
-            kernel_windows=kernel_windows,
-        )
+        settings = call_settings(restorer, seed, len(images), **given)
         if maps:
             output = restorer.run(images, **settings)
             results = output.images
