@@ -286,20 +286,20 @@ def test_a_wrong_option_is_explained(bd_diff, network, photos, tmp_path, wrong):
     assert not (tmp_path / "out").exists()
 
 
-@pytest.mark.parametrize("wrong", [("--tile", 100), ("--kernel-windows", 20)], ids=lambda option: option[0].strip("-"))
+@pytest.mark.parametrize("option, value", [("--tile", 100), ("--kernel-windows", 20)])
 def test_a_wrong_setting_ends_the_run_before_the_first_photograph(
-    bd_diff, network, tiny_pipeline_folder, photos, tmp_path, wrong
+    bd_diff, network, tiny_pipeline_folder, photos, tmp_path, option, value
 ):
     (photos / "c.png").write_text("no image")
-    for model, reason in (
-        (network, "only BD-Diff has"),
-        (tiny_pipeline_folder, f"{wrong[0].strip('-')} is {wrong[1]}"),
-    ):
-        out = tmp_path / "out"
-        code, _, errors = bd_diff("deblur", photos, "--out", out, "--model", model, "--resume", *wrong)
+    setting = option.strip("-").replace("-", "_")
+    for model, reason in ((network, "only BD-Diff has"), (tiny_pipeline_folder, f"{setting} is {value}")):
+        code, _, errors = bd_diff("deblur", photos, "--out", tmp_path / "out", "--model", model, option, value)
         assert code == 1
-        in_one_line(errors, reason.replace("-", "_") if model != network else reason)
-        assert not (out / MANIFEST).exists()
+        in_one_line(errors, reason)
+        assert not (tmp_path / "out" / MANIFEST).exists()
+
+
+# BD-Diff
 
 
 def test_the_same_seed_gives_the_same_file(bd_diff, tiny_pipeline_folder, photos, tmp_path):
