@@ -34,6 +34,7 @@ from bd_diff.training.pipelines import build_pipeline, save_pipeline
 SHARP = ROOT / "assets/sharp"
 SOONER = 0.7  # kills come the next time, where half of them came after the end
 LOOK = 0.005  # seconds between two looks at what phase a run is in
+DONE = "after the end"  # only the process is left
 TOLD = 8  # synthetic photographs a family that the blur is told with here
 known_families = blur_mix.known_families
 fork = multiprocessing.get_context("fork")
@@ -120,6 +121,7 @@ def kill_runs(
     """
     whole = folder / "whole"
     lasts, died, rounds = phases_of(work, (whole,), partial(phase_of, whole)), [], 0
+    lasts = {name: seconds for name, seconds in lasts.items() if name != DONE}
     times = 1 + (kills > len(lasts))
     while len(died) < kills or not lasts.keys() <= set(died):
         out = folder / f"out{rounds}"
@@ -196,7 +198,7 @@ def kill_trainings(folder: Path, kills: int, chance: random.Random) -> str:
 
     def phase_of(out: Path) -> str:
         if (out / "pipeline").exists():
-            return "after its model"
+            return DONE
         if (out / "pipeline-saving").exists():
             return "writing its model"
         return "between checkpoints" if adaptation.recorded(out) else "before the first checkpoint"
@@ -230,7 +232,7 @@ def kill_adaptations(folder: Path, kills: int, chance: random.Random) -> str:
 
     def phase_of(out: Path) -> str:
         if (out / "report.json").exists():
-            return "after the report"
+            return DONE
         if (out / "last").exists():
             return "in the report"
         if adaptation.recorded(out):
