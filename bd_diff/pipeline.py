@@ -208,7 +208,7 @@ class BDDiffPipeline(DiffusionPipeline):
                 (latents,) = grid.cut(noise, [index])  # (B, c, h, w)
                 first, latents = self.denoise(own, guesses, blur_tokens, latents, steps, on_step)
                 if shares.min() < 1:
-                    # The image is the first guess in deblurring, the last one in transfer. A refined VAE has filtered it.
+                    # The image is the first guess in deblurring, the last one in transfer; a refined VAE filtered it.
                     image_of = guesses[:, 0 if references is None else -1].to(self.unet.dtype)
                     as_it_is = references is None and not isinstance(self.vae, RefinedVAE)
                     source = first if as_it_is else to_latents(self.vae, image_of)

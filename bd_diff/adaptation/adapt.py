@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 from PIL import Image
-from torch import Tensor
+from tqdm import tqdm
 
 from bd_diff.adaptation.blur_mix import synthesis_like
 from bd_diff.adaptation.domain_gap import (
@@ -25,10 +25,11 @@ from bd_diff.adaptation.domain_gap import (
 )
 from bd_diff.blur.kernels import SIZE
 from bd_diff.data.claims import claim
-from bd_diff.data.crops import read_photographs, seeded
+from bd_diff.data.crops import seeded
 from bd_diff.data.deep import DeepImage
 from bd_diff.data.drawing import contact_sheet
 from bd_diff.data.images import list_images, read_image, save_image, to_image, to_tensor
+from bd_diff.data.photographs import Joined, Photographs
 from bd_diff.data.procedural import procedural_image
 from bd_diff.data.writing import replacing, replacing_folder
 from bd_diff.models.model_folder import read_json
@@ -161,7 +162,8 @@ def moving(families: Mapping[str, float]) -> bool:
 
 def hold_out(folder: Path, crop: int) -> list[str]:
     """Names of photographs to judge on: every fifth, at most `HELD_OUT`. Raises ValueError for too few."""
-    large = [path.name for path in list_images(folder) if min(read_image(path).size) >= crop]
+    paths = tqdm(list_images(folder), desc=f"looking through {folder}", unit="image", delay=2, leave=False)
+    large = [path.name for path in paths if min(read_image(path).size) >= crop]
     if len(large) < 2:
         raise ValueError(
             f"{folder} has {len(large)} photographs of {crop} pixels a side; adapting needs two, one to judge"
@@ -169,15 +171,15 @@ def hold_out(folder: Path, crop: int) -> list[str]:
     return large[:: max(2, min(5, len(large) // 2))][:HELD_OUT]
 
 
-def sharp_photographs(config: JointConfig, held_out: bool = False) -> list[Tensor]:
+def sharp_photographs(config: JointConfig, held_out: bool = False) -> Joined:
     """The sharp photographs that are trained on, or those that are not, `(3, H, W)`, and procedural images to make up
-    for what they are too few.
+    for what they are too few. Photographs are read when they are asked for.
     """
     _, folder, _ = folders_of(config)
     listed = config.data.exclude
-    photographs = read_photographs(folder, only=listed) if held_out else read_photographs(folder, exclude=listed)
+    photographs = Photographs(folder, only=listed) if held_out else Photographs(folder, exclude=listed)
     side, missing = config.data.window + SIZE - 1, (HELD_OUT if held_out else PROCEDURAL) - len(photographs)
-    return photographs + [procedural_image(side, seeded(held_out, index)) for index in range(missing)]
+    return Joined(photographs, [procedural_image(side, seeded(held_out, index)) for index in range(missing)])
 
 
 class Criterion:
@@ -252,7 +254,7 @@ def make_report(
     held-out photographs side by side.
     """
     target, _, model = folders_of(config)
-    photographs = [to_tensor(read_image(path)) for path in list_images(target)[:JUDGED]]
+    judged = list_images(target)[:JUDGED]
     sharp = sharp_photographs(config, held_out=True)
     held_out = [target / name for name in (out / "held_out.txt").read_text().split("\n") if name][:4]
     shown: list[list[tuple[str, Image.Image | DeepImage]]] = [[("photograph", read_image(path))] for path in held_out]
@@ -260,7 +262,7 @@ def make_report(
     for name, folder in (("before", model), ("after", out / "pipeline")):
         pipeline: Any = load_pipeline(str(folder))
         pipeline.set_progress_bar_config(disable=True)
-        readings = read_photographs_blur(pipeline, photographs)
+        readings = read_photographs_blur(pipeline, (to_tensor(read_image(path)) for path in judged))
         found[name] = gaps(readings, as_reference(reference_readings(pipeline, sharp, 48, **trained_on[name])))
         sizes[name] = float(readings["size"].mean())
         for row, path in zip(shown, held_out, strict=True):

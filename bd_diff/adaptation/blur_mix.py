@@ -19,7 +19,7 @@ from tqdm import tqdm
 from bd_diff.adaptation.domain_gap import middle, synthetic_pair
 from bd_diff.blur.camera import RandomCamera
 from bd_diff.blur.synthesis import FAMILIES
-from bd_diff.data.crops import draw, seeded
+from bd_diff.data.crops import PhotographSource, draw, seeded
 from bd_diff.data.images import list_images, read_image, to_tensor
 from bd_diff.data.pixels import luminance
 from bd_diff.data.writing import replacing
@@ -41,7 +41,7 @@ KINDS = [family for family in FAMILIES if family not in ("delta", "box")]  # no 
 RIDGE = 0.01  # of the kernel ridge regression, on a kernel that is 1 for equals
 
 
-def fit_families(pipeline, photographs: list[Tensor], sharp: list[Tensor], noise: float) -> dict[str, float]:
+def fit_families(pipeline, photographs: list[Tensor], sharp: PhotographSource, noise: float) -> dict[str, float]:
     """Shares of the blur families that cameras make in blurry photographs, those above 1 %, together about one.
 
     photographs, sharp: uint8 or floats in [0, 1], `(3, H, W)`, of different scenes. noise: the largest standard
@@ -52,7 +52,7 @@ def fit_families(pipeline, photographs: list[Tensor], sharp: list[Tensor], noise
 
 
 def known_families(
-    pipeline, sharp: list[Tensor], noise: float, count: int = 120, seed: int = 0
+    pipeline, sharp: PhotographSource, noise: float, count: int = 120, seed: int = 0
 ) -> tuple[Tensor, Tensor]:
     """Features `(n, D)` of `count` synthetic photographs a family, and which of `KINDS` each is `(n,)`."""
     seen, kinds, camera = [], [], RandomCamera(noise, CURVE)
@@ -102,7 +102,12 @@ def fit_noise(photographs: list[Tensor]) -> float:
 
 
 def synthesis_like(
-    folder: Path, model: str, sharp: Callable[[], list[Tensor]], families: dict[str, float], noise: float, kept: Path
+    folder: Path,
+    model: str,
+    sharp: Callable[[], PhotographSource],
+    families: dict[str, float],
+    noise: float,
+    kept: Path,
 ) -> dict[str, Any]:
     """What a training for the photographs of a folder should blur with, as settings of `JointConfig`.
 
@@ -114,8 +119,9 @@ def synthesis_like(
     if kept.exists():
         return read_json(kept, "remove it to tell the blur again")
     paths = list_images(folder)
-    photographs = [to_tensor(read_image(path)) for path in paths[:: -(-len(paths) // MOST)]]
-    photographs = [photograph for photograph in photographs if min(photograph.shape[1:]) >= SMALLEST]
+    read = (to_tensor(read_image(path)) for path in paths[:: -(-len(paths) // MOST)])
+    # No more than the middles is looked at, and 64 photographs of 12 megapixels would be 9 GiB.
+    photographs = [middle(one)[0].clone() for one in read if min(one.shape[1:]) >= SMALLEST]
     if not photographs:
         raise ValueError(f"{folder} has no photograph of {SMALLEST} pixels a side, so its blur cannot be told")
     noise = max(noise, fit_noise(photographs))

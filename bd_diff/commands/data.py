@@ -24,9 +24,9 @@ def check(
     from tqdm import tqdm
 
     from bd_diff.data.check import check as check_folder
-    from bd_diff.data.folders import Folder
+    from bd_diff.data.folders import open_folder
 
-    findings = check_folder(Folder(folder, split, layout), lambda items: tqdm(items, unit="item", leave=False))
+    findings = check_folder(open_folder(folder, split, layout), lambda items: tqdm(items, unit="item", leave=False))
     print("\n".join(findings.lines()))
     if findings.problems:
         raise typer.Exit(1)

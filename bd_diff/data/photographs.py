@@ -12,6 +12,7 @@ from tqdm import tqdm
 
 from bd_diff.data.bombs import check_claim
 from bd_diff.data.deep import DeepImage
+from bd_diff.data.failures import in_one_line
 from bd_diff.data.images import known_formats, list_images, read_image, to_tensor, upright
 
 GIB = 2**30
@@ -39,7 +40,7 @@ class Photographs:
     ):
         self.folder, self.memory, self.held = Path(folder), memory, 0  # bytes of those kept
         self.kept: dict[int, Tensor] = {}
-        self.table = read_shards(self.folder) if (self.folder / "dataset_info.json").exists() else None
+        self.table = read_shards(self.folder) if holds_shards(self.folder) else None
         named = named_sources(self.folder, self.table)
         known = {name for name, _ in named}
         for listed in (exclude, only):
@@ -49,7 +50,8 @@ class Photographs:
             place = {name: index for index, name in enumerate(names_in(only))}
             named = sorted((one for one in named if one[0] in place), key=lambda one: place[one[0]])
         left_out = set(names_in(exclude))
-        self.sources = [source for name, source in named if name not in left_out]
+        kept = [one for one in named if one[0] not in left_out]
+        self.names, self.sources = [name for name, _ in kept], [source for _, source in kept]
         if not self.sources:
             left = f" that {exclude} does not leave out" if exclude else ""
             raise ValueError(f"{folder} holds no photograph{left}")
@@ -69,15 +71,7 @@ class Photographs:
         """The photograph of a path, or of a row of the table."""
         if self.table is None:
             return read_image(source)
-        image = self.table[source]["image"]
-        try:
-            if image["bytes"] is None:
-                return read_image(image["path"])
-            with Image.open(io.BytesIO(image["bytes"]), formats=known_formats()) as file:
-                check_claim(file, len(image["bytes"]))
-                return upright(file)
-        except Exception as error:  # decoders raise anything
-            raise ValueError(f"{self.folder}: row {source} ({image['path']}) cannot be read: {error}") from error
+        return image_of(self.table[source]["image"], f"{self.folder}: row {source}")
 
     @property
     def share(self) -> float:
@@ -94,15 +88,54 @@ class Photographs:
         raise ValueError(f"{self.folder} has no photograph of at least {smallest} pixels a side")
 
 
+class Joined:
+    """Photographs, and others after them."""
+
+    def __init__(self, first: Photographs, others: list[Tensor]):
+        self.first, self.others = first, others
+
+    def __len__(self) -> int:
+        return len(self.first) + len(self.others)
+
+    def __getitem__(self, index: int) -> Tensor:
+        return self.first[index] if index < len(self.first) else self.others[index - len(self.first)]
+
+
+def holds_shards(folder: Path) -> bool:
+    """Whether a folder is a data set that `datasets` saved (`save_to_disk`)."""
+    return (folder / "dataset_info.json").exists()
+
+
 def read_shards(folder: Path):
     """A data set as `datasets` saved it, its column `image` undecoded. Raises ValueError without that column."""
     from datasets import Image as Images
-    from datasets import load_from_disk
 
-    table = load_from_disk(str(folder))
+    table = open_shards(folder)
     if "image" not in table.column_names:
         raise ValueError(f"{folder} is a data set of {', '.join(table.column_names)}; it needs a column image")
     return table.cast_column("image", Images(decode=False))
+
+
+def open_shards(folder: Path):
+    """The table of a data set that `datasets` saved. Raises ValueError naming the folder where it is damaged."""
+    from datasets import load_from_disk
+
+    try:
+        return load_from_disk(str(folder))
+    except Exception as error:  # a file that is missing, cut, or of another version: each has its own class there
+        raise ValueError(f"{folder} cannot be read as shards of a data set: {in_one_line(error)}") from error
+
+
+def image_of(image: dict, name: str) -> Image.Image | DeepImage:
+    """The photograph of an undecoded row, upright. Raises ValueError naming it where it cannot be read."""
+    try:
+        if image["bytes"] is None:
+            return read_image(image["path"])
+        with Image.open(io.BytesIO(image["bytes"]), formats=known_formats()) as file:
+            check_claim(file, len(image["bytes"]))
+            return upright(file)
+    except Exception as error:  # decoders raise anything
+        raise ValueError(f"{name} ({image['path']}) cannot be read: {in_one_line(error)}") from error
 
 
 def named_sources(folder: Path, table) -> list[tuple[str, Any]]:
