@@ -348,6 +348,7 @@ class BDDiffPipeline(DiffusionPipeline):
         check_scheduler(self.scheduler, steps or self.config.default_steps)
         if not 0 <= strength <= 1:
             raise ValueError(f"strength is {strength!r}; it must be between 0 and 1")
+        tile = self.config.tile if tile is None else tile
         if tile and (tile < SMALLEST_TILE or tile % self.multiple):
             raise ValueError(f"tile is {tile}; it must be 0 or a multiple of {self.multiple} from {SMALLEST_TILE} up")
         if kernel_windows and (kernel_windows < SMALLEST_WINDOW or not deblurring or self.blur_decoder is None):

@@ -80,7 +80,9 @@ class PipelineRestorer(Restorer):
         states = [generator.get_state() for generator in generators]
         while True:
             try:
-                return self.pipeline(images, output_type="pt", **settings)
+                output = self.pipeline(images, output_type="pt", **settings)
+                check_result(output.images, self.name)
+                return output
             except (RuntimeError, MemoryError) as error:
                 if not out_of_memory(error):
                     raise
@@ -115,6 +117,7 @@ class NetworkRestorer(Restorer):
         padded = pad_to_multiple(images.to(parameter), getattr(self.network, "multiple", 1))
         span = 1 - self.lowest
         restored = (self.run(padded * span + self.lowest) - self.lowest) / span
+        check_result(restored, self.name)
         return crop_to(restored, *images.shape[-2:]).float().clamp(0, 1)
 
     def check_settings(self, **settings) -> None:
@@ -195,6 +198,12 @@ def require_pipeline(restorer: Restorer, model: str) -> PipelineRestorer:
     if not isinstance(restorer, PipelineRestorer):
         raise ValueError(f"{model} holds {restorer.name}; only BD-Diff sees kernels and moves blur")
     return restorer
+
+
+def check_result(images: Tensor, name: str) -> None:
+    """Raise ValueError for a result that is not finite: it would be written as black without a word."""
+    if not images.isfinite().all():
+        raise ValueError(f"{name} made NaN or infinite values of it; its weights, or half precision, do not fit")
 
 
 def check_images(images: Tensor) -> Tensor:

@@ -5,7 +5,7 @@ import json
 import warnings
 from collections import deque
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -83,7 +83,7 @@ def deblur(
     from bd_diff.serving.folder_run import Job, Manifest, remove_parts, run_jobs
     from bd_diff.serving.memory import most_pixels
 
-    given = {
+    given: dict[str, Any] = {
         "num_inference_steps": steps,
         "strength": strength,
         "fast": fast,

@@ -2,6 +2,7 @@
 
 import io
 import os
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -59,6 +60,9 @@ class Photographs:
     def __len__(self) -> int:
         return len(self.sources)
 
+    def __iter__(self) -> Iterator[Tensor]:
+        return (self[index] for index in range(len(self)))
+
     def __getitem__(self, index: int) -> Tensor:
         if (kept := self.kept.get(index)) is not None:
             return kept
@@ -96,6 +100,9 @@ class Joined:
 
     def __len__(self) -> int:
         return len(self.first) + len(self.others)
+
+    def __iter__(self) -> Iterator[Tensor]:
+        return (self[index] for index in range(len(self)))
 
     def __getitem__(self, index: int) -> Tensor:
         return self.first[index] if index < len(self.first) else self.others[index - len(self.first)]
