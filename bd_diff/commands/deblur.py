@@ -106,7 +106,7 @@ def deblur(
     remove_parts(jobs)
     if resume and manifest:
         manifest.complete(jobs)
-    share = [job for job in jobs if (overwrite or not job.target.exists()) and str(job.target) not in given_up]
+    share = [job for job in jobs if (overwrite or not job.target.is_file()) and str(job.target) not in given_up]
     restorer = (load_pipeline if maps else load_system)(model, processes.device) if share else None
     if restorer and maps and restorer.pipeline.blur_decoder is None:
         raise ValueError(f"--map: {model} has no blur_decoder, so it sees no kernel to blur its results with")

@@ -51,7 +51,7 @@ def take(folder: Path) -> Callable[[], None] | None:
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / LOCK
     try:
-        handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
+        handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o666)
     except FileNotFoundError:  # the folder was removed meanwhile
         return None
     try:

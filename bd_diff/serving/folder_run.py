@@ -99,7 +99,7 @@ class Manifest:
         """Add the lines of results that are there without one."""
         known = self.read()
         for job in jobs:
-            if known.get(str(job.target), "") is not None and job.target.exists():
+            if known.get(str(job.target), "") is not None and job.target.is_file():
                 self.add(job, None)
 
 

@@ -39,6 +39,16 @@ def test_photographs_by_name_do_not_refuse_each_other_nor_wait_for_a_folder(star
     assert set(Manifest(tmp_path / "out").read().values()) == {None} and len(Manifest(tmp_path / "out").read()) == 4
 
 
+def test_a_folder_in_the_place_of_a_result_is_told(started, tmp_path):
+    (tmp_path / "out" / "2.png").mkdir(parents=True)
+    for _ in range(2):  # it is the machine's failure, so it is told again
+        running = started(tmp_path / "in", "--resume")
+        assert f"cannot write {tmp_path / 'out/2.png'}: Is a directory" in running.communicate(timeout=120)[1]
+        assert running.returncode == 1
+    (tmp_path / "out" / "2.png").rmdir()
+    assert started(tmp_path / "in", "--resume").wait(120) == 0 and (tmp_path / "out" / "2.png").is_file()
+
+
 def test_a_folder_waits_for_another_one_and_leaves_no_lock(started, tmp_path):
     let_go = take(tmp_path / "out")
     refused = started(tmp_path / "in")

@@ -54,6 +54,14 @@ def test_a_lock_whose_file_was_removed_by_its_holder_is_not_taken_for_one(tmp_pa
     assert take(tmp_path) is not None and take(tmp_path) is None
 
 
+def test_a_lock_that_leads_elsewhere_is_not_followed(tmp_path):
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "folder" / LOCK).symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(OSError):
+        take(tmp_path / "folder")
+    assert not (tmp_path / "elsewhere").exists()
+
+
 TURNS = """
 import os, pathlib, sys, time
 from bd_diff.data.claims import take
