@@ -183,26 +183,15 @@ class BDDiffPipeline(DiffusionPipeline):
         Raises ValueError when an argument cannot be used, saying which and why.
         """
         # 0. Check the arguments.
+        self.check_settings(num_inference_steps, strength, tile, kernel_windows, kernels, blur_image is None)
         given = open_images(image, deblur=blur_image is None)
-        photographs = self.check_inputs(
-            given, num_inference_steps, strength, tile, output_type, callback_on_step_end_tensor_inputs, generator
-        )
+        photographs = self.check_inputs(given, output_type, callback_on_step_end_tensor_inputs, generator)
         references = (
             None if blur_image is None else self.to_photographs(open_images(blur_image, deblur=False), "blur_image")
         )
         if references is not None and len(references) not in (1, len(photographs)):
             raise ValueError(
                 f"blur_image holds {len(references)} images for {len(photographs)} of image; give one or as many"
-            )
-        if kernel_windows and (kernel_windows < SMALLEST_WINDOW or blur_image is not None or self.blur_decoder is None):
-            raise ValueError(
-                f"kernel_windows is {kernel_windows}; it must be 0 or at least {SMALLEST_WINDOW}, for deblurring only, "
-                "by a pipeline with a blur_decoder"
-            )
-        if kernels is not None and (kernel_windows or blur_image is not None or self.blur_decoder is None):
-            raise ValueError(
-                "kernels are for deblurring by one kernel each, without blur_image or kernel_windows, by a pipeline "
-                "with a blur_decoder"
             )
         steps = self.config.default_steps if num_inference_steps is None else num_inference_steps
 
@@ -255,8 +244,10 @@ class BDDiffPipeline(DiffusionPipeline):
                 (latents,) = grid.cut(noise, [index])  # (B, c, h, w)
                 first, latents = self.denoise(own, blur_tokens, latents, steps, on_step, self.solves(kernels))
                 if shares.min() < 1:
-                    # The image is the first guess in deblurring, the last one in transfer.
-                    source = first if references is None else to_latents(self.vae, guesses[:, -1].to(self.unet.dtype))
+                    # The image is the first guess in deblurring, the last one in transfer; a refined VAE filtered it.
+                    image_of = guesses[:, 0 if references is None else -1].to(self.unet.dtype)
+                    as_it_is = references is None and not isinstance(self.vae, RefinedVAE)
+                    source = first if as_it_is else to_latents(self.vae, image_of)
                     latents = source.lerp(latents, shares.to(latents.dtype))
                 # 6. Decode, and put the tiles together.
                 part = latents if as_latents else self.decode(latents, guesses, deblurring=references is None)
@@ -380,16 +371,39 @@ class BDDiffPipeline(DiffusionPipeline):
                 f"this pipeline {trained}"
             )
 
-    def check_inputs(self, given, steps, strength, tile, output_type, callback_names, generator=None) -> Tensor:
-        """The images as `(B, 3, H, W)` in [0, 1], once every argument has been found usable."""
+    def check_settings(
+        self,
+        num_inference_steps: int | None = None,
+        strength: float = 1.0,
+        tile: int | None = None,
+        kernel_windows: int = 0,
+        kernels=None,
+        deblurring: bool = True,
+    ) -> None:
+        """Raise ValueError for settings of a call that no photograph can be restored with."""
+        steps = num_inference_steps
         if steps is not None and (not isinstance(steps, int) or steps < 1):
             raise ValueError(f"num_inference_steps is {steps!r}; it must be a whole number from 1 up")
         self.check_channels()
         check_scheduler(self.scheduler, steps or self.config.default_steps)
         if not 0 <= strength <= 1:
             raise ValueError(f"strength is {strength!r}; it must be between 0 and 1")
+        tile = self.config.tile if tile is None else tile
         if tile and (tile < SMALLEST_TILE or tile % self.multiple):
             raise ValueError(f"tile is {tile}; it must be 0 or a multiple of {self.multiple} from {SMALLEST_TILE} up")
+        if kernel_windows and (kernel_windows < SMALLEST_WINDOW or not deblurring or self.blur_decoder is None):
+            raise ValueError(
+                f"kernel_windows is {kernel_windows}; it must be 0 or at least {SMALLEST_WINDOW}, for deblurring only, "
+                "by a pipeline with a blur_decoder"
+            )
+        if kernels is not None and (kernel_windows or not deblurring or self.blur_decoder is None):
+            raise ValueError(
+                "kernels are for deblurring by one kernel each, without blur_image or kernel_windows, by a pipeline "
+                "with a blur_decoder"
+            )
+
+    def check_inputs(self, given, output_type, callback_names, generator=None) -> Tensor:
+        """The images as `(B, 3, H, W)` in [0, 1], once every argument has been found usable."""
         if output_type not in ("pil", "np", "pt", "latent"):
             raise ValueError(f"output_type is {output_type!r}; it must be pil, np, pt or latent")
         if unknown := [name for name in callback_names if name not in self._callback_tensor_inputs]:

@@ -55,6 +55,10 @@ class Restorer(ABC):
     def restore(self, images: Tensor, **settings) -> Tensor:
         """A batch `(B, 3, H, W)` in [0, 1] to the same."""
 
+    @abstractmethod
+    def check_settings(self, **settings) -> None:
+        """Raise ValueError for settings of a call that no photograph can be restored with."""
+
 
 class PipelineRestorer(Restorer):
     """BD-Diff: settings of a call are those of `BDDiffPipeline.__call__`. The pipeline itself is `.pipeline`."""
@@ -69,6 +73,9 @@ class PipelineRestorer(Restorer):
         """Images `(B, 3, H, W)` in [0, 1], sides from 8, to the same."""
         return self.run(images, **settings).images
 
+    def check_settings(self, generator=None, fast: bool = False, **settings) -> None:
+        self.pipeline.check_settings(**settings)
+
     def run(self, images: Tensor, **settings):
         """As `restore`, but the `BDDiffPipelineOutput`, with the blur that was seen."""
         images = check_images(images)
@@ -77,7 +84,9 @@ class PipelineRestorer(Restorer):
         states = [generator.get_state() for generator in generators]
         while True:
             try:
-                return self.pipeline(images, output_type="pt", **settings)
+                output = self.pipeline(images, output_type="pt", **settings)
+                check_result(output.images, self.name)
+                return output
             except (RuntimeError, MemoryError) as error:
                 if not out_of_memory(error):
                     raise
@@ -106,14 +115,18 @@ class NetworkRestorer(Restorer):
     @torch.no_grad()
     def restore(self, images: Tensor, **settings) -> Tensor:
         """Images `(B, 3, H, W)` in [0, 1] of any size to the same."""
-        if settings:
-            raise ValueError(f"{self.name} has no setting {', '.join(settings)}; only BD-Diff has")
+        self.check_settings(**settings)
         images = check_images(images)
         parameter = next(self.network.parameters())
         padded = pad_to_multiple(images.to(parameter), getattr(self.network, "multiple", 1))
         span = 1 - self.lowest
         restored = (self.run(padded * span + self.lowest) - self.lowest) / span
+        check_result(restored, self.name)
         return crop_to(restored, *images.shape[-2:]).float().clamp(0, 1)
+
+    def check_settings(self, **settings) -> None:
+        if settings:
+            raise ValueError(f"{self.name} has no setting {', '.join(settings)}; only BD-Diff has")
 
     def run(self, pixels: Tensor) -> Tensor:
         """The network on pixels of a size it takes; large images in the overlapping tiles that it asks for."""
@@ -187,6 +200,12 @@ def require_pipeline(restorer: Restorer, model: str) -> PipelineRestorer:
     if not isinstance(restorer, PipelineRestorer):
         raise ValueError(f"{model} holds {restorer.name}; only BD-Diff sees kernels and moves blur")
     return restorer
+
+
+def check_result(images: Tensor, name: str) -> None:
+    """Raise ValueError for a result that is not finite: it would be written as black without a word."""
+    if not images.isfinite().all():
+        raise ValueError(f"{name} made NaN or infinite values of it; its weights, or half precision, do not fit")
 
 
 def check_images(images: Tensor) -> Tensor:

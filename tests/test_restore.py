@@ -1,5 +1,6 @@
 """Every system loads by one call and works on every size; a damaged model folder is named, never half loaded."""
 
+import copy
 import json
 
 import numpy as np
@@ -220,6 +221,23 @@ def test_a_pipeline_with_nan_in_its_weights_names_file_and_tensor(broken_pipelin
     tensors[name].flatten()[0] = torch.nan
     save_file(tensors, weights, metadata={"format": "pt"})
     refused(broken_pipeline, str(weights), name, "NaN")
+
+
+def test_a_result_that_is_not_finite_is_no_result(tiny_pipeline, folders):
+    for restorer in (PipelineRestorer(copy.deepcopy(tiny_pipeline)), load(folders / "uresnet", "cpu")):
+        network = restorer.pipeline.unet if isinstance(restorer, PipelineRestorer) else restorer.network
+        with torch.no_grad():
+            for parameter in network.parameters():
+                parameter.fill_(1e30)
+        with pytest.raises(ValueError, match=f"{restorer.name} made NaN or infinite values of it"):
+            restorer(torch.rand(1, 3, 32, 32))
+
+
+def test_the_models_own_tile_is_checked_too(tiny_pipeline):
+    pipeline = copy.deepcopy(tiny_pipeline)
+    pipeline.register_to_config(tile=7)
+    with pytest.raises(ValueError, match="tile is 7; it must be 0 or a multiple of"):
+        PipelineRestorer(pipeline).check_settings()
 
 
 def test_smaller_tiles_are_tried_where_memory_runs_out(tiny_pipeline, monkeypatch):

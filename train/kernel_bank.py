@@ -15,7 +15,7 @@ from accelerate import PartialState
 
 from bd_diff.blur.camera import RandomCamera
 from bd_diff.blur.kernels import SIZE
-from bd_diff.data.crops import read_photographs
+from bd_diff.data.photographs import Photographs
 from bd_diff.training.config import load_config
 from bd_diff.training.kernel_bank import build_bank, estimate_bank
 from bd_diff.training.pipelines import load_pipeline
@@ -45,7 +45,7 @@ def main(arguments: list[str]) -> None:
     processes = PartialState(cpu=True)
     torch.set_num_threads(1)
     keep_settings(Path(config.folder), settings_of(config, left_out=("folder", "count", "estimator")))
-    photographs = read_photographs(config.sharp, config.exclude, skip_smaller_than=config.window + SIZE - 1)
+    photographs = Photographs(config.sharp, config.exclude).check_sizes(config.window + SIZE - 1)
     build_bank(
         photographs,
         config.folder,

@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from bd_diff.data.crops import SharpCrops, read_photographs, seeded
+from bd_diff.data.crops import SharpCrops, seeded
 from bd_diff.data.photographs import Photographs
 from bd_diff.data.procedural import ProceduralImages
 from bd_diff.evaluation.metrics import psnr
@@ -94,7 +94,7 @@ def gain(vae: RefinedVAE, config: RefineConfig) -> dict[str, float]:
     of the blurred ones (`detailed`).
     """
     wide, found = config.data.crop + BORDER, []
-    for index, photograph in enumerate(read_photographs(config.data.sharp, only=config.data.exclude)):
+    for index, photograph in enumerate(Photographs(config.data.sharp, only=config.data.exclude)):
         top, left = ((side - wide) // 2 for side in photograph.shape[1:])
         if min(top, left) < 0:
             continue

@@ -10,7 +10,6 @@ from typing import Any
 
 import torch
 from PIL import Image
-from torch import Tensor
 
 from bd_diff.adaptation.blur_mix import ROUNDS, synthesis_like
 from bd_diff.adaptation.domain_gap import (
@@ -25,11 +24,13 @@ from bd_diff.adaptation.domain_gap import (
 )
 from bd_diff.blur.kernels import SIZE
 from bd_diff.data.claims import claim
-from bd_diff.data.crops import read_photographs, seeded
+from bd_diff.data.crops import seeded
 from bd_diff.data.deep import DeepImage
 from bd_diff.data.drawing import contact_sheet
 from bd_diff.data.images import list_images, read_image, save_image, to_image, to_tensor
+from bd_diff.data.photographs import Joined, Photographs
 from bd_diff.data.procedural import procedural_image
+from bd_diff.data.progress import progress
 from bd_diff.data.writing import replacing, replacing_folder
 from bd_diff.models.model_folder import read_json
 from bd_diff.pipeline import BDDiffPipeline
@@ -186,7 +187,8 @@ def moving(families: Mapping[str, float]) -> bool:
 
 def hold_out(folder: Path, crop: int, most: int = HELD_OUT) -> list[str]:
     """Names of photographs kept for validation: every fifth, at most so many. Raises ValueError for too few."""
-    large = [path.name for path in list_images(folder) if min(read_image(path).size) >= crop]
+    paths = progress(list_images(folder), desc=f"looking through {folder}")
+    large = [path.name for path in paths if min(read_image(path).size) >= crop]
     if len(large) < 2:
         raise ValueError(
             f"{folder} has {len(large)} photographs of {crop} pixels a side; adapting needs two, one for validation"
@@ -194,17 +196,17 @@ def hold_out(folder: Path, crop: int, most: int = HELD_OUT) -> list[str]:
     return large[:: max(2, min(5, len(large) // 2))][:most]
 
 
-def sharp_photographs(config: JointConfig, held_out: bool = False) -> list[Tensor]:
-    """Sharp photographs `(3, H, W)` to train on or, with `held_out`, those never trained on.
+def sharp_photographs(config: JointConfig, held_out: bool = False) -> Joined:
+    """Sharp photographs `(3, H, W)` to train on or, with `held_out`, those never trained on, read when asked for.
 
     Procedural images are added where there are too few.
     """
     _, folder, _ = folders_of(config)
     listed = config.data.exclude
-    photographs = read_photographs(folder, only=listed) if held_out else read_photographs(folder, exclude=listed)
+    photographs = Photographs(folder, only=listed) if held_out else Photographs(folder, exclude=listed)
     wanted = effort_of(config).held_out if held_out else effort_of(config).procedural
     side, missing = config.data.window + SIZE - 1, wanted - len(photographs)
-    return photographs + [procedural_image(side, seeded(held_out, index)) for index in range(missing)]
+    return Joined(photographs, [procedural_image(side, seeded(held_out, index)) for index in range(missing)])
 
 
 class Criterion:
@@ -283,7 +285,7 @@ def make_report(
     """
     target, _, model = folders_of(config)
     effort = effort_of(config)
-    photographs = [to_tensor(read_image(path)) for path in list_images(target)[: effort.judged]]
+    judged = list_images(target)[: effort.judged]
     sharp = sharp_photographs(config, held_out=True)
     held_out = [target / name for name in (out / "held_out.txt").read_text().split("\n") if name][
         : min(4, effort.held_out)
@@ -293,7 +295,7 @@ def make_report(
     for name, folder in (("before", model), ("after", out / "pipeline")):
         pipeline: Any = load_pipeline(str(folder))
         pipeline.set_progress_bar_config(disable=True)
-        readings = read_photographs_blur(pipeline, photographs)
+        readings = read_photographs_blur(pipeline, (to_tensor(read_image(path)) for path in judged))
         found[name] = gaps(
             readings, as_reference(reference_readings(pipeline, sharp, effort.reference, **trained_on[name]))
         )

@@ -20,7 +20,7 @@ from tqdm import tqdm
 from bd_diff.adaptation.domain_gap import middle, synthetic_pair
 from bd_diff.blur.camera import RandomCamera
 from bd_diff.blur.synthesis import FAMILIES
-from bd_diff.data.crops import draw, seeded
+from bd_diff.data.crops import PhotographSource, draw, seeded
 from bd_diff.data.images import list_images, read_image, to_tensor
 from bd_diff.data.noise import noise_level
 from bd_diff.data.pixels import luminance
@@ -44,7 +44,7 @@ RIDGE = 0.01  # of the kernel ridge regression, on a kernel that is 1 for equals
 
 
 def fit_families(
-    pipeline, photographs: list[Tensor], sharp: list[Tensor], noise: float, rounds: int = ROUNDS
+    pipeline, photographs: list[Tensor], sharp: PhotographSource, noise: float, rounds: int = ROUNDS
 ) -> dict[str, float]:
     """Shares of the blur families that cameras make in blurry photographs.
 
@@ -56,7 +56,7 @@ def fit_families(
 
 
 def source_features(
-    pipeline, sharp: list[Tensor], noise: float, count: int = ROUNDS, seed: int = 0
+    pipeline, sharp: PhotographSource, noise: float, count: int = ROUNDS, seed: int = 0
 ) -> tuple[Tensor, Tensor]:
     """Features `(n, D)` of synthetic photographs, `count` per family, and the index in `KINDS` of each, `(n,)`."""
     features, kinds, camera = [], [], RandomCamera(noise, CURVE)
@@ -115,7 +115,7 @@ def fit_noise(photographs: list[Tensor]) -> float:
 def synthesis_like(
     folder: Path,
     model: str,
-    sharp: Callable[[], list[Tensor]],
+    sharp: Callable[[], PhotographSource],
     families: dict[str, float],
     noise: float,
     kept: Path,
@@ -131,8 +131,9 @@ def synthesis_like(
     if kept.exists():
         return read_json(kept, "remove it to estimate the blur again")
     paths = list_images(folder)
-    photographs = [to_tensor(read_image(path)) for path in paths[:: -(-len(paths) // MOST)]]
-    photographs = [photograph for photograph in photographs if min(photograph.shape[1:]) >= SMALLEST]
+    read = (to_tensor(read_image(path)) for path in paths[:: -(-len(paths) // MOST)])
+    # No more than the middles is looked at, and 64 photographs of 12 megapixels would be 9 GiB.
+    photographs = [middle(one)[0].clone() for one in read if min(one.shape[1:]) >= SMALLEST]
     if not photographs:
         raise ValueError(f"{folder} has no photograph of {SMALLEST} pixels a side, so its blur cannot be estimated")
     noise = max(noise, fit_noise(photographs))

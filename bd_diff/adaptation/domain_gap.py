@@ -17,7 +17,7 @@ from torch import Generator, Tensor
 from bd_diff.blur.camera import RandomCamera
 from bd_diff.blur.kernels import SIZE, shape_of
 from bd_diff.blur.synthesis import draw_fields
-from bd_diff.data.crops import draw, seeded
+from bd_diff.data.crops import PhotographSource, draw, seeded
 from bd_diff.data.noise import noise_level
 from bd_diff.data.pixels import luminance
 from bd_diff.data.writing import replacing
@@ -77,7 +77,7 @@ def read_one(pipeline, image: Tensor) -> dict[str, Tensor]:
 
 def reference_readings(
     pipeline,
-    photographs: list[Tensor],
+    photographs: PhotographSource,
     count: int = 96,
     families: Mapping[str, float] = TRAINED_ON,
     camera: RandomCamera = CAMERA,

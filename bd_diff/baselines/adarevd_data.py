@@ -7,10 +7,11 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from bd_diff.baselines.validation import Cases, validation_cases
-from bd_diff.data.crops import SharpCrops, dihedral, draw, read_photographs, seeded
+from bd_diff.data.crops import SharpCrops, dihedral, draw, seeded
 from bd_diff.data.folders import read_item
 from bd_diff.data.layouts import LAYOUTS, Item, recognise
 from bd_diff.data.pairs import as_pair
+from bd_diff.data.photographs import Photographs
 from bd_diff.evaluation.evaluate import centre_window
 from bd_diff.training.config import RunConfig
 from bd_diff.training.pairs import BORDER, BlurConfig, DataConfig, Severities, make_pair
@@ -78,8 +79,9 @@ def crops(data: DataConfig, every: int, seed: int, held_out: bool = False) -> Da
         chosen = part_of(items, scenes(items), every, held_out)
         return PairCrops(chosen, data.crop, seed)
     size = data.crop + BORDER
-    photographs = read_photographs(data.folder, exclude=data.validation, skip_smaller_than=size)
-    return SharpCrops(part_of(photographs, range(len(photographs)), every, held_out), size, seed)
+    photographs = Photographs(data.folder, data.validation)
+    photographs.sources = part_of(photographs.sources, range(len(photographs)), every, held_out)
+    return SharpCrops(photographs.check_sizes(size), size, seed)
 
 
 def part_of(items: Sequence, groups: Sequence, every: int, held_out: bool) -> list:

@@ -26,10 +26,10 @@ def check(
 ) -> None:
     """Tell layout, counts, sizes, unreadable files and odd pairs; exit code 1 where there are problems."""
     from bd_diff.data.check import check as check_folder
-    from bd_diff.data.folders import Folder
+    from bd_diff.data.folders import open_folder
     from bd_diff.data.progress import progress
 
-    findings = check_folder(Folder(folder, split, layout), partial(progress, unit="item"))
+    findings = check_folder(open_folder(folder, split, layout), partial(progress, unit="item"))
     print("\n".join(findings.lines()))
     if findings.problems:
         raise typer.Exit(1)

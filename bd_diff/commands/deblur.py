@@ -8,7 +8,7 @@ from collections import Counter, deque
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -99,13 +99,22 @@ def deblur(
     from bd_diff.serving.memory import most_pixels
 
     known = None if kernel is None else read_kernel(kernel)
+    given: dict[str, Any] = {
+        "num_inference_steps": steps,
+        "strength": strength,
+        "fast": fast,
+        "tile": tile,
+        "kernel_windows": kernel_windows,
+        "kernels": known,
+    }
     processes = all_processes()
     warnings.simplefilter("ignore", Image.DecompressionBombWarning)
     in_flight = (workers + 2 * batch_size) * processes.num_processes
     limit_pixels = limit_pixels or most_pixels(in_flight)
     Image.MAX_IMAGE_PIXELS = limit_pixels // 2  # Pillow refuses what is twice as large
     manifest = None if plan[0][1] == out else Manifest(out)
-    if manifest and processes.is_main_process:
+    by_name = all(Path(text).is_file() for text in inputs)  # these go beside other runs, each result written whole
+    if manifest and not by_name and processes.is_main_process:
         claim(out)
     processes.wait_for_everyone()
     given_up = manifest.given_up() if resume and manifest else set()
@@ -114,29 +123,21 @@ def deblur(
     remove_parts(jobs)
     if resume and manifest:
         manifest.complete(jobs)
-    share = [job for job in jobs if (overwrite or not job.target.exists()) and str(job.target) not in given_up]
+    share = [job for job in jobs if (overwrite or not job.target.is_file()) and str(job.target) not in given_up]
     needs_pipeline = maps or known is not None
     opened = load_pipeline if needs_pipeline else load_system
     restorer = opened(model, device or processes.device, dtype) if share else None
     if restorer and maps and restorer.pipeline.blur_decoder is None:
         raise ValueError(f"--map: {model} has no blur_decoder, so it sees no kernel to blur its results with")
+    if restorer:
+        restorer.check_settings(**call_settings(restorer, seed, **given))
 
     seen: deque[tuple] = deque()  # kernels and what they are called, of photographs that are still to be written
     blur: dict[Path, str] = {}
     tells = restorer is not None and getattr(getattr(restorer, "pipeline", None), "blur_decoder", None) is not None
 
     def restore(images):
-        settings = call_settings(
-            restorer,
-            seed,
-            len(images),
-            num_inference_steps=steps,
-            strength=strength,
-            fast=fast,
-            tile=tile,
-            kernel_windows=kernel_windows,
-            kernels=known,
-        )
+        settings = call_settings(restorer, seed, len(images), **given)
         if tells:
             output = restorer.run(images, **settings)
             results = output.images

@@ -25,7 +25,10 @@ EXPLAIN = "A model (folder or hub id), a folder of results, or input, wiener or 
 
 def evaluate(
     entry: Annotated[str, typer.Argument(help=EXPLAIN)],
-    data: Annotated[str, typer.Option(help="A folder of pairs, a hub data set, or sharp photographs (blur-families).")],
+    data: Annotated[
+        str,
+        typer.Option(help="A folder or shards of pairs, a hub data set, or sharp photographs (blur-families)."),
+    ],
     protocol: Annotated[
         str, typer.Option(help="rgb, blur-families[-noise|-jpeg|-light|-highlights], gopro-rgb, hide, ...")
     ] = "rgb",

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from bd_diff.data.folders import Folder, Sample
+from bd_diff.data.folders import Folder, Sample, Shards
 from bd_diff.data.pixels import luminance
 
 # (ours) Shakes of up to 26 pixels on 20 photographs seemed shifted by up to 4 pixels at this smoothing, by 11 without.
@@ -37,7 +37,7 @@ class Findings:
         ]
 
 
-def check(folder: Folder, progress=lambda items: items) -> Findings:
+def check(folder: Folder | Shards, progress=lambda items: items) -> Findings:
     """Read every image of a folder: unreadable ones, pairs of different sizes, shifted or identical pairs."""
     findings = Findings(folder.layout)
     for name, read in progress(list(folder.readers())):

@@ -1,6 +1,6 @@
 """Deblurring data of any layout, or from the Hugging Face hub, as one kind of sample."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -9,6 +9,7 @@ from torch import Tensor
 
 from bd_diff.data.images import read_image, to_tensor
 from bd_diff.data.layouts import BLURRY, LAYOUTS, SHARP, Item, recognise
+from bd_diff.data.photographs import holds_shards, image_of, open_shards
 
 BLURRY_COLUMNS = (*BLURRY, "image")
 SHARP_COLUMNS = (*SHARP, "GT", "ground_truth")
@@ -90,23 +91,68 @@ class HubData:
             yield f"{self.split}/{index}", partial(read_row, f"{self.split}/{index}", row)
 
 
-def open_data(source: str | Path, split: str = "test", layout: str | None = None) -> Folder | HubData:
+class Shards:
+    """Pairs in shards that `datasets` saved on this disk (`save_to_disk`), in columns called as in `HubData`.
+
+    Raises `ValueError` for a table without such columns.
+    """
+
+    kind, layout = "paired", "shards"
+
+    def __init__(self, root: str | Path, split: str = "test"):
+        from datasets import Image
+
+        self.root, self.split = Path(root), split
+        table = open_shards(self.root)
+        if isinstance(table, dict):
+            if split not in table:
+                raise ValueError(f"{root} has the splits {', '.join(table)}; there is no {split}")
+            table = table[split]
+        self.columns = columns_of(table.column_names, str(root))
+        for column in self.columns:
+            table = table.cast_column(column, Image(decode=False))
+        self.table = table
+
+    def readers(self) -> Iterator[tuple[str, Callable[[], Sample]]]:
+        """As `Folder.readers`."""
+        return ((f"{self.split}/{index}", partial(self.read, index)) for index in range(len(self.table)))
+
+    def read(self, index: int) -> Sample:
+        """The pair in a row."""
+        row = self.table[index]
+        blurry, sharp = (to_tensor(image_of(row[name], f"{self.root}: row {index}, {name}")) for name in self.columns)
+        return same_size(Sample(f"{self.split}/{index}", blurry, sharp))
+
+
+def open_data(source: str | Path, split: str = "test", layout: str | None = None) -> Folder | HubData | Shards:
     """The folder `source` or, if there is none and it has the form owner/name, the data set of that id on the hub."""
     if not Path(source).exists() and str(source).count("/") == 1 and not str(source).startswith((".", "~", "/")):
         return HubData(str(source), split)
+    return open_folder(source, split, layout)
+
+
+def open_folder(source: str | Path, split: str = "test", layout: str | None = None) -> Folder | Shards:
+    """The images of a folder, or the pairs of the shards in it."""
+    if layout is None and (holds_shards(Path(source)) or (Path(source) / "dataset_dict.json").exists()):
+        return Shards(source, split)
     return Folder(source, split, layout)
 
 
 def read_row(name: str, row: dict) -> Sample:
     """A sample from a row of a hub data set, whose image columns hold PIL images."""
-    sides = []
-    for side, columns in (("blurry", BLURRY_COLUMNS), ("sharp", SHARP_COLUMNS)):
-        column = next((column for column in columns if column in row), None)
-        if column is None:
-            raise ValueError(f"{name} has {', '.join(row)}; its {side} image must be called {' or '.join(columns)}")
-        sides.append(to_tensor(row[column].convert("RGB")))
-    blurry, sharp = sides
+    blurry, sharp = (to_tensor(row[column].convert("RGB")) for column in columns_of(row, name))
     return same_size(Sample(name, blurry, sharp))
+
+
+def columns_of(there: Collection[str], name: str) -> list[str]:
+    """The columns of the blurry and of the sharp image. Raises ValueError, with the `name` of the data, without one."""
+    found = []
+    for side, columns in (("blurry", BLURRY_COLUMNS), ("sharp", SHARP_COLUMNS)):
+        column = next((column for column in columns if column in there), None)
+        if column is None:
+            raise ValueError(f"{name} has {', '.join(there)}; its {side} image must be called {' or '.join(columns)}")
+        found.append(column)
+    return found
 
 
 def read_item(item: Item) -> Sample:

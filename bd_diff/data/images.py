@@ -83,7 +83,7 @@ def read_image(path: str | os.PathLike) -> Image.Image | DeepImage:
     try:
         if is_tiff(path):
             return from_levels(*read_tiff(path))
-        with Image.open(path, formats=[name for name in FORMATS if name in Image.OPEN]) as file:
+        with Image.open(path, formats=known_formats()) as file:
             check_claim(file, path.stat().st_size)
             return upright(file, path)
     except UnidentifiedImageError:
@@ -92,6 +92,12 @@ def read_image(path: str | os.PathLike) -> Image.Image | DeepImage:
         raise ValueError(f"{path} is too large to open safely: {error}") from error
     except Exception as error:  # decoders raise anything on damaged files; each means the same to the user
         raise ValueError(f"{path} cannot be read as an image: {error}") from error
+
+
+def known_formats() -> list[str]:
+    """The formats that are read here: those of `FORMATS` whose library is installed."""
+    init_formats()
+    return [name for name in FORMATS if name in Image.OPEN]
 
 
 def upright(image: Any, path: Path | None = None) -> Image.Image | DeepImage:

@@ -15,9 +15,10 @@ from bd_diff.blur.camera import Camera, add_noise
 from bd_diff.blur.kernels import SIZE, blur
 from bd_diff.blur.operator import extend
 from bd_diff.blur.synthesis import Blur
-from bd_diff.data.folders import Folder, HubData, Sample, read_item
-from bd_diff.data.images import list_images, listed_images, read_image, to_tensor
+from bd_diff.data.folders import Folder, HubData, Sample, Shards, read_item
+from bd_diff.data.images import to_tensor
 from bd_diff.data.pairs import Pair, as_pair
+from bd_diff.data.photographs import Photographs
 from bd_diff.evaluation.methods import Method
 from bd_diff.evaluation.metrics import FID, IDENTICAL
 from bd_diff.evaluation.protocols import Protocol, eight_bit
@@ -101,28 +102,29 @@ def family_cases(
     limit: int | None = None,
     camera: Camera | None = None,
 ) -> Iterator[Case]:
-    """The cases of `family_pairs` for the photographs in a folder, read one by one.
+    """The cases of `family_pairs` for the photographs in a folder or in shards, read one by one.
 
     names: a text file with the names of those to take. limit: only the first so many photographs. camera: takes the
     photographs in place of the protocol's noise. Raises `ValueError` for a name that is not in the folder.
     """
-    paths = (listed_images(folder, names) if names else list_images(folder))[:limit]
+    photographs = Photographs(folder, only=names)
+    stems = [Path(name).stem for name in photographs.names[:limit]]
 
     def read(family: str, index: int) -> Sample:
-        image = to_tensor(read_image(paths[index]))
+        image = to_tensor(photographs.read(photographs.sources[index]))
         pair = family_pair(family, image, case_seed(seed, family, index), size, camera)
-        return Sample(f"{family}/{paths[index].stem}", pair.blurry, pair.sharp, family, pair.kernel)
+        return Sample(f"{family}/{stems[index]}", pair.blurry, pair.sharp, family, pair.kernel)
 
     return (
-        (f"{family}/{path.stem}", partial(read, family, index))
+        (f"{family}/{stem}", partial(read, family, index))
         for family in TABLE_FAMILIES
-        for index, path in enumerate(paths)
+        for index, stem in enumerate(stems)
     )
 
 
-def paired_cases(data: Folder | HubData) -> Iterator[Case]:
+def paired_cases(data: Folder | HubData | Shards) -> Iterator[Case]:
     """The pairs of a folder or data set. Raises `ValueError` if it has none."""
-    if isinstance(data, HubData):
+    if not isinstance(data, Folder):
         return data.readers()
     pairs = [item for item in data.items if item.blurry and item.sharp]
     if not pairs:

@@ -110,6 +110,8 @@ def no_more_than(tensors: int, numbers: int, spare: int = 2**28) -> Iterator[Non
 def read_json(path: Path, advice: str = ADVICE) -> dict:
     """The object in a JSON file; a missing or damaged one, or anything else in it, is a `ValueError` naming it."""
     try:
+        if path.exists() and not path.is_file():  # a pipe would be waited for without end
+            raise ValueError("it is no file")
         if path.stat().st_size > LARGEST_JSON:
             raise ValueError("it is too large")
         found = json.loads(path.read_text(encoding="utf-8"))
@@ -196,9 +198,9 @@ def weight_files(folder: Path) -> list[Path]:
     for name in names[:-4]:
         if Path(name).name != name or not name.endswith(".safetensors"):
             raise ValueError(f"{folder}: {name!r} is no name of a .safetensors file in that folder; {ADVICE}")
-        if not (folder / name).exists():
+        if not (folder / name).is_file():
             raise ValueError(f"{folder / name} is missing; {ADVICE}")
-    found = [folder / name for name in names if (folder / name).exists()]
+    found = [folder / name for name in names if (folder / name).is_file()]
     if not found:
         raise ValueError(f"{folder} holds no .safetensors file called diffusion_pytorch_model; {ADVICE}")
     return found

@@ -18,12 +18,15 @@ FEWEST_OF_PNDM = 4  # steps: its Runge-Kutta start needs them
 def check_scheduler(scheduler, steps: int) -> None:
     """Raise ValueError, naming schedulers that work, for one that cannot sample in `steps` steps."""
     name, kind = type(scheduler).__name__, scheduler.config.get("prediction_type")
+    listed, trained = scheduler.config.get("trained_betas"), scheduler.config.get("num_train_timesteps")
     if name == "EDMEulerScheduler" or not hasattr(scheduler, "init_noise_sigma"):
         reason = "is made for another noise schedule than the model's"
     elif kind == "sample" and name in NOT_OF_CLEAN_IMAGES:
         reason = "cannot sample a model that predicts clean images (prediction_type sample)"
     elif name == "PNDMScheduler" and steps < FEWEST_OF_PNDM:
         reason = f"needs at least {FEWEST_OF_PNDM} steps, not {steps}"
+    elif listed is not None and len(listed) != trained:
+        reason = f"has {len(listed)} trained_betas for {trained} timesteps"
     else:
         return
     raise ValueError(f"{name} {reason}; set pipeline.scheduler to {FIT}")

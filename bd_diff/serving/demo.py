@@ -11,12 +11,11 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from filelock import FileLock, Timeout
 from PIL import Image, ImageCms
 from torch import Tensor
 
 from bd_diff.data.bombs import check_pixels
-from bd_diff.data.claims import LOCK, claim
+from bd_diff.data.claims import LOCK, claim, take
 from bd_diff.data.deep import DeepImage
 from bd_diff.data.drawing import draw_kernel
 from bd_diff.data.failures import in_one_line
@@ -176,8 +175,10 @@ def as_seen(photograph: Image.Image | DeepImage) -> Image.Image:
 def remove_abandoned() -> None:
     """Remove the folders that killed pages left behind: those that no process holds any more."""
     for folder in Path(tempfile.gettempdir()).glob(f"{FOLDER}*"):
-        with suppress(Timeout, OSError), FileLock(folder / LOCK, timeout=0):  # of another page, or of another user
-            shutil.rmtree(folder)
+        with suppress(OSError):  # of another user
+            if let_go := take(folder):
+                shutil.rmtree(folder)
+                let_go()
 
 
 def launch_settings(host: str, names: list[str], largest: int) -> dict:

@@ -110,7 +110,7 @@ class Manifest:
         """Add the missing lines of results that exist."""
         known = self.read()
         for job in jobs:
-            if known.get(str(job.target), "") is not None and job.target.exists():
+            if known.get(str(job.target), "") is not None and job.target.is_file():
                 self.add(job, None)
 
 

@@ -220,14 +220,14 @@ def joint_samples(config: JointConfig) -> Dataset:
     wide = data.window + SIZE - 1  # so that every pixel's blur is real
     crops: SharpCrops | ProceduralImages
     if data.sharp:
-        crops = SharpCrops(Photographs(data.sharp, data.exclude, data.memory).check_sizes(wide), wide, seed)
+        crops = SharpCrops(Photographs(data.sharp, data.exclude, memory=data.memory).check_sizes(wide), wide, seed)
     else:
         crops = ProceduralImages(wide, seed)
     if data.target and not any(config.weights.get(task) for task in TARGET_TASKS):
         raise ValueError(f"data.target: no task on photographs has a weight; give one to {', '.join(TARGET_TASKS)}")
     targets = None
     if data.target:
-        targets = Photographs(data.target, data.target_exclude, data.memory).check_sizes(data.crop)
+        targets = Photographs(data.target, data.target_exclude, memory=data.memory).check_sizes(data.crop)
     bank = read_bank(data.bank) if data.bank else None
     estimates = read_bank(data.estimates, ("kernel", "estimate")) if data.estimates else None
     return JointSamples(crops, data.crop, targets, bank, estimates)

@@ -14,7 +14,7 @@ from tqdm import tqdm
 from bd_diff.blur.camera import RandomCamera
 from bd_diff.blur.kernels import SIZE
 from bd_diff.blur.synthesis import draw_kernels
-from bd_diff.data.crops import SharpCrops, seeded
+from bd_diff.data.crops import PhotographSource, SharpCrops, seeded
 from bd_diff.data.pixels import luminance
 from bd_diff.data.writing import replacing
 from bd_diff.pipeline import BDDiffPipeline
@@ -25,7 +25,7 @@ SHARD = 8  # samples a file
 
 
 def build_bank(
-    photographs: list[Tensor],
+    photographs: PhotographSource,
     folder: str | Path,
     count: int,
     families: dict[str, float],

@@ -1,12 +1,13 @@
 """Validation during training: gains by blur family on held-out photographs, and a sheet of images."""
 
+from itertools import islice
 from pathlib import Path
 
 import torch
 from torchvision.utils import make_grid
 
-from bd_diff.data.crops import read_photographs
 from bd_diff.data.images import save_image, to_image
+from bd_diff.data.photographs import Photographs
 from bd_diff.evaluation.evaluate import family_pairs
 from bd_diff.evaluation.metrics import psnr, ssim
 
@@ -15,7 +16,7 @@ class Validation:
     """`validation(step) -> figures`; writes `validation/<step>.png` (a family a row: blurry, result, sharp)."""
 
     def __init__(self, pipeline, folder: str, names: str, count: int, out: Path, batch: int = 8):
-        photographs = read_photographs(folder, only=names)[:count]
+        photographs = list(islice(Photographs(folder, only=names), count))
         self.pipeline, self.pairs, self.out, self.batch = pipeline, family_pairs(photographs), out / "validation", batch
 
     @torch.no_grad()

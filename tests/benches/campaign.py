@@ -10,64 +10,37 @@ files that may not grow. Photographs, models and trainings are toys; the code is
 import argparse
 import io
 import json
-import multiprocessing
 import os
 import random
 import resource
 import shutil
-import signal
 import subprocess
 import sys
 import tempfile
 import time
-from contextlib import ExitStack, contextmanager, redirect_stderr, redirect_stdout
-from functools import partial
+from contextlib import ExitStack, contextmanager, redirect_stderr
 from pathlib import Path
 
 import numpy as np
 import torch
 from diffusers.utils import logging
 from PIL import Image
-from safetensors.torch import load_file
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "helpers"))
-from bd_diff_toys import ROOT, TINY
+from bd_diff_toys import TINY
 from bd_diff_toys.damage import DAMAGE, room_for
+from kills import Lost, check, fork, kill_adaptations, kill_folders, kill_trainings, photograph
 
-from bd_diff.adaptation import adapt as adaptation
-from bd_diff.baselines.uresnet import UResNet
-from bd_diff.blur.kernels import blur, line
-from bd_diff.cli import main as cli
-from bd_diff.data.deep import DeepImage
-from bd_diff.data.images import list_images, read_image, save_image, to_image
-from bd_diff.data.procedural import procedural_image
+from bd_diff.data.images import list_images, read_image, save_image
 from bd_diff.restore import load
 from bd_diff.serving.folder_run import Job, Manifest, run_jobs
-from bd_diff.training.joint import DataConfig, JointConfig, train_joint
 from bd_diff.training.pipelines import build_pipeline, save_pipeline
 
-SHARP = ROOT / "assets/sharp"
 BLOCK = 4096
-SOONER = 0.7  # kills come the next time, where a run ended before the first: the machine has less to do now
 FORMATS = ("png", "jpg", "webp", "tif", "bmp", "gif", "ppm", "avif", "heic", "deep.png", "deep.tif")
-fork = multiprocessing.get_context("fork")
-
-
-class Lost(Exception):
-    """Something that was promised did not hold."""
-
-
-def check(right: bool, what: str) -> None:
-    if not right:
-        raise Lost(what)
 
 
 # Photographs
-
-
-def photograph(generator: np.random.Generator, deep: bool = False, side: int = 40):
-    levels = generator.integers(0, 65536, (side, side + 8, 3), dtype=np.uint16)
-    return DeepImage(levels) if deep else Image.fromarray((levels >> 8).astype(np.uint8))
 
 
 def seeds(folder: Path, generator: np.random.Generator) -> list[Path]:
@@ -204,166 +177,6 @@ def disks(folder: Path, chance: random.Random) -> str:
         full += bool(failed)
         if not failed:
             return f"{tried} disks of 1 to {blocks} blocks of 4 KiB, {full} full: all {len(jobs)} results in the end"
-
-
-# Kills
-
-
-def quietly(work, *arguments) -> None:
-    """What a child process does, without a word."""
-    torch.set_num_threads(1)
-    with open(os.devnull, "w") as nowhere, redirect_stdout(nowhere), redirect_stderr(nowhere):
-        work(*arguments)
-
-
-def killed(work, *arguments, after: float) -> bool:
-    """Run in a process of its own and kill it after some seconds; whether the kill came before the end."""
-    running = fork.Process(target=quietly, args=(work, *arguments))
-    running.start()
-    running.join(after)
-    if running.exitcode is None:
-        os.kill(running.pid, signal.SIGKILL)
-    running.join()
-    check(running.exitcode in (0, -signal.SIGKILL), f"it ended with {running.exitcode}")
-    return running.exitcode != 0
-
-
-def kill_until_done(work, arguments: tuple, seconds: float, kills: int, chance: random.Random, phase) -> list[str]:
-    """Kill so often, each time at a random moment of what is left, then let it end; gives the phases it died in."""
-    died = []
-    for number in range(kills):
-        left = seconds * (kills - number) / kills
-        if not killed(work, *arguments, after=chance.uniform(0.05, 0.1 + left)):
-            break
-        died.append(phase())
-    killed(work, *arguments, after=3600)
-    return died
-
-
-def deblur(photographs: Path, model: Path, out: Path) -> None:
-    sys.argv = ["bd-diff", "deblur", *map(str, (photographs, "--out", out, "--model", model, "--resume"))]
-    cli()
-
-
-def contents(folder: Path, ending: str) -> dict[str, bytes]:
-    return {str(path.relative_to(folder)): path.read_bytes() for path in sorted(folder.rglob(f"*{ending}"))}
-
-
-def timed(work, *arguments) -> float:
-    started = time.monotonic()
-    killed(work, *arguments, after=3600)
-    return time.monotonic() - started
-
-
-def kill_folders(folder: Path, kills: int, chance: random.Random) -> str:
-    """A folder run that is killed again and again ends with the results of one that is not."""
-    UResNet(width=2).save_pretrained(folder / "model")
-    generator = np.random.default_rng(0)
-    for index in range(60):
-        save_image(photograph(generator, side=160), folder / "in" / f"{index}.png")
-    seconds = timed(deblur, folder / "in", folder / "model", folder / "whole")
-    whole, came, rounds = contents(folder / "whole", ".png"), 0, 0
-    check(len(whole) == 60, "the run that was not killed is not whole")
-    while came < kills:
-        out = folder / f"out{rounds}"
-        rounds += 1
-        died = kill_until_done(deblur, (folder / "in", folder / "model", out), seconds, 5, chance, lambda: "")
-        came, seconds = came + len(died), seconds if died else SOONER * seconds
-        check(contents(out, ".png") == whole and not list(out.glob("*.part")), f"results differ in {out}")
-        check(len(Manifest(out).read()) == 60, f"lines are lacking in {out}")
-    return f"{came} kills of {rounds} folder runs of 60 photographs: all results equal to the byte"
-
-
-def train(out: Path) -> None:
-    run = {"steps": 8, "batch_size": 1, "save_minutes": 0, "trackers": (), "warmup_steps": 1, "cpu": True}
-    settings = adaptation.RunConfig(folder=str(out), resume=bool(adaptation.begun(out)), validate_every=0, **run)
-    config = JointConfig(settings, TINY, {"lr": 1e-3}, {"kernel": 0.5, "deblur": 1.0}, {"line": 1.0}, transfer_rows=0,
-                         data=DataConfig(window=96, crop=64))  # fmt: skip
-    if not (out / "pipeline").exists():
-        train_joint(config)
-
-
-def states(folder: Path) -> dict[str, dict]:
-    return {
-        str(path.relative_to(folder)): load_file(path) for path in sorted(folder.rglob("pipeline/**/*.safetensors"))
-    }
-
-
-def same(first: dict[str, dict], second: dict[str, dict]) -> bool:
-    return first.keys() == second.keys() and all(
-        torch.equal(tensor, second[file][name]) for file, tensors in first.items() for name, tensor in tensors.items()
-    )
-
-
-def kill_trainings(folder: Path, kills: int, chance: random.Random) -> str:
-    """A training that is killed again and again ends with the weights of one that is not, to the bit."""
-    seconds = timed(train, folder / "whole")
-    whole, came, rounds = states(folder / "whole"), 0, 0
-    check(len(whole) >= 6, "the training that was not killed has no model")
-    while came < kills:
-        out = folder / f"out{rounds}"
-        rounds += 1
-        died = kill_until_done(train, (out,), seconds, 5, chance, lambda: "")
-        came, seconds = came + len(died), seconds if died else SOONER * seconds
-        check(same(states(out), whole), f"weights differ in {out}")
-    return f"{came} kills of {rounds} trainings: all weights equal to the bit"
-
-
-def adapt(target: Path, model: Path, out: Path) -> None:
-    config = adaptation.adaptation_config(target, model, SHARP, out, steps=8)
-    run = adaptation.replace(config.run, batch_size=1, save_minutes=0.05, cpu=True)
-    adaptation.adapt(adaptation.replace(config, run=run))
-
-
-def phase_of(out: Path) -> str:
-    if (out / "report.json").exists():
-        return "after its report"
-    if (out / "last").exists():
-        return "report"
-    if adaptation.recorded(out):
-        return "training"
-    return "before the first checkpoint" if (out / "blur.json").exists() else "telling the blur"
-
-
-def kill_adaptations(folder: Path, kills: int, chance: random.Random) -> str:
-    """An adaptation killed in whatever phase ends with the report and the model of one that is not."""
-    torch.manual_seed(0)
-    save_pipeline(build_pipeline(TINY), folder / "model")
-    for index in range(4):
-        image = procedural_image(136, torch.Generator().manual_seed(index))[None]
-        path = folder / "target" / f"{index}.png"
-        save_image(to_image(blur(image, line(torch.tensor([9.0]), torch.tensor([0.3])))[0]), path)
-    given = folder / "target", folder / "model"
-    seconds = timed(adapt, *given, folder / "whole")
-    whole, report = states(folder / "whole"), (folder / "whole/report.json").read_text()
-    phases, rounds = [], 0
-    while len(phases) < kills:
-        out = folder / f"out{rounds}"
-        rounds += 1
-        died = kill_until_done(adapt, (*given, out), seconds, 5, chance, partial(phase_of, out))
-        phases, seconds = phases + died, seconds if died else SOONER * seconds
-        phases += kill_in_report(given, out, folder / f"report{rounds}", chance)
-        for one in (out, folder / f"report{rounds}"):
-            check((one / "report.json").read_text() == report, f"the report differs in {one}")
-            check(same(states(one), whole), f"weights differ in {one}")
-            check(not list(one.glob("best*")) and not list(one.glob("*-saving")), f"something was left in {one}")
-    counts = ", ".join(f"{phases.count(phase)} {phase}" for phase in dict.fromkeys(phases))
-    return f"{len(phases)} kills of adaptations ({counts}): all reports and weights equal"
-
-
-def kill_in_report(given: tuple, whole: Path, out: Path, chance: random.Random) -> list[str]:
-    """Kill once as soon as the last model is in its place, and let it end."""
-    running = fork.Process(target=quietly, args=(adapt, *given, out))
-    running.start()
-    while running.exitcode is None and not (out / "last").exists():
-        time.sleep(0.005)
-    time.sleep(chance.uniform(0, 0.3))
-    if running.exitcode is None:
-        os.kill(running.pid, signal.SIGKILL)
-    running.join()
-    died = [phase_of(out)] if running.exitcode != 0 else []
-    killed(adapt, *given, out, after=3600)
-    return died
 
 
 # Folders made to do harm

@@ -287,10 +287,17 @@ def test_a_wrong_option_is_explained(bd_diff, network, photos, tmp_path, wrong):
     assert not (tmp_path / "out").exists()
 
 
-def test_a_setting_that_the_system_does_not_have_is_an_error(bd_diff, network, photos, tmp_path):
-    code, _, errors = bd_diff("deblur", photos / "a.png", "--out", tmp_path, "--model", network, "--steps", "3")
-    assert code == 1
-    in_one_line(errors, "num_inference_steps", "UResNet")
+@pytest.mark.parametrize("option, value", [("--tile", 100), ("--kernel-windows", 20)])
+def test_a_wrong_setting_ends_the_run_before_the_first_photograph(
+    bd_diff, network, tiny_pipeline_folder, photos, tmp_path, option, value
+):
+    (photos / "c.png").write_text("no image")
+    setting = option.strip("-").replace("-", "_")
+    for model, reason in ((network, "only BD-Diff has"), (tiny_pipeline_folder, f"{setting} is {value}")):
+        code, _, errors = bd_diff("deblur", photos, "--out", tmp_path / "out", "--model", model, option, value)
+        assert code == 1
+        in_one_line(errors, reason)
+        assert not (tmp_path / "out" / MANIFEST).exists()
 
 
 # BD-Diff

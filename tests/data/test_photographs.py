@@ -74,6 +74,24 @@ def test_shards_that_datasets_saved_are_read_in_place(folder, tmp_path):
     (tmp_path / "names.txt").write_text("1.png\n3.png")
     left = Photographs(tmp_path / "shards", tmp_path / "names.txt")
     assert same(left, [Photographs(folder)[0], Photographs(folder)[2]])
+    assert same(Photographs(tmp_path / "shards", only=tmp_path / "names.txt"), [Photographs(folder)[i] for i in (1, 3)])
+    (tmp_path / "names.txt").write_text("9.png")
+    for place in (folder, tmp_path / "shards"):
+        with pytest.raises(ValueError, match="names.txt lists 9.png, which is not in"):
+            Photographs(place, tmp_path / "names.txt")
     Dataset.from_dict({"text": ["a"]}).save_to_disk(tmp_path / "texts")
     with pytest.raises(ValueError, match="is a data set of text; it needs a column image"):
         Photographs(tmp_path / "texts")
+
+
+def test_rows_of_one_name_are_all_read_and_a_damaged_one_is_named(folder, tmp_path):
+    content = (folder / "0.png").read_bytes()
+    images = [{"bytes": content, "path": "0.png"}, {"bytes": content[:200], "path": "0.png"}, {"bytes": content}]
+    Dataset.from_dict({"image": images}, features=Features({"image": Image()})).save_to_disk(tmp_path / "shards")
+    photographs = Photographs(tmp_path / "shards")
+    assert len(photographs) == 3 and torch.equal(photographs[2], Photographs(folder)[0])
+    with pytest.raises(ValueError, match=r"shards: row 1 \(0.png\) cannot be read"):
+        photographs[1]
+    (tmp_path / "names.txt").write_text("0.png")
+    assert len(Photographs(tmp_path / "shards", tmp_path / "names.txt")) == 1
+    assert len(Photographs(tmp_path / "shards", only=tmp_path / "names.txt")) == 2

@@ -6,14 +6,16 @@ import os
 import subprocess
 import sys
 
+import datasets
 import numpy as np
 import pytest
 import torch
+from datasets import Dataset, Features
 from PIL import Image
 
 from bd_diff.baselines.uresnet import UResNet
 from bd_diff.blur.kernels import blur
-from bd_diff.data.folders import Folder
+from bd_diff.data.folders import Folder, open_data
 from bd_diff.data.images import read_image, save_image, to_image, to_tensor
 from bd_diff.data.kernel_files import read_kernel
 from bd_diff.data.procedural import procedural_image
@@ -88,6 +90,35 @@ def test_family_cases_are_family_pairs_of_the_folder(sharp_folder):
     for (_, read), pair in zip(cases, pairs, strict=True):
         sample = read()
         assert torch.equal(sample.blurry, pair.blurry) and torch.equal(sample.kernel, pair.kernel)
+
+
+def in_shards(columns, folder):
+    table = {name: [str(path) for path in paths] for name, paths in columns.items()}
+    kinds = Features({name: datasets.Image() for name in columns})
+    Dataset.from_dict(table, features=kinds).save_to_disk(folder, num_shards=2)
+    return folder
+
+
+def test_photographs_and_pairs_in_shards_are_scored_as_those_in_folders(sharp_folder, pairs, tmp_path):
+    shards = in_shards({"image": sorted(sharp_folder.iterdir())}, tmp_path / "sharp")
+    for (name, read), (same, expected) in zip(
+        evaluate.family_cases(shards, size=64), evaluate.family_cases(sharp_folder, size=64), strict=True
+    ):
+        assert name == same and torch.equal(read().blurry, expected().blurry)
+    items = Folder(pairs).items
+    sides = {side: [getattr(item, side) for item in items] for side in ("blurry", "sharp")}
+    shards = open_data(in_shards(sides, tmp_path / "shards"))
+    left, right = (rows_of("input", evaluate.paired_cases(data))[0] for data in (shards, Folder(pairs)))
+    assert [row["digest"] for row in left] == [row["digest"] for row in right]
+
+
+def test_shards_that_cannot_be_scored_are_one_sentence(sharp_folder, tmp_path):
+    shards = in_shards({"image": sorted(sharp_folder.iterdir())}, tmp_path / "sharp")
+    with pytest.raises(ValueError, match="sharp has image; its sharp image must be called sharp or"):
+        open_data(shards)
+    next(shards.glob("*.arrow")).write_bytes(b"cut")
+    with pytest.raises(ValueError, match="sharp cannot be read as shards of a data set"):
+        evaluate.family_cases(shards)
 
 
 def test_a_list_chooses_the_photographs_and_must_be_right(sharp_folder, tmp_path):

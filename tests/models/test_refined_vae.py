@@ -17,7 +17,7 @@ from bd_diff.cli import app
 from bd_diff.data.crops import seeded
 from bd_diff.data.images import save_image, to_image
 from bd_diff.data.procedural import procedural_image
-from bd_diff.models.conditioning import condition, to_latents
+from bd_diff.models.conditioning import condition, to_latents, to_pixels
 from bd_diff.models.fingerprint import fingerprint
 from bd_diff.models.refined_vae import RefinedVAE
 from bd_diff.stable_diffusion.adapters import add_lora, save_adapter
@@ -182,6 +182,27 @@ def test_it_saves_and_loads_alone_in_a_pipeline_and_in_an_adapter(vae, tmp_path)
     names = set(load_file(tmp_path / "adapter/adapter.safetensors"))
     assert {name.split(".")[1] for name in names if name.startswith("vae.")} == {"encoder_refiners", "decoder_refiners"}
     assert torch.allclose(restored(BDDiffPipeline.from_pretrained(tmp_path / "adapter")), expected, atol=1e-5)
+
+
+def test_strength_zero_is_the_photograph_itself_and_not_what_was_filtered_of_it(vae, tmp_path):
+    pipeline = pipeline_from_base(load_base(save_base(tmp_path / "sd", vae=vae)), SIZES)
+    pipeline.register_modules(vae=moved(RefinedVAE.around(pipeline.vae)))
+    pipeline.set_progress_bar_config(disable=True)
+    image = torch.rand(1, 3, 32, 32)
+
+    def at(strength, **settings):
+        seed = torch.Generator().manual_seed(0)
+        return pipeline(image, strength=strength, generator=seed, output_type="pt", **settings).images
+
+    pixels = image * 2 - 1
+    latents = to_latents(pipeline.vae, pixels)
+    with torch.no_grad():
+        detailed = to_pixels(pipeline.vae, latents, pixels)
+        plain = to_pixels(pipeline.vae, latents)
+    assert torch.allclose(at(0.0), (detailed / 2 + 0.5).clamp(0, 1), atol=1e-5)
+    assert torch.allclose(at(0.0, blur_image=image), (plain / 2 + 0.5).clamp(0, 1), atol=1e-5)
+    assert not torch.allclose(to_latents(pipeline.vae, pixels, degraded=True), latents, atol=1e-3)
+    assert not torch.allclose(at(0.0), at(1.0), atol=1e-2)
 
 
 def test_training_runs_both_phases_and_says_the_gain(tmp_path, capsys):

@@ -52,6 +52,9 @@ def test_other_schedules_and_too_few_steps_are_refused_by_name():
     for name in ("EDMEulerScheduler", "FlowMatchEulerDiscreteScheduler"):
         with pytest.raises(ValueError, match=f"{name} is made for another noise schedule"):
             check_scheduler(getattr(diffusers, name)(), 10)
+    listed = diffusers.DDIMScheduler(trained_betas=[0.1] * 10)
+    with pytest.raises(ValueError, match="DDIMScheduler has 10 trained_betas for 1000 timesteps"):
+        check_scheduler(listed, 10)
     with pytest.raises(ValueError, match="PNDMScheduler needs at least 4 steps, not 2"):
         check_scheduler(scheduler_of("PNDMScheduler", "epsilon")[0], 2)
 

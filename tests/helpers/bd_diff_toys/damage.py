@@ -1,6 +1,7 @@
 """Damaged model folders, full disks, and a pickle that tells when it ran."""
 
 import json
+import os
 import resource
 from contextlib import contextmanager
 from pathlib import Path
@@ -36,6 +37,11 @@ def change(path, **entries):
     path.write_text(json.dumps(json.loads(path.read_text()) | entries))
 
 
+def pipe(path):
+    path.unlink()
+    os.mkfifo(path)
+
+
 def retype(path, how):
     tensors = load_file(path)
     save_file({name: how(tensor) for name, tensor in tensors.items()}, path, {"format": "pt"})
@@ -62,6 +68,8 @@ DAMAGE = {
     "int8": (lambda f: retype(f / UNET, lambda t: t.to(torch.int8)), "is of type I8|cannot be loaded"),
     "float8": (lambda f: retype(f / UNET, lambda t: t.to(torch.float8_e4m3fn)), "is of type F8"),
     "NaN": (lambda f: retype(f / UNET, lambda t: t * float("nan")), "holds NaN or infinite values"),
+    "a pipe": (lambda f: pipe(f / "unet/config.json"), "unet/config.json is damaged .it is no file"),
+    "a pipe of weights": (lambda f: pipe(f / UNET), "unet holds no .safetensors file"),
     "cut": (lambda f: (f / UNET).write_bytes((f / UNET).read_bytes()[:-9]), f"{UNET} is damaged"),
     "another library": (lambda f: change(f / "model_index.json", unet=["subprocess", "Popen"]), "neither of diffusers"),
     "an own module": (lambda f: change(f / "model_index.json", unet=["my_unet", "Net"]), "neither of diffusers"),
