@@ -1,6 +1,7 @@
 """BDDiffPipeline: image -> encoder -> two Q-Formers -> tokens -> UNet -> VAE -> image, called as in diffusers."""
 
-from collections.abc import Callable
+import os
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,6 +14,7 @@ from diffusers.utils import BaseOutput
 from diffusers.utils.torch_utils import randn_tensor
 from huggingface_hub import snapshot_download
 from torch import Generator, Tensor
+from tqdm import tqdm
 
 from bd_diff.assets import asset
 from bd_diff.data.inputs import open_images, to_batch, to_images, whole
@@ -48,7 +50,11 @@ SMALLEST_SIDE = 8  # pixels
 TILE_OVERLAP = 96  # pixels that neighbouring tiles share
 
 
-@dataclass
+Image = str | os.PathLike | PIL.Image.Image | np.ndarray | Tensor
+Images = Image | Sequence[Image]
+
+
+@dataclass(repr=False)
 class BDDiffPipelineOutput(BaseOutput):
     """`images`: a list of PIL images, an array `(B, H, W, 3)` or a tensor `(B, 3, H, W)` in [0, 1], or latents.
 
@@ -67,6 +73,14 @@ class BDDiffPipelineOutput(BaseOutput):
             return None
         doubtful = [False] * len(self.kernels) if self.doubtful is None else self.doubtful.tolist()
         return [verdict(*one) for one in zip(self.kernels, doubtful, strict=True)]
+
+    def __repr__(self) -> str:
+        if isinstance(self.images, list):
+            images = f"{len(self.images)} PIL"
+        else:
+            images = f"{type(self.images).__name__} {tuple(self.images.shape)}"
+        kernels = None if self.kernels is None else tuple(self.kernels.shape)
+        return f"{type(self).__name__}(images: {images}, kernels: {kernels})"
 
 
 class BDDiffPipeline(DiffusionPipeline):
@@ -144,8 +158,8 @@ class BDDiffPipeline(DiffusionPipeline):
     @torch.no_grad()
     def __call__(
         self,
-        image,
-        blur_image=None,
+        image: Images,
+        blur_image: Images | None = None,
         num_inference_steps: int | None = None,
         strength: float = 1.0,
         fast: bool = False,
@@ -162,8 +176,9 @@ class BDDiffPipeline(DiffusionPipeline):
         """Deblur `image`; with `blur_image`, blur `image` as `blur_image` is blurred instead.
 
         Args:
-            image: PIL image, path, array `(H, W, 3)` or tensor `(3, H, W)` in [0, 1], or a list or batch of one size.
-                PIL images and files may be grey, 16 bit, transparent, palette, CMYK or turned by EXIF.
+            image: PIL image, path, array `(H, W, 3)` or `(H, W)` in [0, 1] or of uint8, tensor `(3, H, W)` in [0, 1],
+                or a list or batch of one size. PIL images and files may be grey, 16 bit, transparent, palette, CMYK or
+                turned by EXIF.
             blur_image: the same; one for all, or as many as `image`. Its size may differ.
             num_inference_steps: 1 is the mean of all plausible results, more give a sharper one of them.
             strength: 0 gives the image back, 1 is the full result, between is a mixture in latent space. Where the blur
@@ -219,7 +234,7 @@ class BDDiffPipeline(DiffusionPipeline):
         noise = self.prepare_latents(grid, count, generator, latents)  # (B, c, h, w)
         as_latents = output_type == "latent"
         images = torch.zeros_like(noise) if as_latents else photographs.new_zeros(count, 3, grid.height, grid.width)
-        with self.progress_bar(total=steps * len(grid)) as bar:
+        with self.show_progress(steps * len(grid)) as bar:
 
             def on_step(i: int, t: Tensor, latents: Tensor, tokens: Tensor) -> tuple[Tensor, Tensor]:
                 bar.update()
@@ -265,6 +280,10 @@ class BDDiffPipeline(DiffusionPipeline):
         self.maybe_free_model_hooks()
         output = BDDiffPipelineOutput(images=produced, kernels=kernels, doubtful=doubtful)
         return output if return_dict else (produced,)
+
+    def show_progress(self, total: int) -> tqdm:
+        """diffusers' progress bar, for more steps than one."""
+        return self.progress_bar(total=total) if total > 1 else tqdm(total=total, disable=True)
 
     def denoise(
         self,
@@ -344,7 +363,7 @@ class BDDiffPipeline(DiffusionPipeline):
         return snapshot_download(pretrained_model_name, allow_patterns=HARMLESS, **given)
 
     @torch.no_grad()
-    def estimate_kernel(self, image, fast: bool = False) -> Tensor:
+    def estimate_kernel(self, image: Images, fast: bool = False) -> Tensor:
         """The blur the model sees in each image, as kernels `(B, 33, 33)` that sum to one."""
         if self.blur_decoder is None:
             raise ValueError("this pipeline has no blur_decoder, so it sees blur as tokens and never as a kernel")

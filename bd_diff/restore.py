@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from bd_diff.assets import asset
 from bd_diff.data.failures import out_of_memory
 from bd_diff.data.images import crop_to, pad_to_multiple
-from bd_diff.data.inputs import open_images, to_batch, to_images
+from bd_diff.data.inputs import open_images, to_array, to_batch, to_images
 from bd_diff.data.tiles import SMALLEST_TILE, Grid
 from bd_diff.models.model_folder import find_folder, is_adapter, load_checked, read_json
 
@@ -36,9 +36,9 @@ class Restorer(ABC):
     def __call__(self, images, **settings):
         """Restore a photograph, or several.
 
-        A batch `(B, 3, H, W)` or a photograph `(3, H, W)` as a tensor in [0, 1], arrays `(H, W, 3)` or `(B, H, W, 3)`
-        in [0, 1] give the same again; paths and PIL images give PIL images of their mode, with ICC profile and EXIF;
-        a list gives a list. Raises ValueError for what cannot be read or restored.
+        A batch `(B, 3, H, W)` or a photograph `(3, H, W)` as a tensor in [0, 1], arrays `(H, W, 3)`, `(B, H, W, 3)` or
+        `(H, W)`, in [0, 1] or uint8, give the same again; paths and PIL images give PIL images of their mode, with ICC
+        profile and EXIF; a list gives a list. Raises ValueError for what cannot be read or restored.
         """
         if isinstance(images, Tensor) and images.ndim != 3:
             return self.restore(images, **settings)
@@ -47,9 +47,19 @@ class Restorer(ABC):
         opened = open_images(images)
         restored = self.restore(to_batch(opened), **settings)
         if isinstance(images, np.ndarray):
-            restored = restored.movedim(1, -1).cpu().numpy()
-            return restored if images.ndim == 4 else restored[0]
+            return to_array(restored, images)
         return restored[0] if isinstance(images, Tensor) else to_images(restored, opened)[0]
+
+    def __repr__(self) -> str:
+        parameter = next(self.module.parameters())
+        millions = sum(one.numel() for one in self.module.parameters()) / 1e6
+        kind = str(parameter.dtype).removeprefix("torch.")
+        return f"<{self.name}, {millions:.2f} million parameters, {kind} on {parameter.device}>"
+
+    @property
+    @abstractmethod
+    def module(self) -> nn.Module:
+        """All networks of the system."""
 
     @abstractmethod
     def restore(self, images: Tensor, **settings) -> Tensor:
@@ -68,6 +78,10 @@ class PipelineRestorer(Restorer):
     def __init__(self, pipeline):
         self.pipeline = pipeline
         pipeline.set_progress_bar_config(disable=True)  # progress is shown by images, not by steps
+
+    @property
+    def module(self) -> nn.Module:
+        return nn.ModuleList(part for part in self.pipeline.components.values() if isinstance(part, nn.Module))
 
     def restore(self, images: Tensor, **settings) -> Tensor:
         """Images `(B, 3, H, W)` in [0, 1], sides from 8, to the same."""
@@ -111,6 +125,10 @@ class NetworkRestorer(Restorer):
 
     def __init__(self, network: nn.Module, lowest: float = 0):
         self.network, self.lowest, self.name = network, lowest, type(network).__name__
+
+    @property
+    def module(self) -> nn.Module:
+        return self.network
 
     @torch.no_grad()
     def restore(self, images: Tensor, **settings) -> Tensor:

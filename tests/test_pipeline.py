@@ -260,3 +260,18 @@ def test_a_wrong_argument_is_named(tiny_pipeline, settings, message):
 def test_an_unusable_image_is_one_clear_error(tiny_pipeline, image, message):
     with pytest.raises(ValueError, match=message):
         run(tiny_pipeline, image)
+
+
+def test_outputs_are_short_to_print_and_one_step_shows_no_progress(tiny_pipeline, capfd):
+    array = np.zeros((24, 32, 3), np.uint8)
+    tiny_pipeline.set_progress_bar_config(disable=False)
+    try:
+        one = tiny_pipeline(array, num_inference_steps=1)
+        assert "it/s" not in capfd.readouterr().err
+        tiny_pipeline(array, num_inference_steps=2)
+        assert "2/2" in capfd.readouterr().err
+    finally:
+        tiny_pipeline.set_progress_bar_config(disable=True)
+    assert repr(one) == "BDDiffPipelineOutput(images: 1 PIL, kernels: (1, 33, 33))"
+    shown = repr(tiny_pipeline(array, output_type="np"))
+    assert shown == "BDDiffPipelineOutput(images: ndarray (1, 24, 32, 3), kernels: (1, 33, 33))"

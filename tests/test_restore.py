@@ -265,3 +265,41 @@ def test_the_model_that_ships_is_the_default_and_has_a_name(monkeypatch, tmp_pat
     assert isinstance(load(device="cpu"), PipelineRestorer)
     assert isinstance(load("bd-diff-tiny", device="cpu"), PipelineRestorer)
     assert BDDiffPipeline.from_pretrained().config.default_steps >= 1
+
+
+@pytest.fixture(scope="module")
+def network_folder(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("network")
+    UResNet(width=2).save_pretrained(folder)
+    return folder
+
+
+def test_uint8_and_grey_arrays_come_back_as_they_were_given(network_folder):
+    restore = load(network_folder, device="cpu")
+    levels = np.random.default_rng(0).integers(0, 256, (24, 32, 3), dtype=np.uint8)
+    expected = restore(levels.astype(np.float32) / 255)
+    assert np.array_equal(restore(levels), (expected * 255).round().astype(np.uint8))
+    assert np.array_equal(restore(levels[None])[0], restore(levels))
+    grey = restore(levels[..., 0])
+    assert grey.shape == (24, 32) and grey.dtype == np.uint8
+    assert restore(levels[..., 0] / 255).dtype == np.float32
+
+
+@pytest.mark.parametrize(
+    ("given", "told"),
+    [
+        (np.zeros((8, 8, 3), np.int64), "an array of int64 is no image; give uint8, or floating point"),
+        (np.zeros((3, 8, 8), np.uint8), r"an array of shape \(3, 8, 8\) is no image; give \(H, W, 3\)"),
+        ({"image": 1}, "image is a dict; expected a path, a PIL image"),
+        (None, "image is a NoneType; expected a path"),
+        (7, "image is a int; expected a path"),
+    ],
+)
+def test_what_is_no_image_is_told_in_a_sentence(network_folder, given, told):
+    with pytest.raises(ValueError, match=told):
+        load(network_folder, device="cpu")(given)
+
+
+def test_a_system_shows_what_it_is(network_folder):
+    assert repr(load(network_folder, device="cpu")) == "<UResNet, 0.02 million parameters, float32 on cpu>"
+    assert repr(load(device="cpu")).startswith("<BD-Diff, ")

@@ -51,7 +51,7 @@ JUDGED = 32  # photographs at most that the domain gap is measured on
 REFERENCE = 48  # synthetic photographs that it is measured from
 SHORT = 20  # steps, below which an adaptation is a rehearsal of a minute: see `Effort`
 # Share of blur by movement, below which the adapted model does not search for it. The search gains 0.2 to 0.7 dB where
-# cameras moved and costs 0.3 dB where lenses were out of focus (README), so it pays from a fourth on, or more.
+# cameras moved and costs 0.3 dB where lenses were out of focus (assets/docs/adapting.md), so it pays from a fourth on, or more.
 STILL = 0.2
 
 
@@ -96,7 +96,7 @@ def adaptation_config(
         start_from=str(model),
         networks={},
         optimizer={"lr": 3e-4, "weight_decay": 1e-2, "betas": [0.9, 0.99]},
-        # None of the tasks on the photographs themselves: they gained nothing (README, "Does it help?").
+        # None of the tasks on the photographs themselves: they gained nothing (assets/docs/adapting.md).
         weights={"kernel": 0.5, "deblur": 1.0, "transfer": 0.2},
         families=dict(TRAINED_ON),
         noise=4 / 255,

@@ -33,7 +33,8 @@ def demo(
     except ImportError:
         raise ValueError("the page needs Gradio; install it: pip install 'bd-diff[demo]'") from None
 
-    from bd_diff.serving.demo import MOST_WAITING, Demo, build, launch_settings
+    from bd_diff.serving.demo import MOST_WAITING, Demo
+    from bd_diff.serving.page import build, launch_settings
 
     def stop(*_) -> None:
         sys.exit(0)
@@ -47,7 +48,8 @@ def demo(
         running = Demo(restorer, int(megapixels * 1e6) if megapixels else None)
         os.environ["GRADIO_TEMP_DIR"] = str(running.folder)  # uploads are removed with everything else
         samples = Path(__file__).parents[2] / "assets" / "samples" / "blurry"
-        page = build(running, [str(path) for path in sorted(samples.glob("*"))], running.warm_up())
+        running.warm_up()
+        page = build(running, [str(path) for path in sorted(samples.glob("*"))])
         page.queue(max_size=MOST_WAITING, status_update_rate=1).launch(
             server_port=port, allowed_paths=[str(samples)], **launch_settings(host, names or [], largest)
         )

@@ -11,6 +11,8 @@ import typer
 from bd_diff.commands.options import (
     ColourFix,
     ColourStrength,
+    Device,
+    Dtype,
     Fast,
     KernelWindows,
     Overwrite,
@@ -18,6 +20,8 @@ from bd_diff.commands.options import (
     Steps,
     Strength,
     colour_settings,
+    find_device,
+    find_dtype,
 )
 
 EXPLAIN = "A model (folder or hub id), a folder of results, or input, wiener or richardson-lucy."
@@ -63,6 +67,8 @@ def evaluate(
     colour_fix: ColourFix = None,
     colour_strength: ColourStrength = None,
     seed: Seed = 0,
+    device: Device = None,
+    dtype: Dtype = None,
     skip_bad: Annotated[bool, typer.Option("--skip-bad", help="Name unreadable images and go on.")] = False,
     save_images: Annotated[bool, typer.Option("--save-images", help="Write the results to OUT/images, too.")] = False,
     overwrite: Overwrite = False,
@@ -96,6 +102,8 @@ def evaluate(
         seed,
         kernel_from,
         true_kernel,
+        find_device(device),
+        find_dtype(dtype),
         num_inference_steps=steps,
         strength=strength,
         fast=fast,

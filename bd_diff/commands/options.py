@@ -60,11 +60,9 @@ def load_system(model: str | None, device=None, dtype: str | None = None):
     home = model or asset("bd-diff-tiny")
     check_model(model, dtype)
 
-    import torch
-
     from bd_diff.restore import load
 
-    return load(home, find_device(device), getattr(torch, dtype) if dtype else None)
+    return load(home, find_device(device), find_dtype(dtype))
 
 
 def load_pipeline(model: str | None, device=None, dtype: str | None = None):
@@ -80,8 +78,7 @@ def check_model(model: str | None, dtype: str | None = None) -> None:
     """Raise `ValueError` for a dtype that is not known, and unless `model` is a folder with a model in it or may be an
     id of the hub. It takes no torch.
     """
-    if dtype is not None and dtype not in DTYPES:
-        raise ValueError(f"--dtype is {dtype}; it must be one of {', '.join(DTYPES)}")
+    check_dtype(dtype)
     if model in (None, "bd-diff-tiny"):
         asset("bd-diff-tiny")
         return
@@ -90,6 +87,23 @@ def check_model(model: str | None, dtype: str | None = None) -> None:
     is_id = not folder.exists() and len(folder.parts) == 2 and not folder.is_absolute() and not model.startswith(".")
     if not is_id and not any((folder / name).is_file() for name in files):
         raise ValueError(f"{model} is not a model folder: it has neither a model_index.json nor a config.json")
+
+
+def find_dtype(name: str | None):
+    """The dtype of this name, None for None. Raises `ValueError` for one that is not known."""
+    check_dtype(name)
+    if name is None:
+        return None
+
+    import torch
+
+    return getattr(torch, name)
+
+
+def check_dtype(name: str | None) -> None:
+    """Raise `ValueError` for a dtype that is not known. It takes no torch."""
+    if name is not None and name not in DTYPES:
+        raise ValueError(f"--dtype is {name}; it must be one of {', '.join(DTYPES)}")
 
 
 def find_device(name):

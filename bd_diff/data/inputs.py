@@ -17,7 +17,7 @@ Opened = Part | Tensor
 def open_images(image, deblur: bool = True) -> list[Opened]:
     """One image or several as a list, for `to_batch`.
 
-    Paths and PIL images become the `Part` of the upright photograph that a model gets; arrays `(..., H, W, 3)` and
+    Paths and PIL images become the `Part` of the upright photograph that a model gets; arrays (see `from_array`) and
     tensors `(..., 3, H, W)` become tensors. deblur: see `Part`. Raises `ValueError` for what cannot be read.
     """
     opened: list[Opened] = []
@@ -26,11 +26,33 @@ def open_images(image, deblur: bool = True) -> list[Opened]:
             opened.append(part_of(read_image(one), str(one), deblur))
         elif isinstance(one, Image.Image):
             opened.append(part_of(upright(one), getattr(one, "filename", "") or "the image", deblur))
-        elif isinstance(one, np.ndarray) and one.ndim >= 3:
-            opened.append(torch.from_numpy(np.ascontiguousarray(one)).movedim(-1, -3))
+        elif isinstance(one, np.ndarray):
+            opened.append(from_array(one))
         else:
             opened.append(one)
     return opened
+
+
+def from_array(array: np.ndarray) -> Tensor:
+    """An array `(..., H, W, 3)` or, grey, `(H, W)`, floats in [0, 1] or uint8, as a tensor `(..., 3, H, W)` of floats.
+
+    Raises `ValueError` for another type of number or another shape.
+    """
+    if array.dtype != np.uint8 and not np.issubdtype(array.dtype, np.floating):
+        raise ValueError(f"an array of {array.dtype} is no image; give uint8, or floating point values in [0, 1]")
+    if not (array.ndim == 2 or array.ndim in (3, 4) and array.shape[-1] == 3):
+        raise ValueError(f"an array of shape {array.shape} is no image; give (H, W, 3), (B, H, W, 3) or (H, W)")
+    values = torch.from_numpy(np.ascontiguousarray(array))
+    values = values / 255 if array.dtype == np.uint8 else values
+    return values.expand(3, -1, -1) if array.ndim == 2 else values.movedim(-1, -3)
+
+
+def to_array(batch: Tensor, like: np.ndarray) -> np.ndarray:
+    """Results `(B, 3, H, W)` in [0, 1] as an array of the shape and the kind of numbers of `like`, see `from_array`."""
+    values = batch.float().cpu()
+    values = values[0].mean(0) if like.ndim == 2 else values.movedim(1, -1)
+    array = (values if like.ndim != 3 else values[0]).numpy()
+    return (array * 255).round().astype(np.uint8) if like.dtype == np.uint8 else array
 
 
 def part_of(photograph: Image.Image | DeepImage, name: str = "the photograph", deblur: bool = True) -> Part:
@@ -49,8 +71,10 @@ def to_batch(opened: list[Opened], name: str = "image", smallest: int = 1) -> Te
     batches = [one.pixels if isinstance(one, Part) else one for one in opened]
     for one in batches:
         if not isinstance(one, Tensor) or one.ndim not in (3, 4) or one.shape[-3] != 3:
-            shape = tuple(one.shape) if hasattr(one, "shape") else type(one).__name__
-            raise ValueError(f"{name} is {shape}; expected a PIL image, a path, (H, W, 3) or (3, H, W)")
+            what = f"{tuple(one.shape)}" if isinstance(one, Tensor) else f"a {type(one).__name__}"
+            raise ValueError(
+                f"{name} is {what}; expected a path, a PIL image, an array (H, W, 3) or (H, W), or a tensor (3, H, W)"
+            )
         if not one.is_floating_point():
             raise ValueError(f"{name} has type {one.dtype}; expected floating point values in [0, 1]")
         if min(one.shape[-2:]) < smallest:

@@ -5,6 +5,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import torch
 from torch import Tensor
 
 from bd_diff.blur.kernels import blur
@@ -36,14 +37,16 @@ def open_method(
     seed: int = 0,
     kernel_from: str | None = None,
     use_true_kernel: bool = False,
+    device: torch.device | None = None,
+    dtype: torch.dtype | None = None,
     **settings,
 ) -> Method:
     """The method called `input`, `wiener` or `richardson-lucy`, a folder of results, or a model (folder or hub id).
 
     The two deconvolutions use the kernel in the file `kernel`, or the one that the BD-Diff model `kernel_from`
     estimates (with `fast=True`, without its search), or else the data's true kernel. BD-Diff uses the kernel in a file
-    too, or with `use_true_kernel` the true one. `settings` are those of a model's call. Raises `ValueError` for a
-    kernel or settings that the method does not take.
+    too, or with `use_true_kernel` the true one. A model is loaded to `device` as `dtype`; `settings`
+    are those of its call. Raises `ValueError` for a kernel or settings that the method does not take.
     """
     deconvolutions = {"wiener": deconvolve_wiener, "richardson-lucy": deconvolve_richardson_lucy}
     settings = {key: value for key, value in settings.items() if value is not None and value is not False}
@@ -60,17 +63,21 @@ def open_method(
     if name == "input":
         return Method(name, lambda pair: pair.blurry)
     if name in deconvolutions:
-        find, weights = kernel_source(kernel, kernel_from, **settings)
+        find, weights = kernel_source(kernel, kernel_from, device=device, dtype=dtype, **settings)
         return Method(name, lambda pair: deconvolutions[name](pair, find(pair)), weights, settings)
     if not is_model:
         return open_results(Path(name))
     find_kernel = kernel_source(kernel, None)[0] if kernel or use_true_kernel else None
     source = {"kernel": digest([kernel])} if kernel else {"kernel": "true"} if use_true_kernel else {}
-    return open_model(name, seed, settings, find_kernel, source)
+    return open_model(name, seed, settings, find_kernel, source, device, dtype)
 
 
 def kernel_source(
-    kernel: Path | None, kernel_from: str | None, fast: bool = False
+    kernel: Path | None,
+    kernel_from: str | None,
+    fast: bool = False,
+    device: torch.device | None = None,
+    dtype: torch.dtype | None = None,
 ) -> tuple[Callable[[Pair], Tensor], str | None]:
     """`pair -> kernel (1, k, k)`, and the SHA-256 of the file or weights it comes from."""
     if kernel:
@@ -78,7 +85,7 @@ def kernel_source(
         return lambda pair: given, digest([kernel])
     if kernel_from:
         folder = find_folder(kernel_from)
-        pipeline = require_pipeline(load(folder), kernel_from).pipeline
+        pipeline = require_pipeline(load(folder, device, dtype), kernel_from).pipeline
         weights = digest(sorted(folder.rglob("*.safetensors")))
         return lambda pair: pipeline.estimate_kernel(pair.blurry[None], fast).cpu(), weights
     return true_kernel, None
@@ -97,6 +104,8 @@ def open_model(
     settings: dict,
     find_kernel: Callable[[Pair], Tensor] | None = None,
     kernel_source: dict[str, str] | None = None,
+    device: torch.device | None = None,
+    dtype: torch.dtype | None = None,
 ) -> Method:
     """A model loaded by `bd_diff.restore`; every image gets the same starting noise.
 
@@ -104,7 +113,7 @@ def open_model(
     `find_kernel` gives BD-Diff the kernel of a pair; `kernel_source` names it in the settings.
     """
     folder = find_folder(name)
-    restorer = load(folder)
+    restorer = load(folder, device, dtype)
     if find_kernel:
         require_pipeline(restorer, name)
     call = {name: value for name, value in settings.items() if name != "colours"}

@@ -1,1 +1,1 @@
-"""The components of BD-Diff, named as in the figure of the README."""
+"""The components of BD-Diff, named as in the figure of assets/docs/how-it-works.md."""

@@ -18,13 +18,13 @@ from bd_diff.data.bombs import check_pixels
 from bd_diff.data.claims import LOCK, claim, take
 from bd_diff.data.deep import DeepImage
 from bd_diff.data.drawing import draw_kernel
-from bd_diff.data.failures import in_one_line
 from bd_diff.data.images import can_write, read_image, save_image, to_image
 from bd_diff.data.inputs import part_of
+from bd_diff.data.noise import noise_level
 from bd_diff.data.part import Part
+from bd_diff.data.pixels import luminance
 from bd_diff.reading.reblur_map import draw_map, reblur_map
 from bd_diff.restore import PipelineRestorer, call_settings
-from bd_diff.serving.hosts import OwnHosts
 from bd_diff.serving.memory import most_pixels
 
 KEPT_SECONDS = 600  # that uploads and results are there for
@@ -40,6 +40,7 @@ PROMISE = (
     "Photographs go to the computer that runs this page and no further; it deletes them and their results after "
     f"{KEPT_SECONDS // 60} minutes, and when it stops."
 )
+PREVIEW = 512  # pixels a side
 BUTTONS = ["fullscreen", "download"]  # and not Gradio's third, which would share a picture with the world
 
 
@@ -69,6 +70,8 @@ class Demo:
             raise ValueError("the page shows the kernels that a model sees; this one has no blur_decoder")
         self.restorer, self.most = restorer, most or min(MOST_PIXELS, most_pixels(2))
         remove_abandoned()
+        self.search_seconds = self.megapixel_seconds = 0.0
+        self.visitor, self.cancelled = "", threading.Event()
         self.folder = Path(tempfile.mkdtemp(prefix=FOLDER))
         claim(self.folder)
         self.closed = threading.Event()
@@ -80,21 +83,68 @@ class Demo:
         while self.folder.exists():  # a photograph that is being deblurred may write once more
             shutil.rmtree(self.folder, ignore_errors=True)
 
-    def warm_up(self, side: int = 512) -> float:
-        """Restore a picture of `side` x `side` pixels; returns the seconds that one takes here."""
-        image = torch.rand(1, 3, side, side, generator=torch.Generator().manual_seed(0))
-        started = time.perf_counter()
-        self.restorer.run(image, **call_settings(self.restorer, 0))
-        return time.perf_counter() - started
+    def warm_up(self, side: int = 512) -> None:
+        """Measure on `side` x `side` pixels what the kernel search takes here, and what each megapixel takes."""
+        image, seconds = torch.rand(1, 3, side, side, generator=torch.Generator().manual_seed(0)), []
+        for fast in (True, True, False):  # the first one is slower than all that follow
+            started = time.perf_counter()
+            self.restorer.run(image, **call_settings(self.restorer, 0, fast=fast))
+            seconds.append(time.perf_counter() - started)
+        self.megapixel_seconds = seconds[1] / (side**2 / 1e6)
+        self.search_seconds = max(0.0, seconds[2] - seconds[1])
+
+    def seconds(self, pixels: int, steps: int = 1, fast: bool = False) -> float:
+        """About how long a photograph of so many pixels takes; measured by `warm_up`."""
+        return (0.0 if fast else self.search_seconds) + pixels / 1e6 * self.megapixel_seconds * steps
+
+    def preview(self, path: str | None, steps: int = 1, fast: bool = False) -> tuple[str | None, str]:
+        """The photograph as a file that every browser shows, and its size and the time that it takes, in words."""
+        if not path:
+            return None, ""
+        photograph = self.open(path, "a photograph").photograph
+        width, height = photograph.size
+        folder = Path(tempfile.mkdtemp(dir=self.folder, prefix="preview-"))
+        seen = as_seen(photograph)
+        seen.thumbnail((PREVIEW, PREVIEW))
+        save_image(seen, folder / "preview.png")
+        wait = self.seconds(width * height, int(steps), fast)
+        told = f", about {in_words(wait)} here" if self.megapixel_seconds else ""
+        return str(folder / "preview.png"), f"{width} x {height} pixels{told}"
+
+    def cancel(self, visitor: str) -> None:
+        """End what is being made for this visitor, at the next tile."""
+        if visitor == self.visitor:
+            self.cancelled.set()
+
+    def run(self, images: Tensor, visitor: str, **settings):
+        """The model's output for a visitor, who may cancel it. Raises `ValueError` where that happened."""
+
+        def stop_if_cancelled(pipeline, step, time, values: dict) -> dict:
+            if self.cancelled.is_set():
+                raise ValueError("cancelled")
+            return values
+
+        self.cancelled.clear()
+        self.visitor = visitor
+        try:
+            return self.restorer.run(images, callback_on_step_end=stop_if_cancelled, **settings)
+        finally:
+            self.visitor = ""
 
     def deblur(
-        self, path: str | None, strength: float = 1.0, steps: int = 1, fast: bool = False, seed: int = 0
+        self,
+        path: str | None,
+        strength: float = 1.0,
+        steps: int = 1,
+        fast: bool = False,
+        visitor: str = "",
+        seed: int = 0,
     ) -> Shown:
         """Deblur the photograph at `path`. Raises `ValueError` if it is not a photograph."""
         part = self.open(path, "a photograph")
         images = part.pixels[None]
         settings = call_settings(self.restorer, seed, strength=strength, num_inference_steps=int(steps), fast=fast)
-        output = self.restorer.run(images, **settings)
+        output = self.run(images, visitor, **settings)
         result, kernel = output.images.cpu(), output.kernels.cpu()
         return self.show(
             path,
@@ -102,15 +152,17 @@ class Demo:
             result[0],
             "sharp",
             kernel=draw_kernel(kernel[0]),
-            where=draw_map(part.whole_map(reblur_map(images, result, kernel)[0])),
+            where=draw_map(part.whole_map(calm(reblur_map(images, result, kernel), images)[0])),
         )
 
-    def transfer(self, path: str | None, reference: str | None, steps: int = 1, seed: int = 0) -> Shown:
+    def transfer(
+        self, path: str | None, reference: str | None, steps: int = 1, visitor: str = "", seed: int = 0
+    ) -> Shown:
         """Blur the photograph at `path` as the one at `reference` is blurred."""
         part = self.open(path, "a photograph", deblur=False)
         blurry = self.open(reference, "a photograph with the blur", deblur=False)
         settings = call_settings(self.restorer, seed, num_inference_steps=int(steps), blur_image=blurry.pixels[None])
-        result = self.restorer(part.pixels[None], **settings).cpu()
+        result = self.run(part.pixels[None], visitor, **settings).images.cpu()
         return self.show(path, part, result[0], "blurred")
 
     def open(self, path: str | None, what: str, deblur: bool = True) -> Part:
@@ -153,6 +205,22 @@ class Demo:
                 self.sweep()
 
 
+def calm(maps: Tensor, photographs: Tensor) -> Tensor:
+    """Re-blur maps `(B, 1, H, W)` without what the noise of the photographs `(B, 3, H, W)` puts everywhere: a result
+    without noise differs from its photograph by it, and invents nothing.
+    """
+    noise = noise_level(luminance(photographs))[:, None, None, None]
+    return (maps.square() - noise.square()).clamp_min(0).sqrt()
+
+
+def in_words(seconds: float) -> str:
+    """A time for people: whole seconds, or minutes."""
+    if seconds < 90:
+        whole = max(1, round(seconds))
+        return f"{whole} second{'s' * (whole > 1)}"
+    return f"{round(seconds / 60)} minutes"
+
+
 def as_seen(photograph: Image.Image | DeepImage) -> Image.Image:
     """A photograph as viewers show it: its profile's colours as 8-bit sRGB, transparent parts over white."""
     if isinstance(photograph, DeepImage):
@@ -179,71 +247,3 @@ def remove_abandoned() -> None:
             if let_go := take(folder):
                 shutil.rmtree(folder)
                 let_go()
-
-
-def launch_settings(host: str, names: list[str], largest: int) -> dict:
-    """Arguments for Gradio's `launch`, so that the page answers only under its own names (`bd_diff.serving.hosts`).
-
-    names: further host names of the page. largest: megabytes of an upload.
-    """
-    from starlette.middleware import Middleware
-
-    guard = Middleware(OwnHosts, names=[host, *names])
-    return {"server_name": host, "max_file_size": f"{largest}mb", "app_kwargs": {"middleware": [guard]}}
-
-
-def build(demo: Demo, examples: list[str], seconds: float | None = None):
-    """The page, a `gradio.Blocks`. examples: photographs to try. seconds: what one of 512 x 512 pixels takes."""
-    import gradio as gr
-
-    def telling(make, *names):
-        """`make` for the page: errors become a sentence on it, results the values of its fields `names`."""
-
-        def run(*arguments):
-            try:
-                shown = make(*arguments)
-            except Exception as error:  # whatever a photograph raises is told in one sentence
-                raise gr.Error(in_one_line(error), print_exception=False) from None
-            return [(shown.before, shown.after), *(getattr(shown, name) for name in names)]
-
-        return run
-
-    def photograph(label: str):
-        return gr.File(label=label, type="filepath", height=120)
-
-    with gr.Blocks(title=TITLE, analytics_enabled=False, delete_cache=(SWEEP_SECONDS, KEPT_SECONDS)) as page:
-        wait = f" One photograph at a time, {seconds:.0f} seconds for 512 x 512 pixels." if seconds else ""
-        gr.Markdown(f"# {TITLE}\n{PROMISE}{wait} Up to {demo.most / 1e6:.3g} megapixels.")
-        one_at_a_time = {"concurrency_limit": 1, "concurrency_id": "model"}  # so the time told in the queue is right
-        with gr.Tab("Deblur"), gr.Row():
-            with gr.Column(scale=1):
-                blurry = photograph("Photograph")
-                strength = gr.Slider(0, 1, 1, label="Strength", info="0 gives the photograph back")
-                steps = gr.Slider(1, MOST_STEPS, 1, step=1, label="Steps", info="1 is the most faithful")
-                fast = gr.Checkbox(False, label="Fast", info="leaves out the search for the kernel")
-                start = gr.Button("Deblur", variant="primary")
-                if examples:
-                    gr.Examples([[path] for path in examples], [blurry], label="To try")
-            with gr.Column(scale=3):
-                slider = gr.ImageSlider(label="Before and after", interactive=False, elem_id="slider", buttons=BUTTONS)
-                with gr.Row():
-                    kernel = gr.Image(label="The blur it saw", interactive=False, buttons=BUTTONS)
-                    where = gr.Image(label="Bright where it may be invented", interactive=False, buttons=BUTTONS)
-                result = gr.File(label="Result, with metadata", elem_id="result")
-            fields = ("kernel", "where", "result")
-            start.click(
-                telling(demo.deblur, *fields),
-                [blurry, strength, steps, fast],
-                [slider, kernel, where, result],
-                **one_at_a_time,
-            )
-        with gr.Tab("Move blur"), gr.Row():
-            with gr.Column(scale=1):
-                sharp, like = photograph("Photograph"), photograph("Blur it like this one")
-                more = gr.Slider(1, MOST_STEPS, 1, step=1, label="Steps")
-                move = gr.Button("Move blur", variant="primary")
-            with gr.Column(scale=3):
-                both = gr.ImageSlider(label="Before and after", interactive=False, buttons=BUTTONS)
-                moved = gr.File(label="Result, with metadata", elem_id="moved")
-            move.click(telling(demo.transfer, "result"), [sharp, like, more], [both, moved], **one_at_a_time)
-    return page

@@ -153,3 +153,17 @@ def test_a_run_that_is_terminated_sums_up_and_resume_goes_on(network, tmp_path):
     assert f"{done} deblurred" in printed and f"stopped, {40 - done} are left" in printed
     again = bd_diff_command(*command[3:], "--resume")
     assert again.returncode == 0 and f"{40 - done} deblurred" in again.stdout
+
+
+@pytest.mark.parametrize("command", "deblur transfer kernel sample domain eval probe bench demo".split())
+def test_every_command_that_loads_a_model_takes_device_and_dtype(command):
+    told = bd_diff_command(command, "-h", env=os.environ | {"COLUMNS": "120", "NO_COLOR": "1"}).stdout
+    assert "--device" in told and "--dtype" in told
+
+
+@pytest.mark.parametrize(
+    "command", "deblur transfer kernel sample adapt domain eval probe bench synth export init merge".split()
+)
+def test_every_command_that_writes_takes_a_short_option_for_where(command):
+    told = bd_diff_command(command, "-h", env=os.environ | {"COLUMNS": "120", "NO_COLOR": "1"}).stdout
+    assert re.search(r"--out +-o", told)

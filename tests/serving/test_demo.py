@@ -11,11 +11,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image, ImageCms
 
 from bd_diff.data.claims import LOCK
 from bd_diff.restore import PipelineRestorer
-from bd_diff.serving.demo import FOLDER, KEPT_SECONDS, Demo, build, launch_settings, remove_abandoned
+from bd_diff.serving.demo import FOLDER, KEPT_SECONDS, Demo, calm, in_words, remove_abandoned
+from bd_diff.serving.page import HINTS, build, launch_settings
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 
@@ -135,12 +137,18 @@ def test_in_a_browser(page, photo, tmp_path):
 
         visitor.reload()
         visitor.locator("input[type=file]").first.set_input_files(photo)
-        visitor.get_by_text("holiday", exact=False).first.wait_for()
+        visitor.get_by_text("48 x 32 pixels").wait_for()
+        visitor.get_by_alt_text("your photograph").wait_for()
         visitor.get_by_role("button", name="Deblur", exact=True).click()
         link = visitor.locator("#result a").first
         link.wait_for()
         for picture in (0, 1):
             visitor.locator("#slider img").nth(picture).wait_for()
+        assert {one.get_attribute("alt") for one in visitor.locator("#slider img").all()} == {"before", "after"}
+        assert visitor.get_by_role("button", name="Cancel").first.is_visible()
+        assert visitor.get_by_role("img", name="Scale from black").is_visible()
+        upper, lower = (visitor.locator(part).bounding_box()["y"] for part in ("#result", "text=The blur it saw"))
+        assert upper < lower  # the download is beside the result, before what explains it
         with visitor.expect_download() as downloading:
             link.click()
         downloading.value.save_as(tmp_path / "got.jpg")
@@ -187,3 +195,50 @@ def test_a_page_that_is_stopped_leaves_nothing(tiny_pipeline_folder, tmp_path):
         finally:
             running.kill()
     assert not list(tmp_path.glob(f"{FOLDER}*"))
+
+
+def test_an_upload_is_shown_with_its_size_and_the_time_it_takes(demo, photo):
+    assert demo.preview(None) == (None, "")
+    assert demo.preview(photo)[1] == "48 x 32 pixels"  # nothing is promised that was not measured
+    demo.search_seconds, demo.megapixel_seconds = 3.0, 2.0
+    shown, told = demo.preview(photo)
+    assert Image.open(shown).size == (48, 32) and told == "48 x 32 pixels, about 3 seconds here"
+    assert demo.seconds(12_000_000) == 27.0 and demo.seconds(12_000_000, steps=2, fast=True) == 48.0
+    assert [in_words(seconds) for seconds in (0.2, 89.6, 300)] == ["1 second", "90 seconds", "5 minutes"]
+
+
+def test_a_visitor_cancels_what_is_made_for_them_and_nothing_else(demo, photo, monkeypatch):
+    encode, cancelling = demo.restorer.pipeline.encode_image, ["somebody else", "me"]
+
+    def cancel_meanwhile(*arguments, **settings):
+        demo.cancel(cancelling.pop(0))
+        return encode(*arguments, **settings)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(demo.restorer.pipeline, "encode_image", cancel_meanwhile)
+        assert demo.deblur(photo, visitor="me").result
+        with pytest.raises(ValueError, match="^cancelled$"):
+            demo.deblur(photo, visitor="me")
+    assert demo.deblur(photo, visitor="me").result  # the next one is not cancelled
+
+
+def test_the_map_is_dark_where_a_result_differs_by_its_noise_only():
+    generator = torch.Generator().manual_seed(0)
+    scene = torch.linspace(0.2, 0.8, 96).expand(1, 3, 96, 96)
+    noise = 0.03 * torch.randn(1, 1, 96, 96, generator=generator)
+    photograph, wrong = scene + noise, noise.abs().clone()
+    wrong[..., 40:56, 40:56] = 0.1  # a difference that noise does not explain
+    assert calm(torch.full((1, 1, 96, 96), 0.03), photograph).mean() < 0.01
+    seen = calm(wrong, photograph)
+    assert seen[..., 40:56, 40:56].min() > 0.09
+
+
+@pytest.mark.parametrize("colours", HINTS.values(), ids=HINTS)
+def test_hints_can_be_read(colours):
+    def luminance(colour: str) -> float:  # WCAG 2.1, relative luminance
+        channels = [int(colour[place : place + 2], 16) / 255 for place in (1, 3, 5)]
+        linear = [c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in channels]
+        return sum(weight * c for weight, c in zip((0.2126, 0.7152, 0.0722), linear, strict=True))
+
+    dark, light = sorted(map(luminance, colours))
+    assert (light + 0.05) / (dark + 0.05) >= 4.5
