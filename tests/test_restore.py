@@ -11,6 +11,7 @@ from PIL import Image
 from safetensors.torch import load_file, save_file
 
 from bd_diff import BDDiffPipeline
+from bd_diff.baselines.uresnet import UResNet
 from bd_diff.baselines.xdecode import Generator
 from bd_diff.data.images import save_image, to_image
 from bd_diff.restore import NETWORKS, PipelineRestorer, load
