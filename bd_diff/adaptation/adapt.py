@@ -50,7 +50,8 @@ JUDGED = 32  # photographs at most that the domain gap is measured on
 REFERENCE = 48  # synthetic photographs that it is measured from
 SHORT = 20  # steps, below which an adaptation is a rehearsal of a minute: see `Effort`
 # Share of blur by movement, below which the adapted model does not search for it. The search gains 0.2 to 0.7 dB where
-# cameras moved and costs 0.3 dB where lenses were out of focus (assets/docs/adapting.md), so it pays from a fourth on, or more.
+# cameras moved and costs 0.3 dB where lenses were out of focus (assets/docs/adapting.md), so it pays from a fourth
+# on, or more.
 STILL = 0.2
 
 
