@@ -98,8 +98,16 @@ def comparison(cards: list[dict], anyway: bool = False) -> tuple[list[str], list
             result = card["results"].get(group, {})
             cells += [gain(result), *(figure(name, result.get(name)) for name in metrics)]
         seconds = card["seconds"] / card["data"]["images"]
-        rows.append([card["entry"]["name"], *cells, f"{seconds:.2f}"])
+        rows.append([label(card, cards), *cells, f"{seconds:.2f}"])
     return ["method", *titles, "s/image"], rows
+
+
+def label(card: dict, cards: list[dict]) -> str:
+    """The name of a card's method; with its settings where several cards have that name."""
+    name, settings = card["entry"]["name"], card["entry"].get("settings", {})
+    if sum(other["entry"]["name"] == name for other in cards) == 1 or not settings:
+        return name
+    return f"{name} ({', '.join(f'{key} {value}' for key, value in settings.items())})"
 
 
 def compare_page(cards: list[dict], anyway: bool = False) -> str:

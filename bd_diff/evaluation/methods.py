@@ -64,6 +64,7 @@ def open_method(
         return Method(name, lambda pair: pair.blurry)
     if name in deconvolutions:
         find, weights = kernel_source(kernel, kernel_from, device=device, dtype=dtype, **settings)
+        settings |= {"kernel_from": kernel_from} if kernel_from else {}
         return Method(name, lambda pair: deconvolutions[name](pair, find(pair)), weights, settings)
     if not is_model:
         return open_results(Path(name))

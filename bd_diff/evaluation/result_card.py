@@ -4,12 +4,12 @@ import csv
 import hashlib
 import json
 import platform
-import resource
 import sys
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 
+import psutil
 import torch
 
 import bd_diff
@@ -65,6 +65,10 @@ def peak_memory() -> int:
     """Peak memory in MiB: of the GPU if there is one, otherwise of this process."""
     if torch.cuda.is_available():
         return torch.cuda.max_memory_allocated() // 2**20
+    if sys.platform == "win32":
+        return psutil.Process().memory_info().peak_wset // 2**20
+    import resource  # which Windows lacks
+
     unit = 2**20 if sys.platform == "darwin" else 2**10  # macOS counts bytes, Linux KiB
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // unit
 

@@ -179,3 +179,11 @@ def test_pages_name_their_pictures_and_axes_and_fit_narrow_screens(cards, tmp_pa
         assert '<meta name="viewport"' in one and "overflow-x: auto" in one
     titles, rows = comparison([read_card(cards / name) for name in ("input", "wiener")])
     assert both.count("<th scope=col>") == len(titles) and all(cell in both for row in rows for cell in row)
+
+
+def test_methods_of_one_name_are_told_apart_by_their_settings(cards):
+    true, estimated = (read_card(cards / "wiener") for _ in range(2))
+    estimated["entry"]["settings"] = {"kernel_from": "bd-diff-tiny"}
+    rows = comparison([true, estimated])[1]
+    assert [row[0] for row in rows] == ["wiener", "wiener (kernel_from bd-diff-tiny)"]
+    assert comparison([estimated])[1][0][0] == "wiener"
