@@ -225,7 +225,7 @@ def test_a_pipeline_with_nan_in_its_weights_names_file_and_tensor(broken_pipelin
 
 
 def test_a_result_that_is_not_finite_is_no_result(tiny_pipeline, folders):
-    for restorer in (PipelineRestorer(copy.deepcopy(tiny_pipeline)), load(folders / "uresnet", "cpu")):
+    for restorer in (PipelineRestorer(copy.deepcopy(tiny_pipeline)), load(folders / "UResNet", "cpu")):
         network = restorer.pipeline.unet if isinstance(restorer, PipelineRestorer) else restorer.network
         with torch.no_grad():
             for parameter in network.parameters():

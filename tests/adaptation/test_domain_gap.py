@@ -69,8 +69,8 @@ def test_the_command_makes_a_reference_and_judges_by_it(tiny_pipeline_folder, tm
         save_image(to_image(image), tmp_path / f"photographs/{index}.png")
     folder = tmp_path / "photographs"
     with pytest.raises(ValueError, match="has no blur_statistics.safetensors; make it with"):
-        domain([folder], str(model), None, 8, None)
-    domain([folder], str(model), folder, 8, tmp_path / "figures.json")
+        domain([folder], str(model), limit=8)
+    domain([folder], str(model), reference=folder, limit=8, out=tmp_path / "figures.json")
     (figures,) = json.loads((tmp_path / "figures.json").read_text()).values()
     assert figures["photographs"] == 3 and set(figures["gaps"]) == set(domain_gap.STATISTICS)
     assert figures["verdict"] in capsys.readouterr().out
