@@ -3,10 +3,23 @@
 import torch
 from diffusers import ConfigMixin, ModelMixin
 from diffusers.configuration_utils import register_to_config
-from diffusers.models.autoencoders.vae import DecoderOutput, DiagonalGaussianDistribution
+from diffusers.models.autoencoders.vae import DecoderOutput
 from diffusers.models.modeling_outputs import AutoencoderKLOutput
 from diffusers.utils.accelerate_utils import apply_forward_hook
 from torch import Tensor, nn
+
+
+class Exact:
+    """What diffusers calls `latent_dist`, without spread: its mode and its samples are `mean`."""
+
+    def __init__(self, mean: Tensor):
+        self.mean = mean
+
+    def mode(self) -> Tensor:
+        return self.mean
+
+    def sample(self, generator: torch.Generator | None = None) -> Tensor:
+        return self.mean
 
 
 class PixelVAE(ModelMixin, ConfigMixin):
@@ -30,9 +43,7 @@ class PixelVAE(ModelMixin, ConfigMixin):
     @apply_forward_hook
     def encode(self, pixels: Tensor) -> AutoencoderKLOutput:
         """`latent_dist` whose mode and samples are the rearranged pixels."""
-        mean = nn.functional.pixel_unshuffle(pixels, self.factor)
-        parameters = torch.cat([mean, torch.full_like(mean, -30.0)], 1)
-        return AutoencoderKLOutput(latent_dist=DiagonalGaussianDistribution(parameters, deterministic=True))
+        return AutoencoderKLOutput(latent_dist=Exact(nn.functional.pixel_unshuffle(pixels, self.factor)))
 
     @apply_forward_hook
     def decode(self, latents: Tensor) -> DecoderOutput:
