@@ -103,8 +103,7 @@ class Part:
         inside = filled(pixels[self.box], ~visible[self.box])
         if sharp.drawn.any():
             inside = spread(inside, ~self.hidden)
-        self.pixels = torch.from_numpy(np.ascontiguousarray(inside)).permute(2, 0, 1)
-        self.pixels = self.pixels.contiguous().clamp(0, 1)
+        self.pixels = torch.from_numpy(inside).permute(2, 0, 1).contiguous().clamp(0, 1)
 
     def _within(self, box: tuple[slice, slice]) -> None:
         """Narrow the box to rows and columns within it."""

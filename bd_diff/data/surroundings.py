@@ -9,16 +9,20 @@ from dataclasses import dataclass
 import numpy as np
 from scipy import ndimage
 
-SAME, ABRUPT = 6 / 255, 24 / 255  # how far a border's pixels may differ, and how far the photograph beside it must
+from bd_diff.data.sharpness import CONTRAST, REACH, sharpness
+
+SAME, ABRUPT = 12 / 255, 24 / 255  # how far a border's pixels may differ, and how far the photograph beside it must
+FLAT = 3 / 255  # standard deviation of letters
+LOUD = 40 / 255  # how far noise in a border may reach
+GROUP = 16  # pixels of a line whose mean is looked at
+MIXED = 0.7  # how much less than its neighbour a line that is half border differs from it
 BESIDE = 16  # lines: two blocks of a JPEG
 SMALLEST = 32  # pixels: sides of the photograph within its borders
-REACH = 3  # pixels around each that are searched for sharp edges
 SHARP, DRAWN = 0.4, 0.6  # sharpness that blurred photographs do not have, and that drawings have nearly everywhere
-CONTRAST = 0.2  # range within reach from which a place counts as structure
 EVERYWHERE = 0.3  # share of structure, in the softest direction, that is sharp in sharp photographs and drawings
+LITTLE = 0.12  # share of a picture
 STRUCTURED = 0.3  # of a picture, for that: the streaks that lights draw in dark ones are sharp, too
 SPECK, LARGEST = 32, 0.05  # pixels and share of a picture: areas that are drawing whatever is in them, and none
-NOISE = 10  # standard deviations of noise that second differences must exceed: they have the largest of some hundred
 SWEEPS = 6  # of smoothing at each scale of a fill
 MIRRORED = 10  # pixels over which a fill fades from the mirrored photograph to its mean
 
@@ -41,50 +45,38 @@ def inside_borders(pixels: np.ndarray) -> tuple[slice, slice]:
 
 
 def border_width(lines: np.ndarray) -> int:
-    """How many of the first lines `(L, N, 3)` are a border: of one colour, and then, at once, of others.
+    """How many of the first lines `(L, N, 3)` are a border: of one colour and a little noise, and then, at once, of
+    others.
 
     Beside its end a border of a JPEG is less exact, and one that was resized ends within a line.
     """
-    apart = np.abs(lines - np.median(lines[0], axis=0)).max(-1)  # (L, N)
-    farthest = np.quantile(apart, 0.98, axis=1)
-    same, near = (int(np.argmin(farthest <= limit)) if farthest.max() > limit else 0 for limit in (SAME, ABRUPT))
-    if not same or near > same + BESIDE:
+    colour, same = np.median(lines[0], axis=0), 0
+    for start in range(0, len(lines), 4 * BESIDE):  # no farther than the border
+        apart = lines[start : start + 4 * BESIDE] - colour
+        whole, groups = (np.quantile(np.abs(one).max(-1), 0.98, axis=1) for one in (apart, in_groups(apart)))
+        differs = (groups > SAME) | (whole > LOUD)
+        if differs.any():
+            same += int(differs.argmax())
+            break
+        same += len(apart)
+    if not 0 < same < len(lines):
         return 0
-    last, following = lines[max(near - 1, 0)], lines[near : near + 2]
-    return near if (np.abs(following - last).max(-1) > ABRUPT).mean(1).max() > 0.5 else 0
+    apart = in_groups(lines[same - 1 : same + BESIDE + 4] - colour)
+    steps = [np.abs(apart[line : line + 2] - apart[line - 1]).max(-1) > ABRUPT for line in range(1, len(apart))]
+    ends = [line for line, step in enumerate(steps[:BESIDE]) if step.mean(1).max() > 0.5]
+    if not ends:
+        return 0
+    end = same + ends[0]
+    mean = np.abs(apart).mean((1, 2))[ends[0] + 1 :][:4]
+    mixed = np.flatnonzero(mean[:-1] < MIXED * mean[1:])
+    return end + (int(mixed[-1]) + 1 if len(mixed) else 0)
 
 
-def sharpness(pixels: np.ndarray, seen: np.ndarray) -> tuple[np.ndarray, np.ndarray, float]:
-    """Of `(H, W, 3)`, per pixel: how sharp the place is, from 0 to about 1, and the range of values around it. Of the
-    whole: the share of structure that is sharp, in the softest direction.
-
-    Blur widens edges in at least one direction, in which second differences are then small against the range; letters
-    and other drawings have large ones in all directions. 0 where there is no structure but noise.
-    """
-    size, height, width = 2 * REACH + 1, *pixels.shape[:2]
-    sharpest, widest = np.zeros((height, width), np.float32), np.zeros((height, width), np.float32)
-    shares = []
-    for channel in range(3):
-        light = pixels[..., channel]
-        padded = np.pad(light, 1, mode="edge")
-        contrast = ndimage.maximum_filter(light, size + 2) - ndimage.minimum_filter(light, size + 2)
-        structure, level = seen & (contrast > CONTRAST), NOISE * noise(light)
-        softest = np.full(light.shape, np.inf, np.float32)
-        for down, right in ((0, 1), (1, 0), (1, 1), (1, -1)):
-            ahead = padded[1 + down : 1 + down + height, 1 + right : 1 + right + width]
-            behind = padded[1 - down : 1 - down + height, 1 - right : 1 - right + width]
-            bend = ndimage.maximum_filter(np.abs(ahead + behind - 2 * light), size)
-            bend = np.where(structure & (bend > level), bend / np.maximum(contrast, CONTRAST), 0)
-            shares.append((bend > 0.5).sum() / max(structure.sum(), 1))
-            softest = np.minimum(softest, bend)
-        sharpest, widest = np.maximum(sharpest, softest), np.maximum(widest, contrast)
-    return sharpest, widest, max(min(shares[first : first + 4]) for first in (0, 4, 8))
-
-
-def noise(light: np.ndarray) -> float:
-    """Standard deviation of white noise in one channel `(H, W)` (Immerkaer 1996, with a median)."""
-    mask = np.array([[1, -2, 1], [-2, 4, -2], [1, -2, 1]], np.float32)
-    return float(np.median(np.abs(ndimage.convolve(light, mask, mode="nearest"))) / (6 * 0.6745))
+def in_groups(lines: np.ndarray) -> np.ndarray:
+    """Means of `GROUP` pixels in a row of `(..., N, 3)`, in which noise counts less; the rest of a row is left out."""
+    size = max(1, min(GROUP, lines.shape[-2] // GROUP))
+    count = lines.shape[-2] // size
+    return lines[..., : count * size, :].reshape(*lines.shape[:-2], count, size, 3).mean(-2)
 
 
 @dataclass
@@ -97,17 +89,21 @@ class Sharp:
 
 def find_sharp(pixels: np.ndarray, seen: np.ndarray) -> Sharp:
     """What of the pixels, of which those `seen` are a photograph, is sharp, and how it got there."""
-    inside = ndimage.binary_erosion(seen, iterations=REACH + 2, border_value=1)  # no edges that hiding made
+    inside = seen
+    if not seen.all():  # no edges that hiding made
+        inside = ndimage.binary_erosion(seen, iterations=REACH + 2, border_value=1)
     places, contrast, share = sharpness(pixels, inside)
     sharp = places > SHARP
     found = Sharp(np.zeros(seen.shape, bool))
     if not sharp.any():
         return found
     drawn = (places > DRAWN).sum() / sharp.sum()
-    beside = seen & (contrast > CONTRAST / 2) & ~ndimage.binary_dilation(sharp, iterations=2 * REACH)
-    few = sharp.sum() < 0.5 * seen.sum() and beside.sum() > 0.02 * seen.sum()
     found.everywhere = share > EVERYWHERE and (inside & (contrast > CONTRAST)).sum() > STRUCTURED * inside.sum()
-    if few and drawn > (0.8 if found.everywhere else 0.67):
+    little = sharp.sum() < LITTLE * seen.sum()  # is sharp in a blurry photograph with captions, and in no sharp one
+    if sharp.sum() > 0.5 * seen.sum() or drawn < (0.5 if not found.everywhere else 0.6 if little else 0.8):
+        return found
+    beside = seen & (contrast > CONTRAST / 2) & ~ndimage.binary_dilation(sharp, iterations=2 * REACH)
+    if beside.sum() > 0.02 * seen.sum():
         found.everywhere = False
         found.drawn = drawing(pixels, sharp)
         for _ in range(3):  # what is as the photograph around it, between letters, is the photograph
@@ -133,7 +129,7 @@ def drawing(pixels: np.ndarray, sharp: np.ndarray) -> np.ndarray:
     sizes, touched = np.bincount(areas.ravel(), minlength=count + 1), np.zeros(count + 1, bool)
     touched[np.unique(areas[edges])] = True
     deviation = ndimage.standard_deviation(pixels.mean(-1), areas, np.arange(count + 1))
-    letters = touched & (sizes < LARGEST * sharp.size) & ((deviation < SAME / 2) | (sizes < SPECK))
+    letters = touched & (sizes < LARGEST * sharp.size) & ((deviation < FLAT) | (sizes < SPECK))
     letters[0] = False
     inside = letters[areas]
     return edges | inside | (ndimage.binary_dilation(inside, np.ones((3, 3)), iterations=2) & abrupt)

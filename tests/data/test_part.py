@@ -1,5 +1,6 @@
 """What stands in and around a photograph does not reach the model, and is there again in the result."""
 
+import io
 import warnings
 
 import numpy as np
@@ -77,6 +78,26 @@ def test_a_border_survives_jpeg(blurry, tmp_path):
     Image.fromarray(framed).save(tmp_path / "film.jpg", quality=85)
     (given,) = open_images(tmp_path / "film.jpg")
     assert abs(given.pixels.shape[1] - 128) <= 2 and given.pixels.shape[2] == 128
+
+
+@pytest.mark.parametrize("sides", [(64, 64, 0, 0), (61, 59, 0, 0), (0, 0, 0, 21), (12, 50, 12, 12), (8, 8, 8, 8)])
+@pytest.mark.parametrize("colour", [0, 16, 250])
+@pytest.mark.parametrize("kind", ["noise", "loud noise", "quality 80", "quality 60"])
+def test_borders_are_found_under_noise_and_jpeg_to_the_line(blurry, sides, colour, kind):
+    top, below, left, right = sides
+    framed = np.pad(blurry, ((top, below), (left, right), (0, 0)), constant_values=colour)
+    if kind.endswith("noise"):
+        border = np.pad(np.zeros(blurry.shape[:2], bool), ((top, below), (left, right)), constant_values=True)
+        noise = np.random.default_rng(0).normal(0, 5 if kind == "loud noise" else 2, framed.shape)
+        framed = (framed + noise * border[..., None]).clip(0, 255).round().astype(np.uint8)
+    else:
+        file = io.BytesIO()
+        Image.fromarray(framed).save(file, "JPEG", quality=int(kind[-2:]))
+        framed = np.asarray(Image.open(file))
+    rows, columns = part(framed).box
+    found = [rows.start, columns.start, framed.shape[0] - rows.stop, framed.shape[1] - columns.stop]
+    cut = [there - border for there, border in zip(found, (top, left, below, right), strict=True)]
+    assert min(cut) >= 0 and max(cut) <= 3  # nothing of the border is left, and little of the photograph missing
 
 
 def test_a_white_sky_that_fades_in_is_no_border(blurry):
