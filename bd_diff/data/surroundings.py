@@ -21,6 +21,7 @@ SMALLEST = 32  # pixels: sides of the photograph within its borders
 SHARP, DRAWN = 0.4, 0.6  # sharpness that blurred photographs do not have, and that drawings have nearly everywhere
 EVERYWHERE = 0.3  # share of structure, in the softest direction, that is sharp in sharp photographs and drawings
 LITTLE = 0.12  # share of a picture
+STROKE = 16  # pixels along which the straight edge of a letter is followed from its corner
 STRUCTURED = 0.3  # of a picture, for that: the streaks that lights draw in dark ones are sharp, too
 SPECK, LARGEST = 32, 0.05  # pixels and share of a picture: areas that are drawing whatever is in them, and none
 SWEEPS = 6  # of smoothing at each scale of a fill
@@ -122,6 +123,7 @@ def drawing(pixels: np.ndarray, sharp: np.ndarray) -> np.ndarray:
     ]
     abrupt = np.maximum.reduce(steps) > ABRUPT
     edges = ndimage.binary_dilation(sharp & abrupt, np.ones((3, 3)))
+    edges |= strokes(edges, abrupt)
     edges |= ndimage.binary_closing(edges, np.ones((3, 3)))
     areas, count = ndimage.label(~abrupt)
     if not count:
@@ -133,6 +135,17 @@ def drawing(pixels: np.ndarray, sharp: np.ndarray) -> np.ndarray:
     letters[0] = False
     inside = letters[areas]
     return edges | inside | (ndimage.binary_dilation(inside, np.ones((3, 3)), iterations=2) & abrupt)
+
+
+def strokes(edges: np.ndarray, abrupt: np.ndarray) -> np.ndarray:
+    """The straight edges of letters, which are sharp at their corners only, followed from these `edges`. What leads out
+    of the picture is an edge of the photograph.
+    """
+    followed = ndimage.binary_dilation(edges, np.ones((3, 3)), iterations=STROKE, mask=edges | abrupt) & ~edges
+    lines, count = ndimage.label(followed, np.ones((3, 3)))
+    inside = np.arange(count + 1) > 0
+    inside[np.concatenate([lines[[0, -1]].ravel(), lines[:, [0, -1]].ravel()])] = False
+    return inside[lines]
 
 
 def filled(pixels: np.ndarray, hidden: np.ndarray) -> np.ndarray:
