@@ -111,7 +111,7 @@ def deblur(
 
     kernels: deque = deque()  # that were seen in photographs whose maps are still to be drawn
 
-    def restore(images):
+    def restore(images, hidden=None):
         settings = call_settings(
             restorer,
             seed,
@@ -122,6 +122,7 @@ def deblur(
             tile=tile,
             kernel_windows=kernel_windows,
             kernels=known,
+            hidden=hidden,
         )
         if maps:
             output = restorer.run(images, **settings)

@@ -138,13 +138,14 @@ def drawing(pixels: np.ndarray, sharp: np.ndarray) -> np.ndarray:
 
 
 def strokes(edges: np.ndarray, abrupt: np.ndarray) -> np.ndarray:
-    """The straight edges of letters, which are sharp at their corners only, followed from these `edges`. What leads out
-    of the picture is an edge of the photograph.
+    """The straight edges of letters, which are sharp at their corners only, followed from these `edges`. What leaves
+    the picture by more than the width of a letter's stroke is an edge of the photograph.
     """
     followed = ndimage.binary_dilation(edges, np.ones((3, 3)), iterations=STROKE, mask=edges | abrupt) & ~edges
     lines, count = ndimage.label(followed, np.ones((3, 3)))
-    inside = np.arange(count + 1) > 0
-    inside[np.concatenate([lines[[0, -1]].ravel(), lines[:, [0, -1]].ravel()])] = False
+    leaving = np.concatenate([lines[[0, -1]].ravel(), lines[:, [0, -1]].ravel()])
+    inside = np.bincount(leaving, minlength=count + 1) <= STROKE // 2
+    inside[0] = False
     return inside[lines]
 
 

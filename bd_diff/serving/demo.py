@@ -21,7 +21,7 @@ from bd_diff.data.deep import DeepImage
 from bd_diff.data.drawing import draw_kernel
 from bd_diff.data.failures import in_one_line
 from bd_diff.data.images import can_write, read_image, save_image, to_image
-from bd_diff.data.inputs import part_of
+from bd_diff.data.inputs import hidden_in, part_of
 from bd_diff.data.part import Part
 from bd_diff.reading.reblur_map import draw_map, reblur_map
 from bd_diff.restore import PipelineRestorer, call_settings
@@ -93,7 +93,14 @@ class Demo:
         """Deblur the photograph at `path`. Raises `ValueError` for what is no photograph."""
         part = self.open(path, "a photograph")
         images = part.pixels[None]
-        settings = call_settings(self.restorer, seed, strength=strength, num_inference_steps=int(steps), fast=fast)
+        settings = call_settings(
+            self.restorer,
+            seed,
+            strength=strength,
+            num_inference_steps=int(steps),
+            fast=fast,
+            hidden=hidden_in([part]),
+        )
         output = self.restorer.run(images, **settings)
         result, kernel = output.images.cpu(), output.kernels.cpu()
         return self.show(

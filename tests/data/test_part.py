@@ -152,9 +152,20 @@ def test_what_is_written_over_a_blurry_photograph_is_kept_from_the_model_and_sta
     assert np.array_equal(result[~given.hidden], 255 - captioned[~given.hidden])
 
 
-def test_a_band_with_a_caption_is_a_border(blurry):
-    banded = written(np.pad(blurry, ((0, 30), (0, 0), (0, 0)), constant_values=255), "a title", (20, 132), 16, 0, False)
+@pytest.mark.parametrize("size", [16, 24])
+def test_a_band_with_a_caption_is_a_border(blurry, size):
+    framed = np.pad(blurry, ((8, 40), (8, 8), (0, 0)), constant_values=245)
+    banded = written(framed, "Summer", (20, 138), size, "black", False)
     assert pixels(part(banded)).shape == blurry.shape
+
+
+def test_large_outlined_letters_are_found_along_their_strokes(blurry):
+    image = Image.fromarray(blurry)
+    font = ImageFont.load_default(24)
+    ImageDraw.Draw(image).text((34, 90), "SALE", "white", font, stroke_width=2, stroke_fill="black")
+    given = part(captioned := np.asarray(image))
+    before, after = (np.abs(values - seen(blurry)).mean() for values in (seen(captioned), pixels(given)))
+    assert not given.unchanged and after < 0.4 * before
 
 
 @pytest.mark.parametrize("kind", ["pixel art", "rings", "halftone", "photograph"])
