@@ -65,8 +65,9 @@ RAW: tuple[str, ...] = (
 )
 RAW += (".raw", ".rwl", ".x3f", ".3fr", ".fff", ".iiq", ".kdc", ".dcr", ".erf", ".mef", ".mos", ".mrw")
 VIDEO = (".mp4", ".mov", ".m4v", ".avi", ".mkv", ".webm", ".mts", ".m2ts", ".3gp", ".wmv", ".mpg", ".mpeg", ".insv")
-OTHER = (".jp2", ".jxl", ".psd", ".exr", ".hdr", ".svg", ".fits", ".fit", ".insp", ".tga", ".ico", ".pdf")
-LEFT_OUT = {"camera RAW": RAW, "video": VIDEO, "not read here": OTHER}
+FITS = (".fits", ".fit", ".fts")
+OTHER = (".jp2", ".jxl", ".psd", ".exr", ".hdr", ".svg", ".insp", ".tga", ".ico", ".pdf")
+LEFT_OUT = {"camera RAW": RAW, "video": VIDEO, "FITS, which is read for kernels only": FITS, "not read here": OTHER}
 FORMATS = ("PNG", "JPEG", "MPO", "WEBP", "TIFF", "BMP", "DIB", "GIF", "PPM", "AVIF", "HEIF")
 KEPT: tuple[str, ...] = (
     "icc_profile",
@@ -104,6 +105,8 @@ def read_image(path: str | os.PathLike) -> Image.Image | DeepImage:
     for what, endings in (("camera RAW", RAW), ("a video", VIDEO)):
         if path.suffix.lower() in endings:
             raise ValueError(f"{path} is {what}, which is not read here")
+    if path.suffix.lower() in FITS:
+        raise ValueError(f"{path} is FITS, which is read for kernels only; save the photograph as a 16-bit TIFF")
     init_formats()
     if path.suffix.lower() in HEIC and "HEIF" not in Image.OPEN:
         raise ValueError(f"{path} is a HEIC file; pip install 'bd-diff[heic]' to read it")
