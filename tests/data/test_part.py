@@ -187,6 +187,22 @@ def test_what_is_sharp_already_stays_as_it_is_and_a_line_says_so(sharp, kind):
     assert torch.equal(blurred.put_back(1 - blurred.pixels), 1 - blurred.pixels)
 
 
+@pytest.mark.parametrize("radius", [3, 5])
+def test_a_portrait_whose_background_is_out_of_focus_stays_as_it_is(radius):
+    photograph = data.astronaut()[:320, 60:380].astype(float)
+    rows, columns = np.mgrid[-radius : radius + 1, -radius : radius + 1]
+    disc = (rows**2 + columns**2 <= radius**2)[..., None].astype(float)
+    background = ndimage.convolve(photograph, disc / disc.sum(), mode="reflect")
+    assert told(background.astype(np.uint8)) == []
+    rows, columns = np.mgrid[:320, :320]
+    away = np.hypot((rows - 110) / 95, (columns - 165) / 60)
+    face = ((1 - away) * 10 + 0.5).clip(0, 1)[..., None]
+    portrait = (face * photograph + (1 - face) * background).astype(np.uint8)
+    assert told(portrait) == ["the photograph: it is sharp where it is in focus, and stays as it is"]
+    given = part(portrait)
+    assert np.array_equal(np.asarray(to_image(given.put_back(1 - given.pixels))), portrait)
+
+
 @pytest.mark.parametrize("noise", [0, 10, 25])
 def test_noise_is_not_taken_for_sharpness(blurry, noise):
     noisy = blurry + np.random.default_rng(0).normal(0, noise, blurry.shape)
