@@ -74,11 +74,11 @@ def fill(images: Tensor, hidden: Tensor, kernels: Tensor) -> Tensor:
     own, unseen = images[part].float(), hidden[part]
     start = extend(own, reach, reach, reach, reach)
     visible = F.pad((~unseen).float(), (reach,) * 4)
-    size = start.shape[-2:]
-    transfer, gradient = transfer_function(kernels, *size)[:, None], gradient_power(*size, device=images.device)
+    tall, wide = start.shape[-2:]
+    transfer, gradient = transfer_function(kernels, tall, wide)[:, None], gradient_power(tall, wide, images.device)
 
     def filtered(values: Tensor, response: Tensor) -> Tensor:
-        return torch.fft.irfft2(torch.fft.rfft2(values) * response, s=size)
+        return torch.fft.irfft2(torch.fft.rfft2(values) * response, s=(tall, wide))
 
     def normal(values: Tensor) -> Tensor:
         seen = filtered(visible * filtered(values, transfer), transfer.conj())
