@@ -17,7 +17,7 @@ from torch import Generator, Tensor
 from tqdm import tqdm
 
 from bd_diff.assets import asset
-from bd_diff.data.inputs import open_images, to_batch, to_images, whole
+from bd_diff.data.inputs import hidden_in, open_images, to_batch, to_images, whole
 from bd_diff.data.kernel_files import as_kernels
 from bd_diff.data.part import Part
 from bd_diff.data.tiles import CONTEXT, SMALLEST_TILE, Grid
@@ -168,6 +168,7 @@ class BDDiffPipeline(DiffusionPipeline):
         tile: int | None = None,
         kernel_windows: int = 0,
         kernels=None,
+        hidden: Tensor | None = None,
         output_type: str = "pil",
         return_dict: bool = True,
         callback_on_step_end: Callable | None = None,
@@ -192,6 +193,8 @@ class BDDiffPipeline(DiffusionPipeline):
                 the photograph (256 is a good one); 0 is one kernel for all of it.
             kernels: the blur, where it is known: a file, an array or a tensor `(h, w)` for all images, or as many as
                 there are, up to 129 pixels a side (see `bd_diff.data.kernel_files`). Nothing is searched then.
+            hidden: where tensors are no photograph but a fill, a mask `(B, 1, H, W)`: there it is made again, blurred
+                as the photograph is. Of paths and PIL images it is known.
             output_type: "pil", "np", "pt" or "latent"; "pil" keeps the mode, alpha, ICC profile and EXIF of its input.
                 Of paths and PIL images, borders, captions and what is under transparency stay as they are (`Part`).
 
@@ -208,6 +211,9 @@ class BDDiffPipeline(DiffusionPipeline):
             raise ValueError(
                 f"blur_image holds {len(references)} images for {len(photographs)} of image; give one or as many"
             )
+        hidden = hidden_in(given) if hidden is None else hidden
+        if hidden is not None and hidden.shape != (len(photographs), 1, *photographs.shape[-2:]):
+            raise ValueError(f"hidden is {tuple(hidden.shape)}; it must be a mask (B, 1, H, W) of image")
         steps = self.config.default_steps if num_inference_steps is None else num_inference_steps
 
         # 1. Read the blur from the whole image, unless it is known.
@@ -252,6 +258,8 @@ class BDDiffPipeline(DiffusionPipeline):
                 if references is None:
                     local = window_kernels(self, around, kernel_windows, fast) if kernel_windows else kernels
                     blur = KnownBlur(local, self.config.linear_light, kernel_windows)
+                    if hidden is not None:
+                        around = blur.filled(around, hidden[region].to(around.device))
                     own = Tile(around, inside, grid.tile, blur.guesses(around), blur)
                 else:
                     own = Tile(around, inside, grid.tile, transfer_guesses(around, kernels))

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from bd_diff.assets import asset
 from bd_diff.data.failures import out_of_memory
 from bd_diff.data.images import crop_to, pad_to_multiple
-from bd_diff.data.inputs import open_images, to_array, to_batch, to_images
+from bd_diff.data.inputs import hidden_in, open_images, to_array, to_batch, to_images
 from bd_diff.data.tiles import SMALLEST_TILE, Grid
 from bd_diff.models.model_folder import find_folder, is_adapter, load_checked, read_json
 
@@ -45,7 +45,10 @@ class Restorer(ABC):
         if isinstance(images, list | tuple):
             return [self(one, **settings) for one in images]
         opened = open_images(images)
-        restored = self.restore(to_batch(opened), **settings)
+        batch = to_batch(opened)
+        if isinstance(self, PipelineRestorer):
+            settings = {"hidden": hidden_in(opened)} | settings
+        restored = self.restore(batch, **settings)
         if isinstance(images, np.ndarray):
             return to_array(restored, images)
         return restored[0] if isinstance(images, Tensor) else to_images(restored, opened)[0]
@@ -208,7 +211,9 @@ def call_settings(restorer: Restorer, seed: int, images: int = 1, **given) -> di
     A new generator for every image, so that its result does not depend on those before or beside it.
     """
     settings = {name: value for name, value in given.items() if value is not None and value is not False}
-    if isinstance(restorer, PipelineRestorer):
+    if not isinstance(restorer, PipelineRestorer):
+        settings.pop("hidden", None)
+    else:
         settings["generator"] = [torch.Generator().manual_seed(seed) for _ in range(images)]
     return settings
 

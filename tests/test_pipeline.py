@@ -55,6 +55,21 @@ def test_a_batch_equals_its_singles_with_the_kernel_search_too(tiny_pipeline):
     assert not torch.equal(together, tiny_pipeline.estimate_kernel(images, fast=True))
 
 
+@pytest.mark.parametrize("tile", [0, 192])
+def test_what_is_hidden_does_not_matter_and_is_filled_by_the_blur(tiny_pipeline, tile):
+    kernels = line(torch.tensor([9.0]), torch.tensor([0.3]))
+    blurry = blur(photograph(200, 230), kernels).clamp(0, 1)
+    hidden = torch.zeros(1, 1, 200, 230, dtype=torch.bool)
+    hidden[..., 90:110, 60:180] = True
+    results = [
+        run(tiny_pipeline, torch.where(hidden, under, blurry), tile=tile, kernels=kernels[0], **settings)
+        for under, settings in ((0.0, {}), (0.0, {"hidden": hidden}), (1.0, {"hidden": hidden}))
+    ]
+    whole = run(tiny_pipeline, blurry, tile=tile, kernels=kernels[0])
+    near, filled, other = ((one - whole)[~hidden.expand_as(whole)].square().mean() for one in results)
+    assert filled < 0.3 * near and other < 0.3 * near
+
+
 def test_pil_array_tensor_and_path_are_the_same_picture(tiny_pipeline, tmp_path):
     blurry = torch.nn.functional.avg_pool2d(photograph(80, 111), 11, stride=1)  # what is sharp would stay as it is
     image = PIL.Image.fromarray((blurry[0].permute(1, 2, 0).numpy() * 255).round().astype(np.uint8))
@@ -238,6 +253,7 @@ def test_stable_diffusion_components_run_through_the_same_code(tiny_pipeline):
         ({"tile": 100}, "tile is 100; it must be 0 or a multiple of 8 from 192 up"),
         ({"callback_on_step_end_tensor_inputs": ["noise"]}, "callbacks cannot get noise"),
         ({"blur_image": torch.rand(2, 3, 64, 64)}, "blur_image holds 2 images for 1"),
+        ({"hidden": torch.zeros(1, 1, 64, 64, dtype=torch.bool)}, r"hidden is \(1, 1, 64, 64\)"),
     ],
 )
 def test_a_wrong_argument_is_named(tiny_pipeline, settings, message):

@@ -136,8 +136,8 @@ def deblur(
     blur: dict[Path, str] = {}
     tells = restorer is not None and getattr(getattr(restorer, "pipeline", None), "blur_decoder", None) is not None
 
-    def restore(images):
-        settings = call_settings(restorer, seed, len(images), **given)
+    def restore(images, hidden=None):
+        settings = call_settings(restorer, seed, len(images), hidden=hidden, **given)
         if tells:
             output = restorer.run(images, **settings)
             results = output.images

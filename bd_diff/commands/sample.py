@@ -33,7 +33,7 @@ def sample(
 
     from bd_diff.data.drawing import contact_sheet
     from bd_diff.data.images import list_images, listed_images, read_image, save_image, to_image, to_tensor
-    from bd_diff.data.inputs import part_of
+    from bd_diff.data.inputs import hidden_in, part_of
     from bd_diff.evaluation.metrics import psnr
     from bd_diff.restore import call_settings
 
@@ -47,7 +47,7 @@ def sample(
         blurry = to_tensor(photograph)[None]
         started = time.perf_counter()
         part = part_of(photograph, str(path))
-        settings = call_settings(restorer, seed, num_inference_steps=steps, fast=fast)
+        settings = call_settings(restorer, seed, num_inference_steps=steps, fast=fast, hidden=hidden_in([part]))
         restored = restorer(part.pixels[None], **settings)
         result = to_image(part.put_back(restored[0]), like=photograph)
         seconds.append(time.perf_counter() - started)

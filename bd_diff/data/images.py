@@ -25,6 +25,7 @@ from bd_diff.data.heif import read_depth
 from bd_diff.data.metadata import ORIENTATION, clean_exif, clean_xmp
 from bd_diff.data.names import (  # noqa: F401 - names of files are asked for beside the images
     EXTENSIONS,
+    FITS,
     HEIC,
     RAW,
     VIDEO,
@@ -77,6 +78,8 @@ def read_image(path: str | os.PathLike) -> Image.Image | DeepImage:
     for what, endings in (("camera RAW", RAW), ("a video", VIDEO)):
         if path.suffix.lower() in endings:
             raise ValueError(f"{path} is {what}, which is not read here")
+    if path.suffix.lower() in FITS:
+        raise ValueError(f"{path} is FITS, which is read for kernels only; save the photograph as a 16-bit TIFF")
     init_formats()
     if path.suffix.lower() in HEIC and "HEIF" not in Image.OPEN:
         raise ValueError(f"{path} is a HEIC file; pip install 'bd-diff[heic]' to read it")

@@ -91,6 +91,16 @@ def to_batch(opened: list[Opened], name: str = "image", smallest: int = 1) -> Te
     return batches[0] if len(batches) == 1 else torch.cat(batches)
 
 
+def hidden_in(opened: list[Opened]) -> Tensor | None:
+    """What of the batch is not photograph but a fill, a mask `(B, 1, H, W)`; None where nothing is."""
+    masks = []
+    for one in opened:
+        none = torch.zeros(1, dtype=torch.bool)
+        masks.append(one.kept[None] > 0.5 if isinstance(one, Part) else none.expand(one[..., :1, :, :].shape))
+    batch = torch.cat([mask.reshape(-1, *mask.shape[-3:]).cpu() for mask in masks])
+    return batch if batch.any() else None
+
+
 def whole(batch: Tensor, opened: list[Opened]) -> list[Tensor]:
     """Results `(B, 3, H, W)` as whole photographs `(3, H, W)`: those of parts are put back into their photographs."""
     results = iter(batch)

@@ -16,10 +16,10 @@ from torch import Tensor
 
 from bd_diff.blur.kernels import delta, normalize, same_size
 from bd_diff.data.images import read_image, to_tensor
+from bd_diff.data.names import FITS
 from bd_diff.data.pixels import luminance
 
 LARGEST = 129  # pixels a side
-FITS = (".fits", ".fit", ".fts")  # by astropy: Pillow 12.3 mistakes the order of their bytes
 ARRAYS = (".npy", ".tif", ".tiff", *FITS)  # read as they are; other files as photographs
 
 
@@ -57,7 +57,7 @@ def read_array(path: Path) -> np.ndarray:
         import tifffile
 
         return tifffile.imread(path)
-    from astropy.io import fits
+    from astropy.io import fits  # Pillow 12.3 mistakes the order of the bytes
 
     with fits.open(path, memmap=False) as parts:
         images = [part.data for part in parts if part.is_image and part.data is not None]

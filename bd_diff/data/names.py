@@ -47,8 +47,9 @@ RAW: tuple[str, ...] = (
 )
 RAW += (".raw", ".rwl", ".x3f", ".3fr", ".fff", ".iiq", ".kdc", ".dcr", ".erf", ".mef", ".mos", ".mrw")
 VIDEO = (".mp4", ".mov", ".m4v", ".avi", ".mkv", ".webm", ".mts", ".m2ts", ".3gp", ".wmv", ".mpg", ".mpeg", ".insv")
-OTHER = (".jp2", ".jxl", ".psd", ".exr", ".hdr", ".svg", ".fits", ".fit", ".insp", ".tga", ".ico", ".pdf")
-LEFT_OUT = {"camera RAW": RAW, "video": VIDEO, "not read here": OTHER}
+FITS = (".fits", ".fit", ".fts")
+OTHER = (".jp2", ".jxl", ".psd", ".exr", ".hdr", ".svg", ".insp", ".tga", ".ico", ".pdf")
+LEFT_OUT = {"camera RAW": RAW, "video": VIDEO, "FITS, which is read for kernels only": FITS, "not read here": OTHER}
 
 
 def file_kind(path: str | os.PathLike) -> str | None:

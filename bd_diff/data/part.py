@@ -100,7 +100,8 @@ class Part:
         self.kept = torch.from_numpy(self.hidden.astype(np.float32))
         self.unchanged = deblur and sharp.everywhere or not visible.any()
         if deblur and sharp.everywhere:
-            warnings.warn(f"{name}: it is sharp already, and stays as it is", stacklevel=3)
+            where = "where it is in focus" if sharp.focused else "already"
+            warnings.warn(f"{name}: it is sharp {where}, and stays as it is", stacklevel=3)
         inside = filled(pixels[self.box], ~visible[self.box])
         if sharp.drawn.any():
             inside = spread(inside, ~self.hidden)

@@ -19,9 +19,12 @@ MIXED = 0.7  # how much less than its neighbour a line that is half border diffe
 BESIDE = 16  # lines: two blocks of a JPEG
 SMALLEST = 32  # pixels: sides of the photograph within its borders
 SHARP, DRAWN = 0.4, 0.6  # sharpness that blurred photographs do not have, and that drawings have nearly everywhere
+PHOTOGRAPHED = 0.45  # share of sharp places that are like drawing, which is larger in captions
 EVERYWHERE = 0.3  # share of structure, in the softest direction, that is sharp in sharp photographs and drawings
 LITTLE = 0.12  # share of a picture
+STROKE = 16  # pixels along which the straight edge of a letter is followed from its corner
 STRUCTURED = 0.3  # of a picture, for that: the streaks that lights draw in dark ones are sharp, too
+FOCUSED, WINDOW = 0.01, 33  # share of a picture where half of the window around, of so many pixels, is sharp: in focus
 SPECK, LARGEST = 32, 0.05  # pixels and share of a picture: areas that are drawing whatever is in them, and none
 SWEEPS = 6  # of smoothing at each scale of a fill
 MIRRORED = 10  # pixels over which a fill fades from the mirrored photograph to its mean
@@ -80,10 +83,13 @@ def in_groups(lines: np.ndarray) -> np.ndarray:
 
 @dataclass
 class Sharp:
-    """The sharp parts of a photograph: `drawn` is a mask of letters and stamps on it; `everywhere`: all is sharp."""
+    """The sharp parts of a photograph: `drawn` is a mask of letters and stamps; `everywhere`: all is sharp, or what
+    it shows is in focus (`focused`), and the rest out of focus on purpose, or moving.
+    """
 
     drawn: np.ndarray
     everywhere: bool = False
+    focused: bool = False
 
 
 def find_sharp(pixels: np.ndarray, seen: np.ndarray) -> Sharp:
@@ -97,7 +103,11 @@ def find_sharp(pixels: np.ndarray, seen: np.ndarray) -> Sharp:
     if not sharp.any():
         return found
     drawn = (places > DRAWN).sum() / sharp.sum()
-    found.everywhere = share > EVERYWHERE and (inside & (contrast > CONTRAST)).sum() > STRUCTURED * inside.sum()
+    structured = (inside & (contrast > CONTRAST)).sum() > STRUCTURED * inside.sum()
+    found.everywhere = share > EVERYWHERE and structured
+    if not found.everywhere and drawn < PHOTOGRAPHED and structured:
+        dense = ndimage.uniform_filter(sharp.astype(np.float32), WINDOW) > 0.5
+        found.focused = found.everywhere = bool(dense.sum() > FOCUSED * seen.sum())
     little = sharp.sum() < LITTLE * seen.sum()  # is sharp in a blurry photograph with captions, and in no sharp one
     if sharp.sum() > 0.5 * seen.sum() or drawn < (0.5 if not found.everywhere else 0.6 if little else 0.8):
         return found
@@ -121,6 +131,7 @@ def drawing(pixels: np.ndarray, sharp: np.ndarray) -> np.ndarray:
     ]
     abrupt = np.maximum.reduce(steps) > ABRUPT
     edges = ndimage.binary_dilation(sharp & abrupt, np.ones((3, 3)))
+    edges |= strokes(edges, abrupt)
     edges |= ndimage.binary_closing(edges, np.ones((3, 3)))
     areas, count = ndimage.label(~abrupt)
     if not count:
@@ -132,6 +143,18 @@ def drawing(pixels: np.ndarray, sharp: np.ndarray) -> np.ndarray:
     letters[0] = False
     inside = letters[areas]
     return edges | inside | (ndimage.binary_dilation(inside, np.ones((3, 3)), iterations=2) & abrupt)
+
+
+def strokes(edges: np.ndarray, abrupt: np.ndarray) -> np.ndarray:
+    """The straight edges of letters, which are sharp at their corners only, followed from these `edges`. What leaves
+    the picture by more than the width of a letter's stroke is an edge of the photograph.
+    """
+    followed = ndimage.binary_dilation(edges, np.ones((3, 3)), iterations=STROKE, mask=edges | abrupt) & ~edges
+    lines, count = ndimage.label(followed, np.ones((3, 3)))
+    leaving = np.concatenate([lines[[0, -1]].ravel(), lines[:, [0, -1]].ravel()])
+    inside = np.bincount(leaving, minlength=count + 1) <= STROKE // 2
+    inside[0] = False
+    return inside[lines]
 
 
 def filled(pixels: np.ndarray, hidden: np.ndarray) -> np.ndarray:

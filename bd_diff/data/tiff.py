@@ -243,8 +243,11 @@ def resolution(page: tifffile.TiffPage) -> tuple[float, float] | None:
 def encode_tiff(levels: np.ndarray, info: dict, path: Path | str = "the TIFF") -> bytes:
     """A TIFF of levels `(H, W, C)` uint8 or uint16 in one strip with profile, EXIF and XMP.
 
-    It is compressed, and white stored as zero, if `info` says that its source was.
+    16-bit grey with alpha that comes from no TIFF is written as RGB with alpha: few programs read it otherwise. It is
+    compressed, and white stored as zero, if `info` says that its source was.
     """
+    if levels.shape[-1] == 2 and levels.dtype == np.uint16 and "tiff" not in info:
+        levels = levels[..., [0, 0, 0, 1]]
     height, width, channels = levels.shape
     entries, order = from_block(info["exif"]) if info.get("exif") else ({}, "<")
     if EXIF in entries and MAKER_NOTE in entries[EXIF][2]:

@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from bd_diff.blur.operator import WIENER_NOISE
+from bd_diff.blur.operator import WIENER_NOISE, fill
 from bd_diff.data.tiles import CONTEXT, Grid
 from bd_diff.models.conditioning import deblur_guesses, explain
 
@@ -34,6 +34,16 @@ class KnownBlur:
             return explain(*both.chunk(2, 1), kernels, weight, self.linear_light)[:, None]
 
         return self.everywhere(explained, torch.cat([estimates, pixels], 1))[:, 0]
+
+    def filled(self, pixels: Tensor, hidden: Tensor) -> Tensor:
+        """Pixels `(B, 3, H, W)` in [-1, 1] whose `hidden (B, 1, H, W)` ones look blurred like the others (`fill`)."""
+        if self.kernels is None or not hidden.any():
+            return pixels
+
+        def work(both: Tensor, kernels: Tensor) -> Tensor:
+            return fill(both[:, :3], both[:, 3:] > 0.5, kernels).clamp(-1, 1)[:, None]
+
+        return torch.where(hidden, self.everywhere(work, torch.cat([pixels, hidden.to(pixels)], 1))[:, 0], pixels)
 
     def everywhere(self, work, images: Tensor) -> Tensor:
         """`work(images, kernels)`, in every window by its own kernels."""

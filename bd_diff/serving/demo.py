@@ -19,7 +19,7 @@ from bd_diff.data.claims import LOCK, claim, take
 from bd_diff.data.deep import DeepImage
 from bd_diff.data.drawing import draw_kernel
 from bd_diff.data.images import can_write, read_image, save_image, to_image
-from bd_diff.data.inputs import part_of
+from bd_diff.data.inputs import hidden_in, part_of
 from bd_diff.data.noise import noise_level
 from bd_diff.data.part import Part
 from bd_diff.data.pixels import luminance
@@ -143,7 +143,14 @@ class Demo:
         """Deblur the photograph at `path`. Raises `ValueError` if it is not a photograph."""
         part = self.open(path, "a photograph")
         images = part.pixels[None]
-        settings = call_settings(self.restorer, seed, strength=strength, num_inference_steps=int(steps), fast=fast)
+        settings = call_settings(
+            self.restorer,
+            seed,
+            strength=strength,
+            num_inference_steps=int(steps),
+            fast=fast,
+            hidden=hidden_in([part]),
+        )
         output = self.run(images, visitor, **settings)
         result, kernel = output.images.cpu(), output.kernels.cpu()
         return self.show(

@@ -28,7 +28,7 @@ from tqdm import tqdm
 from bd_diff.data.deep import DeepImage
 from bd_diff.data.failures import in_one_line, of_the_machine
 from bd_diff.data.images import read_image, save_image, to_image
-from bd_diff.data.inputs import part_of
+from bd_diff.data.inputs import hidden_in, part_of
 from bd_diff.data.part import Part
 from bd_diff.data.progress import progress
 from bd_diff.data.writing import temporary_name
@@ -129,7 +129,7 @@ def remove_parts(jobs: list[Job]) -> None:
 
 def run_jobs(
     jobs: list[Job],
-    restore: Callable[[Tensor], Tensor],
+    restore: Callable[..., Tensor],
     manifest: Manifest | None = None,
     batch_size: int = 1,
     workers: int = 2,
@@ -143,7 +143,8 @@ def run_jobs(
 
     Nothing that a photograph raises ends the run. Ctrl-C does, after what is being written is in its place.
 
-    restore: `(B, 3, H, W)` in [0, 1] to the same. batch_size: the most photographs of one size that it gets at once.
+    restore: `(B, 3, H, W)` in [0, 1] to the same; where some of it is a fill, it is called with the mask `hidden`, too
+    (`hidden_in`). batch_size: the most photographs of one size that it gets at once.
     workers: threads that read and write. quality: of JPEG, WebP and AVIF results. beside: called with the job, the
     photograph's `Part` and its result `(3, h, w)`, to write more files. silent: show no progress. open_image: reads a
     photograph. blur: what was found in a photograph, by its target, which `restore` or `beside` fills.
@@ -237,7 +238,9 @@ def batches(reading: Iterable[tuple[Job, Future]], size: int, settle: Callable) 
 def restored(batch: list[tuple], restore: Callable, settle: Callable) -> Iterator[tuple[Job, Part, Tensor]]:
     """Yield `(job, part, result)` of a batch; if the batch fails, its photographs are tried one by one."""
     try:
-        results = restore(torch.stack([pixels for _, _, pixels in batch])).cpu()
+        hidden = hidden_in([part for _, part, _ in batch])
+        masks = {} if hidden is None else {"hidden": hidden}
+        results = restore(torch.stack([pixels for _, _, pixels in batch]), **masks).cpu()
     except Exception as error:
         if len(batch) == 1:
             settle(batch[0][0], error)

@@ -5,7 +5,7 @@ import torch
 
 from bd_diff.blur.camera import to_display, to_light
 from bd_diff.blur.kernels import delta, gaussian, line, shake
-from bd_diff.blur.operator import data_consistency, extend, reblur, wiener
+from bd_diff.blur.operator import data_consistency, extend, fill, reblur, wiener
 from bd_diff.evaluation.metrics import psnr
 from bd_diff.models.conditioning import explain
 
@@ -99,3 +99,40 @@ def test_a_photograph_without_blur_is_believed_as_far_as_the_weight_says():
     sharp, estimate = picture(), picture(seed=5)
     solved = data_consistency(estimate, sharp, delta(1), 0.25)
     assert torch.allclose(solved, (sharp + 0.25 * estimate) / 1.25, atol=1e-5)
+
+
+@pytest.mark.parametrize("kind", ["cut-out", "letters", "corner"])
+def test_what_is_hidden_is_filled_so_that_the_rest_is_deconvolved_as_if_it_were_there(kernels, kind):
+    sharp = picture(160, 192)
+    blurry = reblur(sharp, kernels)
+    rows, columns = torch.meshgrid(torch.arange(160), torch.arange(192), indexing="ij")
+    hidden = {
+        "cut-out": (rows - 80) ** 2 + (columns - 96) ** 2 > 70**2,
+        "letters": (rows - 80).abs().lt(12) & (columns % 9 < 4),
+        "corner": (rows < 50) & (columns < 60),
+    }[kind][None, None]
+    mean = torch.where(hidden, blurry.mean(), blurry)
+    filled = fill(mean, hidden, kernels)
+    assert torch.equal(filled[(~hidden).expand_as(blurry)], blurry[(~hidden).expand_as(blurry)])
+
+    def error(photograph):
+        return (wiener(photograph, kernels)[:, 1] - wiener(blurry, kernels)[:, 1])[(~hidden).expand_as(blurry)].square()
+
+    assert error(filled).mean() < 0.25 * error(mean).mean()
+
+
+def test_where_nothing_is_hidden_or_nothing_seen_a_fill_changes_nothing_or_is_finite(kernels):
+    blurry = reblur(picture(), kernels)
+    assert torch.equal(fill(blurry, torch.zeros(1, 1, 96, 120, dtype=torch.bool), kernels), blurry)
+    assert fill(blurry, torch.ones(1, 1, 96, 120, dtype=torch.bool), kernels).isfinite().all()
+
+
+def test_each_image_of_a_batch_is_filled_as_alone():
+    kernels = torch.cat([line(torch.tensor([9.0]), torch.tensor([0.3])), gaussian(torch.tensor([2.0]))])
+    blurry = reblur(torch.cat([picture(), picture(seed=1)]), kernels)
+    hidden = torch.zeros(2, 1, 96, 120, dtype=torch.bool)
+    hidden[0, :, 40:50, 30:60] = hidden[1, :, 20:30, 60:80] = True
+    both = fill(blurry, hidden, kernels)
+    for one in range(2):
+        alone = fill(blurry[one : one + 1], hidden[one : one + 1], kernels[one : one + 1])
+        assert torch.allclose(both[one], alone[0], atol=2e-2)

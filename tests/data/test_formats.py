@@ -149,8 +149,11 @@ def test_deep_grey_with_alpha_is_written_so_that_it_can_be_read(tmp_path):
     levels = scene(2, np.uint16)
     (tmp_path / "in.png").write_bytes(imagecodecs.png_encode(levels))
     out = through_the_project(tmp_path / "in.png", tmp_path / "out.tif")
-    assert np.array_equal(tifffile.imread(out), levels)
-    assert np.array_equal(read_image(out).levels, levels)
+    colours = levels[..., [0, 0, 0, 1]]
+    assert np.array_equal(tifffile.imread(out), colours)
+    assert np.array_equal(read_image(out).levels, colours)
+    with Image.open(out) as seen:  # which has 8 bit for it
+        assert np.abs(np.asarray(seen) - colours / 257).max() <= 1
 
 
 def test_a_tiff_whose_pixels_end_early_is_refused(tmp_path):
@@ -383,6 +386,17 @@ def test_raw_and_video_are_left_out_of_a_folder_with_a_line(tmp_path):
         assert [path.name for path in list_images(tmp_path)] == ["1.jpg"]
     lines = [str(one.message) for one in told]
     assert lines == [f"{tmp_path}: 2 left out, camera RAW (.dng, .nef)", f"{tmp_path}: 1 left out, video (.mp4)"]
+
+
+@pytest.mark.parametrize("ending", ["fits", "FIT", "fts"])
+def test_fits_photographs_are_refused_and_left_out_of_folders_with_a_sentence(tmp_path, ending):
+    path = tmp_path / f"m31.{ending}"
+    path.write_bytes(b"SIMPLE  =                    T".ljust(2880))
+    with pytest.raises(ValueError, match=f"m31.{ending} is FITS, which is read for kernels only; save the photograph"):
+        read_image(path)
+    (tmp_path / "1.jpg").touch()
+    with pytest.warns(UserWarning, match="1 left out, FITS, which is read for kernels only"):
+        assert [one.name for one in list_images(tmp_path)] == ["1.jpg"]
 
 
 def test_a_name_as_long_as_names_may_be_is_written(tmp_path):

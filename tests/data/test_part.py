@@ -152,9 +152,20 @@ def test_what_is_written_over_a_blurry_photograph_is_kept_from_the_model_and_sta
     assert np.array_equal(result[~given.hidden], 255 - captioned[~given.hidden])
 
 
-def test_a_band_with_a_caption_is_a_border(blurry):
-    banded = written(np.pad(blurry, ((0, 30), (0, 0), (0, 0)), constant_values=255), "a title", (20, 132), 16, 0, False)
+@pytest.mark.parametrize("size", [16, 24])
+def test_a_band_with_a_caption_is_a_border(blurry, size):
+    framed = np.pad(blurry, ((8, 40), (8, 8), (0, 0)), constant_values=245)
+    banded = written(framed, "Summer", (20, 138), size, "black", False)
     assert pixels(part(banded)).shape == blurry.shape
+
+
+def test_large_outlined_letters_are_found_along_their_strokes(blurry):
+    image = Image.fromarray(blurry)
+    font = ImageFont.load_default(24)
+    ImageDraw.Draw(image).text((34, 90), "SALE", "white", font, stroke_width=2, stroke_fill="black")
+    given = part(captioned := np.asarray(image))
+    before, after = (np.abs(values - seen(blurry)).mean() for values in (seen(captioned), pixels(given)))
+    assert not given.unchanged and after < 0.4 * before
 
 
 @pytest.mark.parametrize("kind", ["pixel art", "rings", "halftone", "photograph"])
@@ -174,6 +185,22 @@ def test_what_is_sharp_already_stays_as_it_is_and_a_line_says_so(sharp, kind):
     assert np.array_equal(np.asarray(to_image(given.put_back(torch.rand_like(given.pixels)))), levels)
     blurred = part(levels, deblur=False)  # as blur is moved to it
     assert torch.equal(blurred.put_back(1 - blurred.pixels), 1 - blurred.pixels)
+
+
+@pytest.mark.parametrize("radius", [3, 5])
+def test_a_portrait_whose_background_is_out_of_focus_stays_as_it_is(radius):
+    photograph = data.astronaut()[:320, 60:380].astype(float)
+    rows, columns = np.mgrid[-radius : radius + 1, -radius : radius + 1]
+    disc = (rows**2 + columns**2 <= radius**2)[..., None].astype(float)
+    background = ndimage.convolve(photograph, disc / disc.sum(), mode="reflect")
+    assert told(background.astype(np.uint8)) == []
+    rows, columns = np.mgrid[:320, :320]
+    away = np.hypot((rows - 110) / 95, (columns - 165) / 60)
+    face = ((1 - away) * 10 + 0.5).clip(0, 1)[..., None]
+    portrait = (face * photograph + (1 - face) * background).astype(np.uint8)
+    assert told(portrait) == ["the photograph: it is sharp where it is in focus, and stays as it is"]
+    given = part(portrait)
+    assert np.array_equal(np.asarray(to_image(given.put_back(1 - given.pixels))), portrait)
 
 
 @pytest.mark.parametrize("noise", [0, 10, 25])

@@ -22,13 +22,13 @@ COUNT = 200
 
 
 def make_jobs(folder, count, sizes=((16, 12),)):
+    """Smooth pictures: what is sharp would stay as it is."""
     (folder / "in").mkdir()
     jobs = []
     for index in range(count):
         width, height = sizes[index % len(sizes)]
-        coarse = np.random.default_rng(index).integers(0, 256, (3, 4, 3), dtype=np.uint8)
-        soft = Image.fromarray(coarse).resize((width, height), Image.Resampling.BICUBIC)  # sharp ones stay as they are
-        soft.save(folder / "in" / f"{index}.png")
+        pixels = np.random.default_rng(index).integers(0, 256, (3, 4, 3), dtype=np.uint8)
+        Image.fromarray(pixels).resize((width, height), Image.BICUBIC).save(folder / "in" / f"{index}.png")
         jobs.append(Job(folder / "in" / f"{index}.png", folder / "out" / f"{index}.png"))
     return jobs
 
@@ -68,6 +68,22 @@ def test_a_run_that_is_killed_ten_times_leaves_every_result_once_and_none_half_w
     assert not list((tmp_path / "out").glob(".*.part"))
     told = [line for line in manifest.path.read_text().splitlines()]
     assert len(told) == len(set(told)) >= COUNT - 10 * 3  # a kill may come between two threads' results and their lines
+
+
+def test_what_is_transparent_is_told_to_the_restorer(tmp_path):
+    jobs, told = make_jobs(tmp_path, 3), []
+    with Image.open(jobs[1].source) as image:
+        alpha = image.convert("RGBA")
+    alpha.paste((0, 0, 0, 0), (4, 4, 9, 8))
+    alpha.save(jobs[1].source)
+
+    def restore(images, hidden=None):
+        told.append(hidden)
+        return 1 - images
+
+    assert run_jobs(jobs, restore, silent=True).done == 3
+    assert told[0] is None and told[2] is None
+    assert told[1].shape == (1, 1, 12, 16) and told[1].sum() == 5 * 4 and told[1][..., 4:8, 4:9].all()
 
 
 @pytest.mark.parametrize("batch_size", [1, 3])
