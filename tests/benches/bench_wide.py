@@ -1,0 +1,73 @@
+"""Wide shakes on photographs set side by side: gain with the blur found, beside that by the true kernel.
+
+python tests/benches/bench_wide.py PHOTOS NAMES --extent 40 --side 500 --count 8
+"""
+
+import argparse
+import time
+from pathlib import Path
+
+import torch
+
+from bd_diff import BDDiffPipeline
+from bd_diff.blur.kernels import blur, shake
+from bd_diff.data.images import listed_images, read_image, to_tensor
+from bd_diff.evaluation.metrics import psnr_registered
+
+TILE = 224, 300  # pixels of each photograph, rows and columns
+
+
+def mosaic(paths: list[Path], rows: int, columns: int, first: int) -> torch.Tensor:
+    """Middles of photographs side by side, `(1, 3, rows * 224, columns * 300)`, from photograph number `first` on."""
+    middles = []
+    number = first
+    while len(middles) < rows * columns:
+        image = to_tensor(read_image(paths[number % len(paths)]))
+        number += 1
+        top, left = (image.shape[1] - TILE[0]) // 2, (image.shape[2] - TILE[1]) // 2
+        if top >= 0 and left >= 0:
+            middles.append(image[:, top : top + TILE[0], left : left + TILE[1]])
+    lines = [torch.cat(middles[row * columns : (row + 1) * columns], 2) for row in range(rows)]
+    return torch.cat(lines, 1)[None]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("photographs", type=Path)
+    parser.add_argument("names", type=Path, help="a text file with the names of those to use")
+    parser.add_argument("--extent", type=float, default=40, help="of the shake, pixels")
+    parser.add_argument("--height", type=int, default=500)
+    parser.add_argument("--width", type=int, default=500)
+    parser.add_argument("--count", type=int, default=8)
+    given = parser.parse_args()
+    paths, size = listed_images(given.photographs, given.names), 129 if given.extent > 30 else 33
+    pipe = BDDiffPipeline.from_pretrained()
+    pipe.set_progress_bar_config(disable=True)
+    gains = []
+    for index in range(given.count):
+        rows, columns = (
+            -(-(side + size) // tile) for side, tile in zip((given.height, given.width), TILE, strict=True)
+        )
+        generator = torch.Generator().manual_seed(index)
+        wide = mosaic(paths, rows, columns, 7 * index)[..., : given.height + size - 1, : given.width + size - 1]
+        kernels = shake(torch.tensor([given.extent]), generator, size)
+        blurry = blur(wide, kernels, "valid")
+        blurry = (blurry + torch.randn(blurry.shape, generator=generator) / 255).clamp(0, 1)
+        blurry = (blurry * 255).round() / 255
+        sharp = wide[..., size // 2 : -(size // 2), size // 2 : -(size // 2)]
+        before, seconds = float(psnr_registered(blurry, sharp)), time.perf_counter()
+        found = pipe(blurry, output_type="pt", generator=torch.Generator().manual_seed(0))
+        seconds = time.perf_counter() - seconds
+        true = pipe(blurry, output_type="pt", generator=torch.Generator().manual_seed(0), kernels=kernels)
+        gains.append([float(psnr_registered(one.images, sharp)) - before for one in (found, true)])
+        print(
+            f"{index}: {before:.2f} dB, {gains[-1][0]:+.2f} ({found.blur[0]}), true kernel {gains[-1][1]:+.2f}, "
+            f"{seconds:.1f} s",
+            flush=True,
+        )
+    mean = torch.tensor(gains).mean(0)
+    print(f"mean {mean[0]:+.2f}, worst {min(gain for gain, _ in gains):+.2f}, true kernel {mean[1]:+.2f}")
+
+
+if __name__ == "__main__":
+    main()
