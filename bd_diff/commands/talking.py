@@ -36,12 +36,14 @@ def talking(command: Callable[..., None]) -> Callable[..., None]:
 
 
 def set_level(quiet: bool, verbose: int) -> None:
-    """Set the logger "bd_diff", which every module of the package logs to, and what becomes of warnings."""
+    """Set the logger "bd_diff", which every module of the package logs to, that of other libraries, and what becomes
+    of warnings."""
     if quiet and verbose:
         raise ValueError("--quiet and --verbose contradict each other; give one of them")
     level = logging.ERROR if quiet else (logging.WARNING, logging.INFO, logging.DEBUG)[min(verbose, 2)]
     logging.basicConfig(format="%(levelname)s %(name)s: %(message)s", stream=sys.stderr)
     logging.getLogger("bd_diff").setLevel(level)
+    logging.getLogger().setLevel(logging.ERROR if quiet else logging.WARNING)  # xformers warns at import
     if quiet:
         warnings.simplefilter("ignore")
 
