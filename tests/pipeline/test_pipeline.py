@@ -188,7 +188,7 @@ def test_a_hub_id_is_downloaded_whole_and_loads(tiny_pipeline, tiny_pipeline_fol
         asked.append((name, settings["revision"]))
         return str(tiny_pipeline_folder)
 
-    monkeypatch.setattr("bd_diff.pipeline.snapshot_download", stand_in)
+    monkeypatch.setattr("bd_diff.pipeline.saved_pipeline.snapshot_download", stand_in)
     other = BDDiffPipeline.from_pretrained("someone/bd-diff", revision="v1")
     other.set_progress_bar_config(disable=True)
     assert asked == [("someone/bd-diff", "v1")]

@@ -2,25 +2,20 @@
 
 import os
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 import PIL.Image
 import torch
-from diffusers import AutoencoderKL, AutoencoderTiny, DiffusionPipeline, UNet2DConditionModel
+from diffusers import AutoencoderKL, AutoencoderTiny, UNet2DConditionModel
 from diffusers.schedulers import KarrasDiffusionSchedulers
-from diffusers.utils import BaseOutput
 from diffusers.utils.torch_utils import randn_tensor
-from huggingface_hub import snapshot_download
 from torch import Generator, Tensor
 from tqdm import tqdm
 
-from bd_diff.assets import asset
 from bd_diff.data.inputs import hidden_in, open_images, to_batch, to_images, whole
 from bd_diff.data.kernel_files import as_kernels
 from bd_diff.data.part import Part
-from bd_diff.data.tiles import CONTEXT, SMALLEST_TILE, Grid
+from bd_diff.data.tiles import CONTEXT, Grid
 from bd_diff.models.blur_decoder import BlurDecoder
 from bd_diff.models.clip_encoder import ClipImageEncoder
 from bd_diff.models.conditioning import (
@@ -33,18 +28,18 @@ from bd_diff.models.conditioning import (
 )
 from bd_diff.models.image_encoder import ImageEncoder
 from bd_diff.models.known_blur import KnownBlur, Tile
-from bd_diff.models.model_folder import HARMLESS, is_adapter
 from bd_diff.models.pixel_vae import PixelVAE
 from bd_diff.models.qformer import QFormer
 from bd_diff.models.refined_vae import RefinedVAE
-from bd_diff.models.samplers import check_scheduler, take_step
+from bd_diff.models.samplers import take_step
 from bd_diff.models.unet import NAFUNet
+from bd_diff.pipeline.argument_checks import check_batch, check_components, check_output, check_settings
+from bd_diff.pipeline.pipeline_output import BDDiffPipelineOutput
+from bd_diff.pipeline.saved_pipeline import SavedPipeline
 from bd_diff.reading.blur_reading import BlurReading, search_blur, stack
 from bd_diff.reading.kernel_search import SMALLEST_WINDOW
 from bd_diff.reading.kernel_windows import window_kernels
 from bd_diff.reading.pyramid import read_at_scales
-from bd_diff.reading.verdict import verdict
-from bd_diff.stable_diffusion.adapters import has_lora, load_adapter
 
 SMALLEST_SIDE = 8  # pixels
 TILE_OVERLAP = 96  # pixels that neighbouring tiles share
@@ -54,36 +49,7 @@ Image = str | os.PathLike | PIL.Image.Image | np.ndarray | Tensor
 Images = Image | Sequence[Image]
 
 
-@dataclass(repr=False)
-class BDDiffPipelineOutput(BaseOutput):
-    """`images`: a list of PIL images, an array `(B, H, W, 3)` or a tensor `(B, 3, H, W)` in [0, 1], or latents.
-
-    `kernels` `(B, k, k)`: the blur that was found, in the image or in `blur_image`; None without a blur decoder.
-    `doubtful` `(B,)`: where the search found several that contradict each other; None where it did not run.
-    """
-
-    images: list[PIL.Image.Image] | np.ndarray | Tensor
-    kernels: Tensor | None = None
-    doubtful: Tensor | None = None
-
-    @property
-    def blur(self) -> list[str] | None:
-        """What was found of the blur, a few words an image (`bd_diff.reading.verdict`)."""
-        if self.kernels is None:
-            return None
-        doubtful = [False] * len(self.kernels) if self.doubtful is None else self.doubtful.tolist()
-        return [verdict(*one) for one in zip(self.kernels, doubtful, strict=True)]
-
-    def __repr__(self) -> str:
-        if isinstance(self.images, list):
-            images = f"{len(self.images)} PIL"
-        else:
-            images = f"{type(self.images).__name__} {tuple(self.images.shape)}"
-        kernels = None if self.kernels is None else tuple(self.kernels.shape)
-        return f"{type(self).__name__}(images: {images}, kernels: {kernels})"
-
-
-class BDDiffPipeline(DiffusionPipeline):
+class BDDiffPipeline(SavedPipeline):
     """Deblurs photographs, or blurs one like another (BD-Diff, arXiv 2502.01522, with an explicit blur operator).
 
     Args:
@@ -201,19 +167,16 @@ class BDDiffPipeline(DiffusionPipeline):
         Raises ValueError when an argument cannot be used, saying which and why.
         """
         # 0. Check the arguments.
-        self.check_settings(num_inference_steps, strength, tile, kernel_windows, kernels, blur_image is None)
-        given = open_images(image, deblur=blur_image is None)
-        photographs = self.check_inputs(given, output_type, callback_on_step_end_tensor_inputs, generator)
-        references = (
-            None if blur_image is None else self.to_photographs(open_images(blur_image, deblur=False), "blur_image")
-        )
-        if references is not None and len(references) not in (1, len(photographs)):
-            raise ValueError(
-                f"blur_image holds {len(references)} images for {len(photographs)} of image; give one or as many"
-            )
+        deblurring = blur_image is None
+        check_settings(self, num_inference_steps, strength, tile, kernel_windows, kernels, deblurring)
+        check_output(output_type, callback_on_step_end_tensor_inputs, self._callback_tensor_inputs)
+        given = open_images(image, deblur=deblurring)
+        photographs = self.to_photographs(given, "image")
+        references = None
+        if blur_image is not None:
+            references = self.to_photographs(open_images(blur_image, deblur=False), "blur_image")
         hidden = hidden_in(given) if hidden is None else hidden
-        if hidden is not None and hidden.shape != (len(photographs), 1, *photographs.shape[-2:]):
-            raise ValueError(f"hidden is {tuple(hidden.shape)}; it must be a mask (B, 1, H, W) of image")
+        check_batch(photographs, references, hidden, generator)
         steps = self.config.default_steps if num_inference_steps is None else num_inference_steps
 
         # 1. Read the blur from the whole image, unless it is known.
@@ -343,33 +306,6 @@ class BDDiffPipeline(DiffusionPipeline):
         """Whether predictions are moved to where they explain the photograph."""
         return kernels is not None and self.config.consistency > 0
 
-    @classmethod
-    def from_pretrained(cls, folder_or_id: str | Path | None = None, **settings) -> "BDDiffPipeline":
-        """As in diffusers, by default the model that ships; an adapter is put onto its base, with the settings of
-        `load_adapter` beside diffusers'.
-        """
-        folder = asset("bd-diff-tiny") if folder_or_id is None else Path(folder_or_id)
-        if not folder.is_dir():
-            folder = Path(cls.download(str(folder_or_id), **settings))
-        if not is_adapter(folder):
-            return super().from_pretrained(folder, **settings | {"use_safetensors": True})  # and nothing pickled
-        return load_adapter(cls, folder, **settings)
-
-    def save_pretrained(self, save_directory, **settings) -> None:
-        """As in diffusers. Raises ValueError where the UNet carries LoRA, which diffusers would save in pieces."""
-        if has_lora(self.unet):
-            raise ValueError(
-                "the UNet carries LoRA; save it by stable_diffusion.adapters.save_adapter, or merge_lora first"
-            )
-        super().save_pretrained(save_directory, **settings)
-
-    @classmethod
-    def download(cls, pretrained_model_name: str, **settings) -> str:
-        """The repository of a hub id, whole: diffusers' own listing would ask it for the source of our classes."""
-        names = ("cache_dir", "force_download", "local_files_only", "proxies", "revision", "token")
-        given = {name: settings[name] for name in names if settings.get(name) is not None}
-        return snapshot_download(pretrained_model_name, allow_patterns=HARMLESS, **given)
-
     @torch.no_grad()
     def estimate_kernel(self, image: Images, fast: bool = False) -> Tensor:
         """The blur the model sees in each image, as kernels `(B, 33, 33)` that sum to one."""
@@ -388,59 +324,12 @@ class BDDiffPipeline(DiffusionPipeline):
         return self._num_timesteps
 
     def check_channels(self) -> None:
-        """Raise ValueError where the UNet takes another condition than these components make."""
-        latents = self.vae.config.latent_channels
-        guesses = guess_count(self.config.linear_light) if self.blur_decoder is not None else 1
-        if (found := self.unet.config.in_channels) != (wanted := (1 + guesses) * latents):
-            trained = "was trained with a blur_decoder; load it with that" if found > wanted else "does not fit"
-            raise ValueError(
-                f"the UNet takes {found} channels, but noise and {guesses} guess{'es' * (guesses > 1)} make {wanted}: "
-                f"this pipeline {trained}"
-            )
+        """Raise ValueError where the UNet has another number of input channels than the other components give it."""
+        check_components(self)
 
-    def check_settings(
-        self,
-        num_inference_steps: int | None = None,
-        strength: float = 1.0,
-        tile: int | None = None,
-        kernel_windows: int = 0,
-        kernels=None,
-        deblurring: bool = True,
-    ) -> None:
-        """Raise ValueError for settings of a call that no photograph can be restored with."""
-        steps = num_inference_steps
-        if steps is not None and (not isinstance(steps, int) or steps < 1):
-            raise ValueError(f"num_inference_steps is {steps!r}; it must be a whole number from 1 up")
-        self.check_channels()
-        check_scheduler(self.scheduler, steps or self.config.default_steps)
-        if not 0 <= strength <= 1:
-            raise ValueError(f"strength is {strength!r}; it must be between 0 and 1")
-        tile = self.config.tile if tile is None else tile
-        if tile and (tile < SMALLEST_TILE or tile % self.multiple):
-            raise ValueError(f"tile is {tile}; it must be 0 or a multiple of {self.multiple} from {SMALLEST_TILE} up")
-        if kernel_windows and (kernel_windows < SMALLEST_WINDOW or not deblurring or self.blur_decoder is None):
-            raise ValueError(
-                f"kernel_windows is {kernel_windows}; it must be 0 or at least {SMALLEST_WINDOW}, for deblurring only, "
-                "by a pipeline with a blur_decoder"
-            )
-        if kernels is not None and (kernel_windows or not deblurring or self.blur_decoder is None):
-            raise ValueError(
-                "kernels are for deblurring by one kernel each, without blur_image or kernel_windows, by a pipeline "
-                "with a blur_decoder"
-            )
-
-    def check_inputs(self, given, output_type, callback_names, generator=None) -> Tensor:
-        """The images as `(B, 3, H, W)` in [0, 1], once every argument has been found usable."""
-        if output_type not in ("pil", "np", "pt", "latent"):
-            raise ValueError(f"output_type is {output_type!r}; it must be pil, np, pt or latent")
-        if unknown := [name for name in callback_names if name not in self._callback_tensor_inputs]:
-            raise ValueError(
-                f"callbacks cannot get {unknown[0]}; they can get {', '.join(self._callback_tensor_inputs)}"
-            )
-        photographs = self.to_photographs(given, "image")
-        if isinstance(generator, list) and len(generator) != len(photographs):
-            raise ValueError(f"generator holds {len(generator)} for {len(photographs)} images; give one or as many")
-        return photographs
+    def check_settings(self, **settings) -> None:
+        """Raise ValueError for settings of a call that do not work on any photograph; see `argument_checks`."""
+        check_settings(self, **settings)
 
     def to_photographs(self, given: list, name: str) -> Tensor:
         """Opened images as `(B, 3, H, W)` in [0, 1] on the pipeline's device, float32: a tensor itself, not a copy."""
