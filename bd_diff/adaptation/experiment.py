@@ -21,9 +21,10 @@ from bd_diff.baselines.sweep import WEIGHTS
 from bd_diff.baselines.uresnet import UResNetObjective
 from bd_diff.baselines.validation import save_whole
 from bd_diff.blur.domains import find_domain
-from bd_diff.data.crops import SharpCrops, read_photographs
+from bd_diff.data.crops import SharpCrops
 from bd_diff.data.folders import Folder
 from bd_diff.data.images import list_images, listed_images
+from bd_diff.data.photographs import Photographs
 from bd_diff.data.synthetic import MANIFEST, write_domain
 from bd_diff.data.writing import replacing
 from bd_diff.evaluation.evaluate import evaluate, paired_cases, summary
@@ -156,7 +157,7 @@ def train_row(config: ExperimentConfig, row: str, target: str, seed: int, exclud
     photographs = Path(config.run.folder) / "domains" / target / "train" / "blurry"
     if row in JOINT_ROWS:
         return train_joint_row(config, out, seed, excluded, source, photographs, JOINT_ROWS[row])
-    sharp = partial(read_photographs, config.sharp, excluded)
+    sharp = partial(Photographs, config.sharp, excluded)
     kept = base / target / "fitted_blur.json"
     like = synthesis_like(photographs, str(source), sharp, config.families, config.noise, kept)
     weights = FITTED_ROWS[row]
@@ -244,7 +245,7 @@ def train_regression(config: ExperimentConfig, out: Path, seed: int, excluded: P
         torch.manual_seed(seed)
         network = construct(NAFNet, config.regression, "regression")
         size = config.crop + BORDER
-        crops = SharpCrops(read_photographs(config.sharp, excluded, skip_smaller_than=size), size, seed)
+        crops = SharpCrops(Photographs(config.sharp, excluded).check_sizes(size), size, seed)
         run = run_of(config, out, seed, steps=config.regression_steps)
         blur = BlurConfig(families=config.families, noise=config.noise)
         objective = UResNetObjective(network, WeightedLosses({"mae": 1.0}), blur)

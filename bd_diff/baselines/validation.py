@@ -4,6 +4,7 @@ import json
 import os
 import statistics
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -13,9 +14,9 @@ from diffusers import ModelMixin
 from torch import Tensor
 
 from bd_diff.blur.kernels import SIZE, blur, box
-from bd_diff.data.crops import read_photographs
 from bd_diff.data.folders import Folder
 from bd_diff.data.pairs import Pair, as_pair
+from bd_diff.data.photographs import Photographs
 from bd_diff.data.writing import flush, replacing, replacing_folder
 from bd_diff.evaluation.evaluate import centre_window, eight_bit, family_pairs
 from bd_diff.evaluation.metrics import psnr, ssim
@@ -50,14 +51,45 @@ def grouped(pairs: Iterable[tuple[str, Tensor, Tensor]]) -> Cases:
     return {name: (torch.stack(blurry), torch.stack(sharp)) for name, (blurry, sharp) in cases.items()}
 
 
+def centre_and_margin(image: Tensor, size: int) -> Tensor:
+    """The centre of an image `(3, H, W)`: all that `centre_window` takes of it at this size and a margin of SIZE // 2.
+
+    It is a copy of at most `size` + 2 (SIZE // 2) pixels a side, so that the whole image need not stay in memory.
+    """
+    height, width = (min(side, size + 2 * (SIZE // 2)) for side in image.shape[1:])
+    top, left = (image.shape[1] - height) // 2, (image.shape[2] - width) // 2
+    return image[:, top : top + height, left : left + width].clone()
+
+
+def held_out_photographs(data: DataConfig) -> list[Tensor]:
+    """The centres (`centre_and_margin`) of the photographs that `data.validation` lists, as uint8, read one by one.
+
+    Photographs below `data.validation_size` pixels a side are left out. Raises ValueError if all are.
+    """
+    size, photographs = data.validation_size, Photographs(data.folder, only=data.validation, memory=0)
+    large = [centre_and_margin(image, size) for image in photographs if min(image.shape[1:]) >= size]
+    if not large:
+        raise ValueError(f"{data.validation} lists no photograph of at least {size} pixels a side")
+    return large
+
+
 def held_out_pairs(data: DataConfig, most: int = 32) -> list[Pair]:
-    """Up to `most` pairs, evenly from the split for validation. Pairs that are too small are left out."""
+    """The centres (`centre_and_margin`) of up to `most` pairs, evenly from the split for validation.
+
+    Pairs below `data.validation_size` pixels a side are left out. Raises ValueError where the folder holds no pairs, or
+    none is large enough.
+    """
     assert data.validation is not None  # the caller has looked
     folder = Folder(data.validation, split=data.validation_split)
     if folder.kind != "paired":
         raise ValueError(f"{data.validation} holds no pairs of blurry and sharp images, so it cannot be validated on")
     pairs = (as_pair(folder[index]) for index in range(0, len(folder), -(-len(folder) // most)))
-    large = [pair for pair in pairs if min(pair.sharp.shape[1:]) >= data.validation_size]
+    size = data.validation_size
+    large = [
+        replace(pair, blurry=centre_and_margin(pair.blurry, size), sharp=centre_and_margin(pair.sharp, size))
+        for pair in pairs
+        if min(pair.sharp.shape[1:]) >= size
+    ]
     if not large:
         raise ValueError(f"no pair in {data.validation} has {data.validation_size} pixels a side")
     return large
@@ -73,7 +105,7 @@ def validation_cases(data: DataConfig) -> Cases:
         return {}
     size = data.validation_size
     if not Path(data.validation).is_dir():
-        photographs = read_photographs(data.folder, only=data.validation, skip_smaller_than=size)
+        photographs = held_out_photographs(data)
     elif data.own_blur:
         return grouped(
             (pair.group, centre_window(pair.blurry, size, 0), centre_window(pair.sharp, size, 0))

@@ -32,8 +32,8 @@ def domain(
     from bd_diff.adaptation import domain_gap
     from bd_diff.assets import asset
     from bd_diff.commands.options import load_pipeline
-    from bd_diff.data.crops import read_photographs
     from bd_diff.data.images import list_images, read_image, to_tensor
+    from bd_diff.data.photographs import Photographs
     from bd_diff.data.progress import progress
     from bd_diff.data.writing import replacing
     from bd_diff.models.model_folder import find_folder
@@ -44,9 +44,8 @@ def domain(
         raise ValueError(f"{home} has no blur_decoder, so its blur cannot be described as kernels")
     if reference is not None:
         check_writable(home)
-        photographs = read_photographs(reference)
         bar = lambda items: progress(items, unit="photograph", desc="reference")  # noqa: E731
-        domain_gap.write_reference(domain_gap.reference_readings(pipeline, photographs, progress=bar), home)
+        domain_gap.write_reference(domain_gap.reference_readings(pipeline, Photographs(reference), progress=bar), home)
         print(f"reference statistics are in {home / domain_gap.REFERENCE}")
     trained_on = domain_gap.read_reference(home)
     figures: dict[str, dict[str, Any]] = {}

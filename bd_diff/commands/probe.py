@@ -1,6 +1,7 @@
 """`bd-diff probe`: whether blur tokens hold the blur, and only the blur."""
 
 import json
+from itertools import islice
 from pathlib import Path
 from typing import Annotated
 
@@ -23,8 +24,8 @@ def probe(
 ) -> None:
     """Measure how well structure and blur are disentangled: linear probes, distances, swaps, right and wrong blur."""
     from bd_diff.commands.options import load_pipeline
-    from bd_diff.data.crops import read_photographs
     from bd_diff.data.images import save_image
+    from bd_diff.data.photographs import Photographs
     from bd_diff.data.progress import progress
     from bd_diff.data.writing import replacing
     from bd_diff.evaluation import decoupling
@@ -35,7 +36,7 @@ def probe(
     pipeline = load_pipeline(model, device, dtype).pipeline
     if pipeline.blur_decoder is None:
         raise ValueError(f"{model} has no blur_decoder; probe a model that sees kernels")
-    photographs = read_photographs(data, only=names)[:limit]
+    photographs = list(islice(Photographs(data, only=names), limit))
     pipeline.set_progress_bar_config(disable=True)
     bar = lambda items: progress(items, unit="photograph")  # noqa: E731
     figures = {

@@ -3,38 +3,13 @@
 Because sample i never depends on what was drawn before it, a training resumed at any step sees the same batches.
 """
 
-from pathlib import Path
 from typing import Protocol
 
 import torch
 from torch import Generator, Tensor
 from torch.utils.data import Dataset
-from tqdm import tqdm
-
-from bd_diff.data.images import list_images, listed_images, read_image, to_tensor
 
 MOST_DRAWS = 1000  # photographs in a row that are too small
-
-
-def read_photographs(
-    folder: str | Path,
-    exclude: str | Path | None = None,
-    only: str | Path | None = None,
-    skip_smaller_than: int = 0,
-) -> list[Tensor]:
-    """All photographs of a folder as uint8 `(3, H, W)`, sorted by name, without those named in the text file `exclude`
-    or, with `only`, those named there and in its order.
-
-    Raises ValueError for a folder without images, an unreadable photograph (by name), a listed name not there.
-    """
-    left_out = set(listed_images(folder, exclude)) if exclude else set()
-    paths = [path for path in (listed_images(folder, only) if only else list_images(folder)) if path not in left_out]
-    shown = tqdm(paths, desc=f"reading {folder}", unit="image", delay=2, leave=False)
-    photographs = [(to_tensor(read_image(path)) * 255).round().byte() for path in shown]
-    large = [photograph for photograph in photographs if min(photograph.shape[1:]) >= skip_smaller_than]
-    if not large:
-        raise ValueError(f"{folder} has no photograph of at least {skip_smaller_than} pixels a side")
-    return large
 
 
 def seeded(*numbers: int) -> Generator:

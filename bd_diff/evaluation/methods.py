@@ -126,7 +126,19 @@ def open_model(
         return fix_colours(result, pair.blurry[None], **colours)[0]
 
     made_of = sorted([*folder.rglob("*.safetensors"), *folder.glob(ADAPTER)])  # which has the hash of its base
-    return Method(folder.name, restore, digest(made_of), {"seed": seed, **settings, **(kernel_source or {})})
+    return Method(model_name(name), restore, digest(made_of), {"seed": seed, **settings, **(kernel_source or {})})
+
+
+def model_name(folder_or_id: str) -> str:
+    """What a model is called in result cards: its hub id, or the name of its folder.
+
+    Training writes `<run.folder>/pipeline`; that is called as `run.folder` is, or every model were a `pipeline`.
+    """
+    folder = Path(folder_or_id)
+    if not folder.is_dir():
+        return folder_or_id
+    folder = folder.resolve()
+    return folder.parent.name if folder.name == "pipeline" else folder.name
 
 
 def open_results(folder: Path) -> Method:

@@ -31,7 +31,10 @@ class SavedPipeline(DiffusionPipeline):
         return load_adapter(cls, folder, **settings)
 
     def save_pretrained(self, save_directory, **settings) -> None:
-        """Save all components, as diffusers does. Raises ValueError where the UNet carries LoRA (`save_adapter` saves it)."""
+        """Save all components, as diffusers does.
+
+        Raises ValueError where the UNet carries LoRA: `stable_diffusion.adapters.save_adapter` saves that.
+        """
         if has_lora(self.unet):
             raise ValueError(
                 "the UNet carries LoRA; save it by stable_diffusion.adapters.save_adapter, or merge_lora first"

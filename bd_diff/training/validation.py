@@ -13,7 +13,15 @@ from bd_diff.evaluation.metrics import psnr, ssim
 
 
 class Validation:
-    """`validation(step) -> figures`; writes `validation/<step>.png` (a family a row: blurry, result, sharp)."""
+    """Scores the pipeline during training: `validation(step)` returns figures by name, and prints them.
+
+    By blur family (`evaluation.evaluate.family_pairs`): `<family>/psnr_gain`, the mean gain over the blurry photograph
+    in dB, `<family>/worst`, the lowest gain, and `<family>/ssim`; of the family `sharp` the PSNR in dB itself instead
+    of a gain. It also writes `out/validation/<step>.png`, a row for each family: blurry, result, sharp.
+
+    folder, names: the photographs that the text file `names` lists in `folder`; count: how many of them, from the
+    first. Raises ValueError for a listed name that is not in the folder.
+    """
 
     def __init__(self, pipeline, folder: str, names: str, count: int, out: Path, batch: int = 8):
         photographs = list(islice(Photographs(folder, only=names), count))
@@ -37,8 +45,10 @@ class Validation:
                 )
             sharp, blurry = (torch.stack([getattr(pair, name) for pair in pairs]) for name in ("sharp", "blurry"))
             result = torch.cat(results)
-            gain = psnr(result, sharp) - psnr(blurry, sharp) if family != "sharp" else psnr(result, sharp)
-            figures |= {f"{family}/psnr_gain": gain.mean().item(), f"{family}/worst": gain.min().item()}
+            scores, name = psnr(result, sharp), "psnr"
+            if family != "sharp":  # whose own PSNR is infinite
+                scores, name = scores - psnr(blurry, sharp), "psnr_gain"
+            figures |= {f"{family}/{name}": scores.mean().item(), f"{family}/worst": scores.min().item()}
             figures[f"{family}/ssim"] = ssim(result, sharp).mean().item()
             rows.append(torch.cat([blurry[0], result[0], sharp[0]], -1))
         save_image(to_image(make_grid(torch.stack(rows), nrow=1)), self.out / f"{step:07d}.png")

@@ -2,7 +2,7 @@ import pytest
 import torch
 
 from bd_diff.baselines.uresnet import UResNet
-from bd_diff.baselines.validation import Plateau, box_cases, family_cases, measure, save_whole
+from bd_diff.baselines.validation import Plateau, box_cases, centre_and_margin, family_cases, measure, save_whole
 from bd_diff.blur.kernels import blur, box
 
 
@@ -25,6 +25,16 @@ def test_the_families_are_those_of_the_table(photographs):
     cases = family_cases(photographs, size=32)
     assert list(cases) == ["gaussian", "line", "shake", "sharp"]
     assert all(blurry.shape == sharp.shape == (2, 3, 32, 32) for blurry, sharp in cases.values())
+
+
+@pytest.mark.parametrize("side", range(32, 70, 3))
+def test_the_centre_and_its_margin_are_all_that_cases_are_made_of(side):
+    image = torch.randint(256, (3, side, side + 1), generator=torch.Generator().manual_seed(0), dtype=torch.uint8)
+    centre = centre_and_margin(image, 32)
+    assert max(centre.shape) <= 64 and centre.untyped_storage().nbytes() == centre.numel()
+    for name, pair in family_cases([image], size=32).items():
+        assert all(torch.equal(*both) for both in zip(pair, family_cases([centre], size=32)[name], strict=True))
+    assert torch.equal(box_cases([image], [5], size=32)["5"][0], box_cases([centre], [5], size=32)["5"][0])
 
 
 def test_leaving_the_image_alone_measures_its_blur(photographs):

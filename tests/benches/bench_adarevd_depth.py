@@ -7,12 +7,13 @@ MODELs are folders that train/adarevd.py left. Each photograph is blurred by the
 
 import argparse
 from functools import partial
+from itertools import islice
 
 import torch
 from tqdm import tqdm
 
 from bd_diff.baselines.adarevd import AdaRevD
-from bd_diff.data.crops import read_photographs
+from bd_diff.data.photographs import Photographs
 from bd_diff.evaluation.evaluate import TABLE_FAMILIES, family_pairs
 from bd_diff.evaluation.metrics import psnr
 from bd_diff.restore import load
@@ -27,7 +28,7 @@ def main() -> None:
     parser.add_argument("--size", type=int, default=256)
     parser.add_argument("--limit", type=int, default=40)
     given = parser.parse_args()
-    pairs = family_pairs(read_photographs(given.photographs, only=given.names)[: given.limit], size=given.size)
+    pairs = family_pairs(list(islice(Photographs(given.photographs, only=given.names), given.limit)), size=given.size)
 
     def show(name: str, restore) -> None:
         figures = {family: [] for family in TABLE_FAMILIES}

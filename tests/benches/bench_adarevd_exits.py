@@ -9,6 +9,7 @@ would outweigh the others in the mean.
 """
 
 import argparse
+from itertools import islice
 
 import torch
 from tqdm import tqdm
@@ -16,7 +17,7 @@ from tqdm import tqdm
 from bd_diff.baselines.adarevd import AdaRevD
 from bd_diff.baselines.exit_costs import Costs, at_equal_macs, every_tile, oracle_depths, outcome, shuffled
 from bd_diff.baselines.exits import derive_exit_table
-from bd_diff.data.crops import read_photographs
+from bd_diff.data.photographs import Photographs
 from bd_diff.evaluation.evaluate import family_pairs
 
 TAUS = (0.02, 0.05, 0.1, 0.2, 0.5, 1.0)  # dB
@@ -33,7 +34,7 @@ def main() -> None:
     parser.add_argument("--limit", type=int, default=40)
     given = parser.parse_args()
     network = AdaRevD.from_pretrained(given.model)
-    photographs = read_photographs(given.photographs, only=given.names)[: given.limit]
+    photographs = list(islice(Photographs(given.photographs, only=given.names), given.limit))
     pairs = family_pairs(photographs, size=given.size)
     sharp = [network.restore(pair.blurry[None]).depths for pair in pairs if pair.family == "sharp"]
     print(f"tiles of sharp images run {torch.cat(sharp, 1).float().mean():.2f} of {network.depth} sub-decoders")

@@ -14,7 +14,8 @@ from pathlib import Path
 import torch
 from diffusers import AutoencoderKL
 
-from bd_diff.data.crops import SharpCrops, read_photographs
+from bd_diff.data.crops import SharpCrops
+from bd_diff.data.photographs import Photographs
 from bd_diff.training.config import build
 from train.refine_vae import RefineConfig, train
 
@@ -36,7 +37,7 @@ def lossy_vae() -> AutoencoderKL:
 def train_vae(photos: Path, names: Path, steps: int) -> AutoencoderKL:
     torch.manual_seed(0)
     vae = lossy_vae()
-    samples = SharpCrops(read_photographs(photos, names, skip_smaller_than=SIDE), SIDE)
+    samples = SharpCrops(Photographs(photos, names).check_sizes(SIDE), SIDE)
     optimizer = torch.optim.AdamW(vae.parameters(), lr=1e-3)
     rate = torch.optim.lr_scheduler.OneCycleLR(optimizer, 2e-3, steps)
     for step in range(steps):

@@ -5,8 +5,8 @@ import torch
 from datasets import Dataset, Features, Image
 from torch.utils.data import DataLoader
 
-from bd_diff.data.crops import SharpCrops, read_photographs, seeded
-from bd_diff.data.images import save_image, to_image
+from bd_diff.data.crops import SharpCrops, seeded
+from bd_diff.data.images import read_image, save_image, to_image, to_tensor
 from bd_diff.data.photographs import Photographs
 from bd_diff.data.procedural import procedural_image
 
@@ -34,10 +34,11 @@ def test_nothing_is_read_before_it_is_drawn(folder, tmp_path):
         photographs[1]
 
 
-def test_they_are_those_that_are_read_at_once(folder, tmp_path):
+def test_they_are_the_files_in_the_order_of_their_names_without_those_that_are_excluded(folder, tmp_path):
     (tmp_path / "names.txt").write_text("2.png")
-    assert same(Photographs(folder), read_photographs(folder))
-    assert same(Photographs(folder, tmp_path / "names.txt"), read_photographs(folder, tmp_path / "names.txt"))
+    files = [(to_tensor(read_image(folder / f"{index}.png")) * 255).round().byte() for index in range(len(SIDES))]
+    assert same(Photographs(folder), files)
+    assert same(Photographs(folder, tmp_path / "names.txt"), files[:2] + files[3:])
 
 
 def test_samples_are_the_same_whatever_is_kept_and_whoever_reads(folder):
