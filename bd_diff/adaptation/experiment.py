@@ -87,8 +87,8 @@ class PairedObjective(JointObjective):
         blurry, sharp = (batch[side] * 2 - 1 for side in ("blurry", "sharp"))
         features, tokens, kernels = self.read_blur(blurry)
         guesses = self.deblur_guesses(blurry, kernels)
-        loss = self.produce(sharp, guesses, features.structure, tokens[:1], strength=0.0, generator=generator)
-        return {"loss": loss}
+        task = self.prepare(sharp, guesses, features.structure, tokens[:1], 0.0, self.draw(sharp, generator))
+        return {"loss": self.denoise({"deblur": task})["deblur"]}
 
 
 def run_experiment(config: ExperimentConfig) -> list[dict]:

@@ -1,5 +1,6 @@
 """The joint objective of BD-Diff: its task table (arXiv 2502.01522) as losses, every network used in every step."""
 
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -29,6 +30,30 @@ from bd_diff.training.encode_once import EncodeOnce
 from bd_diff.training.losses import weighted_sum
 
 TARGET_TASKS = ("cross_crop", "reconstruction", "back_translation")
+
+
+@dataclass
+class Denoising:
+    """One task as the UNet sees it: `noisy` latents and condition `(B, c + G c, h, w)`, `timesteps` `(B,)`, `tokens`
+    `(B, S + T, D)`, and the `target` `(B, c, h, w)` that it has to predict.
+    """
+
+    noisy: Tensor
+    timesteps: Tensor
+    tokens: Tensor
+    target: Tensor
+
+
+@dataclass
+class Sampling:
+    """Images to sample: `guesses` `(B, G, 3, H, W)` in [-1, 1], `tokens` `(B, S + T, D)`, and the starting `noise`
+    `(B, c, h, w)`. deblurs: towards the sharp image, not towards another blur.
+    """
+
+    guesses: Tensor
+    tokens: Tensor
+    noise: Tensor
+    deblurs: bool
 
 
 class JointObjective(nn.Module):
@@ -131,64 +156,68 @@ class JointObjective(nn.Module):
         losses = {} if estimated is None else {"kernel": kernel_loss(estimated, kernels[:read])}
         if not self.restores:  # processes stay in step only where every parameter has a gradient
             losses["kernel"] = losses["kernel"] + 0 * (structure.sum() + self.tokens(structure, tokens, 0.0).sum())
+        tasks: dict[str, Denoising] = {}
         if self.restores:
-            losses["deblur"] = self.produce(
-                sharp, self.deblur_guesses(blurry, guess), structure, tokens[:1], strength=0.0, generator=generator
-            )
+            guesses = self.deblur_guesses(blurry, guess)
+            tasks["deblur"] = self.prepare(sharp, guesses, structure, tokens[:1], 0.0, self.draw(sharp, generator))
         if self.weights.get("transfer"):
-            losses["transfer"] = self.produce(
+            tasks["transfer"] = self.prepare(
                 exact(reblur)(sharp[rows], kernels[other]),
                 transfer_guesses(sharp[rows], detached(guess, other)),
                 self.structure_of(sharp[rows]),
                 tokens[other],
                 strength=1.0,
-                generator=generator,
+                drawn=self.draw(sharp[rows], generator),
             )
         if "target" in batch and any(self.weights.get(task) for task in TARGET_TASKS):
-            losses |= self.target_tasks(batch["target"][: self.target_rows] * 2 - 1, sharp, generator)
-        return losses
+            tasks |= self.target_tasks(batch["target"][: self.target_rows] * 2 - 1, sharp, generator)
+            if self.weights.get("back_translation"):
+                losses["back_translation"] = sharp.new_zeros(())  # before its step
+        return losses | self.denoise(tasks)
 
-    def target_tasks(self, target: Tensor, sharp: Tensor, generator: Generator) -> dict[str, Tensor]:
-        """Losses on unpaired photographs: two crops of each, `(B, 2, 3, H, W)` in [-1, 1]."""
+    def target_tasks(self, target: Tensor, sharp: Tensor, generator: Generator) -> dict[str, Denoising]:
+        """Tasks on unpaired photographs: two crops of each, `(B, 2, 3, H, W)` in [-1, 1]."""
         first, second = target.unbind(1)
+        count = len(first)
         features, tokens, kernels = self.read_blur(torch.cat([first, second]))
-        structure, other_tokens = features.structure[: len(first)], tokens[len(first) :]
-        own, other = detached(kernels, slice(len(first))), detached(kernels, slice(len(first), None))
-        if self.weights.get("cross_crop") or self.weights.get("reconstruction"):
-            with torch.no_grad():
-                guesses = self.deblur_guesses(first, own)
-                deblurred = self.sample(guesses, structure, tokens[: len(first)], 0.0, generator)
-        wanted = {  # cross_crop's blur comes from elsewhere: tokens can carry blur but never this crop's content
-            "cross_crop": (other, other_tokens),
-            "reconstruction": (own, tokens[: len(first)]),
+        structure, own, other = features.structure[:count], detached(kernels, slice(count)), slice(count, None)
+        blurs = {  # cross_crop's blur comes from elsewhere: tokens can carry blur but never this crop's content
+            "cross_crop": (detached(kernels, other), tokens[other]),
+            "reconstruction": (own, tokens[:count]),
         }
-        losses = {
-            task: self.produce(
-                first, transfer_guesses(deblurred, kernel), structure, blur, strength=1.0, generator=generator
-            )
-            for task, (kernel, blur) in wanted.items()
-            if self.weights.get(task)
-        }
-        if self.weights.get("back_translation") and self.steps < self.back_translation_from:
-            losses["back_translation"] = target.new_zeros(())
-        elif self.weights.get("back_translation"):
-            sharp = sharp[: len(first)]
+        blurs = {task: blur for task, blur in blurs.items() if self.weights.get(task)}
+        translates = bool(self.weights.get("back_translation")) and self.steps >= self.back_translation_from
+        # Both estimates are sampled in one loop, from numbers that are drawn in the order of the tasks.
+        estimates, drawn = [], {}
+        if blurs:
             with torch.no_grad():
+                faded = self.tokens(structure, tokens[:count], 0.0)
+                noise = torch.randn(self.latent_shape(first), generator=generator)
+                estimates.append(Sampling(self.deblur_guesses(first, own), faded, noise, deblurs=True))
+            drawn = {task: self.draw(first, generator) for task in blurs}
+        if translates:
+            sharp = sharp[:count]
+            with torch.no_grad():
+                blurring = self.tokens(self.structure_of(sharp), tokens[: len(sharp)], 1.0)
+                noise = torch.randn(self.latent_shape(sharp), generator=generator)
                 guesses = transfer_guesses(sharp, detached(own, slice(len(sharp))))
-                pseudo = self.sample(guesses, self.structure_of(sharp), tokens[: len(sharp)], 1.0, generator)
-                sigma = 2 * self.noise * torch.rand(len(pseudo), 1, 1, 1, generator=generator)
-                grain = sigma * torch.randn(pseudo.shape, generator=generator)
-                pseudo = (pseudo + grain.to(pseudo.device)).clamp(-1, 1)
+                estimates.append(Sampling(guesses, blurring, noise, deblurs=False))
+                sigma = 2 * self.noise * torch.rand(len(sharp), 1, 1, 1, generator=generator)
+                grain = sigma * torch.randn(sharp.shape, generator=generator)
+            drawn["back_translation"] = self.draw(sharp, generator)
+        sampled = self.sample(estimates)
+        tasks = {
+            task: self.prepare(first, transfer_guesses(sampled[0], kernel), structure, blur, 1.0, drawn[task])
+            for task, (kernel, blur) in blurs.items()
+        }
+        if translates:
+            pseudo = (sampled[-1] + grain.to(sharp.device)).clamp(-1, 1)
             pseudo_features, pseudo_tokens, pseudo_kernels = self.read_blur(pseudo)
-            losses["back_translation"] = self.produce(
-                sharp,
-                self.deblur_guesses(pseudo, detached(pseudo_kernels)),
-                pseudo_features.structure,
-                pseudo_tokens,
-                strength=0.0,
-                generator=generator,
+            guesses = self.deblur_guesses(pseudo, detached(pseudo_kernels))
+            tasks["back_translation"] = self.prepare(
+                sharp, guesses, pseudo_features.structure, pseudo_tokens, 0.0, drawn["back_translation"]
             )
-        return losses
+        return tasks
 
     def synthesize(self, batch: dict[str, Tensor], generator: Generator):
         """Sharp and blurry pixels `(B, 3, H, W)` in [-1, 1], true kernels, and what the encoder sees of the blur.
@@ -244,38 +273,74 @@ class JointObjective(nn.Module):
         faded = self.networks["blur_qformer"].fade(blur_tokens, strength)
         return torch.cat([self.networks["structure_qformer"](structure), faded.expand(len(structure), -1, -1)], 1)
 
-    def produce(self, wanted, guesses, structure, blur_tokens, strength: float, generator: Generator) -> Tensor:
-        """Denoising loss: mean error of the prediction at random timesteps, a share of them the last one."""
+    def latent_shape(self, pixels: Tensor) -> tuple[int, int, int, int]:
+        """The shape `(B, c, h, w)` of the latents of pixels `(B, 3, H, W)`."""
+        config, (height, width) = self.networks["vae"].config, pixels.shape[-2:]
+        scale = 2 ** (len(config.block_out_channels) - 1)
+        return len(pixels), config.latent_channels, height // scale, width // scale
+
+    def draw(self, pixels: Tensor, generator: Generator) -> tuple[Tensor, Tensor]:
+        """Random timesteps `(B,)`, a share of them the last one, and noise `(B, c, h, w)` for pixels `(B, 3, H, W)`."""
+        last = self.scheduler.config.num_train_timesteps - 1
+        timesteps = torch.randint(last + 1, (len(pixels),), generator=generator)
+        timesteps[torch.rand(len(pixels), generator=generator) < self.last_step_share] = last
+        noise = torch.randn(self.latent_shape(pixels), generator=generator)
+        return timesteps.to(pixels.device), noise.to(pixels.device)
+
+    def prepare(
+        self, wanted, guesses, structure, blur_tokens, strength: float, drawn: tuple[Tensor, Tensor]
+    ) -> Denoising:
+        """A task whose result should be the pixels `wanted` `(B, 3, H, W)`, with what `draw` drew for it."""
+        timesteps, noise = drawn
         start, seen = self.start(guesses)
         clean = to_latents(self.vae, wanted) - start
-        last = self.scheduler.config.num_train_timesteps - 1
-        timesteps = torch.randint(last + 1, (len(clean),), generator=generator)
-        timesteps[torch.rand(len(clean), generator=generator) < self.last_step_share] = last
-        timesteps = timesteps.to(clean.device)
-        noise = torch.randn(clean.shape, generator=generator).to(clean.device)
         noisy = self.scheduler.add_noise(clean, noise, timesteps)
-        tokens = self.tokens(structure, blur_tokens, strength)
-        predicted = self.networks["unet"](torch.cat([noisy, seen], 1), timesteps, tokens).sample
-        error = predicted.float() - prediction_target(self.scheduler, clean, noise, timesteps)
+        target = prediction_target(self.scheduler, clean, noise, timesteps)
+        return Denoising(torch.cat([noisy, seen], 1), timesteps, self.tokens(structure, blur_tokens, strength), target)
+
+    def denoise(self, tasks: dict[str, Denoising]) -> dict[str, Tensor]:
+        """Denoising loss of every task: the mean error of the prediction.
+
+        The UNet runs once for the images of all tasks, which is faster than once for each task, and the same.
+        """
+        if not tasks:
+            return {}
+        rows = [len(task.timesteps) for task in tasks.values()]
+        noisy = torch.cat([task.noisy for task in tasks.values()])
+        timesteps = torch.cat([task.timesteps for task in tasks.values()])
+        tokens = torch.cat([task.tokens for task in tasks.values()])
+        predicted = self.networks["unet"](noisy, timesteps, tokens).sample.float().split(rows)
+        return {name: self.error_of(part, task) for (name, task), part in zip(tasks.items(), predicted, strict=True)}
+
+    def error_of(self, predicted: Tensor, task: Denoising) -> Tensor:
+        """The mean error of a prediction `(B, c, h, w)`, its timesteps weighted where `snr_gamma` says so."""
+        error = predicted - task.target
         error = error.abs() if self.error == "absolute" else error.square()
         if self.snr_gamma:
-            error = error * min_snr_weights(self.scheduler, timesteps, self.snr_gamma)[:, None, None, None]
+            error = error * min_snr_weights(self.scheduler, task.timesteps, self.snr_gamma)[:, None, None, None]
         return error.mean()
 
     def deblur_guesses(self, pixels: Tensor, kernels: Tensor | None) -> Tensor:
         return deblur_guesses(pixels, kernels, self.linear_light)
 
-    def sample(self, guesses, structure, blur_tokens, strength: float, generator: Generator) -> Tensor:
-        """Pixels from noise in `sampling_steps` steps."""
-        start, seen = self.start(guesses)
-        latents = torch.randn(start.shape, generator=generator).to(start.device)
-        tokens = self.tokens(structure, blur_tokens, strength)
-        self.scheduler.set_timesteps(self.sampling_steps, device=start.device)
+    @torch.no_grad()
+    def sample(self, wanted: list[Sampling]) -> list[Tensor]:
+        """Pixels `(B, 3, H, W)` in [-1, 1] of each, in `sampling_steps` steps, in which the UNet runs for all."""
+        if not wanted:
+            return []
+        starts, seen = zip(*(self.start(one.guesses) for one in wanted), strict=True)
+        condition, tokens = torch.cat(seen), torch.cat([one.tokens for one in wanted])
+        latents = torch.cat([one.noise for one in wanted]).to(condition.device)
+        self.scheduler.set_timesteps(self.sampling_steps, device=condition.device)
         for i, t in enumerate(self.scheduler.timesteps, 1):
-            output = self.networks["unet"](torch.cat([latents, seen], 1), t, tokens).sample
+            output = self.networks["unet"](torch.cat([latents, condition], 1), t, tokens).sample
             latents = take_step(self.scheduler, output, t, latents, last=i == len(self.scheduler.timesteps))
-        source = guesses[:, 0] if strength == 0 and isinstance(self.networks["vae"], RefinedVAE) else None
-        return to_pixels(self.networks["vae"], start + latents, source)
+        vae, found = self.networks["vae"], latents.split([len(start) for start in starts])
+        detailed = isinstance(vae, RefinedVAE)
+        return [
+            to_pixels(vae, start + part, one.guesses[:, 0] if one.deblurs and detailed else None)
+            for one, start, part in zip(wanted, starts, found, strict=True)
+        ]
 
     def start(self, guesses: Tensor) -> tuple[Tensor, Tensor]:
         """Where the diffused latents count from (the first guess, or zero), and the UNet's condition."""
