@@ -35,11 +35,12 @@ from bd_diff.models.samplers import take_step
 from bd_diff.models.unet import NAFUNet
 from bd_diff.pipeline.argument_checks import check_batch, check_components, check_output, check_settings
 from bd_diff.pipeline.pipeline_output import BDDiffPipelineOutput
+from bd_diff.pipeline.reduced_scale import encode_padded, restore_reduced
 from bd_diff.pipeline.saved_pipeline import SavedPipeline
 from bd_diff.reading.blur_reading import BlurReading, search_blur, stack
 from bd_diff.reading.kernel_search import SMALLEST_WINDOW
 from bd_diff.reading.kernel_windows import window_kernels
-from bd_diff.reading.pyramid import read_at_scales
+from bd_diff.reading.pyramid import at_full_size, read_at_scales
 
 SMALLEST_SIDE = 8  # pixels
 TILE_OVERLAP = 96  # pixels that neighbouring tiles share
@@ -184,9 +185,9 @@ class BDDiffPipeline(SavedPipeline):
         seen = (photographs if references is None else references) * 2 - 1
         doubtful = None
         if kernels is None:
-            reading = self.encode_image(seen, fast)
+            reading = self.encode_image(seen, fast) if kernel_windows else self.read_at_scales(seen, fast)
             doubtful = reading.doubtful if references is None else None
-            kernels = None if reading.kernels is None else reading.kernels.expand(count, -1, -1)  # (B, k, k)
+            kernels = None if reading.kernels is None else at_full_size(reading).expand(count, -1, -1)  # (B, k, k)
         else:
             kernels, reading = as_kernels(kernels, count).to(seen.device), self.read_blur(seen)
         shares = photographs.new_full((count, 1, 1, 1), strength)  # of the result, the rest is the image
@@ -196,6 +197,24 @@ class BDDiffPipeline(SavedPipeline):
                 shares = shares * (1 - self.config.caution * doubtful[:, None, None, None])
         else:
             blur_tokens = reading.tokens.expand(count, -1, -1)  # (B, T, D): the references' blur
+
+        if deblurring and reading.scale is not None and reading.scale.min() < 1:
+            images = restore_reduced(
+                self,
+                photographs,
+                reading,
+                shares,
+                hidden,
+                generator,
+                latents,
+                num_inference_steps=steps,
+                tile=tile,
+                callback_on_step_end=callback_on_step_end,
+                callback_on_step_end_tensor_inputs=callback_on_step_end_tensor_inputs,
+            )
+            if output_type == "latent":
+                images = encode_padded(self, images)
+            return self.finish(images, given, output_type, kernels, doubtful, return_dict)
 
         # 2. Prepare noise, for the whole image too.
         context = CONTEXT if kernels is None else max(CONTEXT, 3 * (kernels.shape[-1] // 2))
@@ -241,6 +260,13 @@ class BDDiffPipeline(SavedPipeline):
 
         if not as_latents:
             images = images[..., :height, :width].div_(2).add_(0.5).clamp_(0, 1)
+        return self.finish(images, given, output_type, kernels, doubtful, return_dict)
+
+    def finish(
+        self, images: Tensor, given: list, output_type: str, kernels: Tensor | None, doubtful, return_dict: bool
+    ) -> BDDiffPipelineOutput | tuple:
+        """The output of a call from images `(B, 3, H, W)` in [0, 1], or latents, of what was `given`."""
+        if output_type != "latent":
             if output_type != "pil" and any(isinstance(one, Part) for one in given):
                 images = torch.stack([one.to(images) for one in whole(images, given)])
         produced: list[PIL.Image.Image] | np.ndarray | Tensor = images
@@ -308,13 +334,11 @@ class BDDiffPipeline(SavedPipeline):
 
     @torch.no_grad()
     def estimate_kernel(self, image: Images, fast: bool = False) -> Tensor:
-        """The blur the model sees in each image, as kernels `(B, 33, 33)` that sum to one."""
+        """The blur the model sees in each image, as kernels `(B, k, k)` that sum to one; `k` is 33, or more if wide."""
         if self.blur_decoder is None:
             raise ValueError("this pipeline has no blur_decoder, so it sees blur as tokens and never as a kernel")
-        kernels = self.encode_image(
-            self.to_photographs(open_images(image, deblur=False), "image") * 2 - 1, fast
-        ).kernels
-        assert kernels is not None  # there is a blur decoder
+        photographs = self.to_photographs(open_images(image, deblur=False), "image")
+        kernels = at_full_size(self.read_at_scales(photographs * 2 - 1, fast))
         self.maybe_free_model_hooks()
         return kernels
 
@@ -335,6 +359,12 @@ class BDDiffPipeline(SavedPipeline):
         """Opened images as `(B, 3, H, W)` in [0, 1] on the pipeline's device, float32: a tensor itself, not a copy."""
         return to_batch(given, name, SMALLEST_SIDE).to(self._execution_device)
 
+    def read_at_scales(self, pixels: Tensor, fast: bool = False) -> BlurReading:
+        """`encode_image`, at the scales at which blur is read best (`bd_diff.reading.pyramid`)."""
+        if self.blur_decoder is None:
+            return self.read_blur(pixels)
+        return stack([read_at_scales(self, one, self.config.search and not fast) for one in pixels.split(1)])
+
     def encode_image(
         self, pixels: Tensor, fast: bool = False, found: tuple[Tensor, Tensor] | None = None
     ) -> BlurReading:
@@ -346,7 +376,7 @@ class BDDiffPipeline(SavedPipeline):
         if self.blur_decoder is None or fast or not self.config.search or min(pixels.shape[-2:]) < SMALLEST_WINDOW:
             return self.read_blur(pixels)
         if found is None:
-            return stack([read_at_scales(self, one) for one in pixels.split(1)])
+            return stack([search_blur(self, one) for one in pixels.split(1)])
         findings = zip(*(maps.split(1) for maps in found), strict=True)
         return stack([search_blur(self, *one) for one in zip(pixels.split(1), findings, strict=True)])
 

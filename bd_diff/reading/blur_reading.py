@@ -32,8 +32,8 @@ TRUSTED, CLEARLY, BETTER = 0.3, 0.94, 0.965  # see `search_blur`
 class BlurReading(BaseOutput):
     """The blur of images: `features` `(B, N, C)`, `tokens` `(B, T, D)`; with a blur decoder, `kernels` `(B, k, k)`.
 
-    With the search, how far the decoder trusted its findings, `trust` `(B,)`, and `doubtful` `(B,)`: where readings
-    contradict each other.
+    With the search, how far the decoder trusted its findings, `trust` `(B,)`. `doubtful` `(B,)`: where readings
+    contradict each other. `scale` `(B,)`: below 1 where the kernels are those of the image made smaller by it.
     """
 
     features: Tensor
@@ -41,13 +41,19 @@ class BlurReading(BaseOutput):
     kernels: Tensor | None = None
     trust: Tensor | None = None
     doubtful: Tensor | None = None
+    scale: Tensor | None = None
 
 
 def stack(readings: list[BlurReading]) -> BlurReading:
-    """Readings of single images as one of all; small kernels get margins, as large ones are."""
+    """Readings of single images as one of all; small kernels get margins, as large ones are. A scale that is missing
+    is 1.
+    """
+    whole = readings[0].features.new_ones(1)
     values = {one.name: [getattr(reading, one.name) for reading in readings] for one in fields(BlurReading)}
     values["kernels"] = same_size(values["kernels"])
-    return BlurReading(**{name: torch.cat(several) for name, several in values.items()})
+    values["scale"] = [whole if scale is None else scale for scale in values["scale"]]
+    joined: dict = {name: None if one[0] is None else torch.cat(one) for name, one in values.items()}
+    return BlurReading(**joined)
 
 
 @torch.no_grad()

@@ -1,62 +1,161 @@
-"""Blur of any width: read at the scale where it fits, carried to the photograph's own scale, and improved there.
+"""Blur of any width: read at several scales, believed where the scales agree, used at the finest of these.
 
-The networks and the search read kernels of up to 33 pixels. A wider blur is one of that width in the photograph made
-smaller; so scales are tried from the coarsest on, and where a blur is found that is wide even there, its kernel is
-made larger step by step, and refined at each (coarse to fine, as in Fergus et al. 2006). At a coarse scale a window
-holds more of the photograph, too, and its noise is less.
+The networks and the search read kernels of up to 33 pixels, and a wider blur is one of that width in the photograph
+made smaller. Nor can noise and JPEG, which hide a blur at full size, follow it there. A blur that was read at one scale
+must be seen at the next one, larger by their ratio; a reading that is wrong is not (ours).
 """
+
+import math
+from dataclasses import replace
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from bd_diff.blur.kernels import delta
+from bd_diff.blur.kernels import delta, same_size
 from bd_diff.data.pixels import luminance
 from bd_diff.reading.blur_reading import TRUSTED, BlurReading, refine, search_blur
+from bd_diff.reading.confidence import distances
 from bd_diff.reading.denoise import reduce_noise
 from bd_diff.reading.kernel_search import SMALLEST_WINDOW, best_window, reblur_residual, resize_kernels
 from bd_diff.reading.verdict import extents
 
-SCALES = (0.25, 0.5)  # beside 1: with kernels of 33 pixels, up to 129
-WIDE = 15  # pixels: a kernel that reaches so far does not fit the next scale's 33
-NARROW = 7  # pixels: a kernel that reaches less far is not carried at all
+RATIO = math.sqrt(0.5)  # of one scale to the next
+COARSEST, SMALLEST_SIDE = 6, 96  # steps; pixels a side of what blur is read from
+AGREEING, GROWTH, SMALL = 0.025, 1.2, 9  # see `agree` (these and the following: ours, measured on training photographs)
+FITS = 36  # pixels: a wider kernel is not looked for at a scale
+NEAR = 0.05  # distance of kernels from which on a reading contradicts that of a coarser scale
+LEAST = 0.6  # share of the free kernel's extent below which what the search found is not the same blur
+WIDE = 15  # pixels: a kernel that reaches so far at half or a quarter of the size is carried up, where scales disagree
 WINDOW = 8  # times a kernel's size, pixels a side of the window in which it is refined
 
 
 @torch.no_grad()
-def read_at_scales(pipeline, pixels: Tensor) -> BlurReading:
-    """The blur of one image `(1, 3, H, W)` in [-1, 1], kernels `(1, k, k)` of k = 33, 65 or 129.
+def read_at_scales(pipeline, pixels: Tensor, search: bool = True) -> BlurReading:
+    """The blur of one image `(1, 3, H, W)` in [-1, 1], with kernels of the image made smaller by `scale` `(1,)`.
 
-    The first scale decides at which a blur is found, without doubt, that is too wide for the next one. Where all are
-    narrower, the image's own scale does, and where that leaves doubt, the next coarser one without.
+    The free readings, without the search, of neighbouring scales are compared from the coarsest on: the first run of
+    agreeing ones is the blur, and its finest reading is where one fits. Where no scales agree, the blur is what is read
+    from the whole image, or a wide one that the search finds at a coarse scale.
     """
-    narrower = None
-    for scale in SCALES:
+    search = search and min(pixels.shape[-2:]) >= SMALLEST_WINDOW
+    look = search_blur if search else plain
+    count = min(COARSEST, int(math.log(min(pixels.shape[-2:]) / SMALLEST_SIDE, 1 / RATIO)))
+    if count < 1:
+        return look(pipeline, pixels)
+    scales = [RATIO**step for step in range(count, -1, -1)]
+    free = [pipeline.read_blur(reduced(pixels, scale)) for scale in scales]
+    finest = finest_agreeing([kernel_of(one) for one in free])
+    if finest is None:
+        seems_wide = search and max(reach(kernel_of(one)) for one in free[:2]) >= SMALL
+        return (found_wide(pipeline, pixels) if seems_wide else None) or look(pipeline, pixels)
+    scale, coarse = scales[finest], free[finest]
+    if scale == 1:
+        return look(pipeline, pixels)
+    extent = reach(kernel_of(coarse))
+    if extent <= FITS * scale:
+        whole = look(pipeline, pixels)
+        if search and is_shake(whole) or apart(kernel_of(coarse), kernel_of(whole), 1 / scale) <= NEAR:
+            return whole
+    small = reduced(pixels, scale)
+    if search and min(small.shape[-2:]) >= SMALLEST_WINDOW:
+        searched = search_blur(pipeline, small)
+        if not searched.doubtful and reach(kernel_of(searched)) >= LEAST * extent:
+            coarse = searched
+            if is_shake(coarse) and (carried := carry(pipeline, pixels, coarse, scale)):
+                return carried
+    certain = torch.zeros(1, dtype=torch.bool, device=pixels.device) if search else None
+    return replace(coarse, doubtful=certain, scale=pixels.new_tensor([scale]))
+
+
+def finest_agreeing(kernels: list[Tensor]) -> int | None:
+    """Index of the last of the first ones that agree with their neighbours, coarse to fine; None where none do."""
+    first = None
+    for index, (coarse, fine) in enumerate(zip(kernels, kernels[1:], strict=False)):
+        if agree(coarse, fine):
+            first = index
+        elif first is not None:
+            return index
+    return None if first is None else len(kernels) - 1
+
+
+def agree(coarse: Tensor, fine: Tensor) -> bool:
+    """Whether two kernels `(1, k, k)` are the same blur, the second seen 1 / `RATIO` times larger. A reading at its
+    limit grows no more; a kernel of a pixel or two agrees with everything.
+    """
+    before, after = reach(coarse), reach(fine)
+    grown = after >= GROWTH * before or before < SMALL
+    return before > 2 and grown and apart(coarse, fine, 1 / RATIO) <= AGREEING
+
+
+def apart(coarse: Tensor, fine: Tensor, ratio: float) -> float:
+    """Distance (`confidence.distances`) of a kernel `(1, k, k)` enlarged by `ratio` to another."""
+    enlarged = resize_kernels(coarse, enlarged_size(coarse, ratio), ratio)
+    return float(distances(*same_size([enlarged, fine])))
+
+
+def reach(kernels: Tensor) -> int:
+    """The larger extent in pixels of one kernel `(1, k, k)`."""
+    return max(extents(kernels[0]))
+
+
+def kernel_of(reading: BlurReading) -> Tensor:
+    """Its kernels `(1, k, k)`."""
+    assert reading.kernels is not None  # there is a blur decoder
+    return reading.kernels
+
+
+def is_shake(reading: BlurReading) -> bool:
+    """Whether the search found a shake, without doubt (see `search_blur`)."""
+    return reading.trust is not None and bool(reading.trust > TRUSTED) and not reading.doubtful
+
+
+def plain(pipeline, pixels: Tensor) -> BlurReading:
+    """The reading without the search."""
+    return pipeline.read_blur(pixels)
+
+
+def at_full_size(reading: BlurReading) -> Tensor:
+    """Kernels `(B, k, k)` of images themselves, whatever scale they were read at."""
+    kernels = kernel_of(reading)
+    if reading.scale is None or reading.scale.min() == 1:
+        return kernels
+    each = zip(kernels.split(1), reading.scale.tolist(), strict=True)
+    return torch.cat(same_size([resize_kernels(one, enlarged_size(one, 1 / scale), 1 / scale) for one, scale in each]))
+
+
+def enlarged_size(kernels: Tensor, ratio: float) -> int:
+    """Pixels a side, an odd number, that hold kernels `(B, k, k)` made larger by `ratio`."""
+    return 2 * math.ceil(kernels.shape[-1] // 2 * ratio - 1e-3) + 1
+
+
+def found_wide(pipeline, pixels: Tensor) -> BlurReading | None:
+    """A blur that the search finds without doubt at a quarter or half of the size, and too wide for the next scale,
+    carried to full size; None where there is none.
+    """
+    for scale in (0.25, 0.5):
         if min(pixels.shape[-2:]) * scale >= SMALLEST_WINDOW:
             coarse = search_blur(pipeline, reduced(pixels, scale))
-            assert coarse.kernels is not None and coarse.doubtful is not None  # there is a blur decoder
-            reach = 0 if coarse.doubtful.any() else max(extents(coarse.kernels[0]))
-            if reach >= WIDE and (carried := carry(pipeline, pixels, coarse, coarse.kernels, scale)):
+            if coarse.doubtful or reach(kernel_of(coarse)) < WIDE:
+                continue
+            if carried := carry(pipeline, pixels, coarse, scale):
                 return carried
-            narrower = (coarse, coarse.kernels, scale) if reach >= NARROW else None
-    reading = search_blur(pipeline, pixels)
-    if narrower and reading.doubtful is not None and reading.doubtful.any():
-        return carry(pipeline, pixels, *narrower) or reading
-    return reading
+    return None
 
 
-def carry(pipeline, pixels: Tensor, coarse: BlurReading, kernels: Tensor, scale: float) -> BlurReading | None:
-    """A reading and its kernels of the image made smaller by `scale`, carried to the image's own scale; None where no
-    kernel explains the image better than no blur does.
+def carry(pipeline, pixels: Tensor, coarse: BlurReading, scale: float) -> BlurReading | None:
+    """A reading of the image made smaller by `scale`, its kernel enlarged step by step and refined at each (coarse to
+    fine, as in Fergus et al. 2006); None where no kernel explains the image better than no blur does.
     """
+    kernels = kernel_of(coarse)
     while scale < 1:
-        scale = 2 * scale
-        size = 2 * kernels.shape[-1] - 1
-        seen = reduced(pixels, scale) if scale < 1 else pixels
+        ratio = min(2, 1 / scale)
+        scale, size = scale * ratio, enlarged_size(kernels, ratio)
+        seen = reduced(pixels, scale)
         window = reduce_noise((seen[best_window(luminance(seen), WINDOW * size)] + 1) / 2)
-        enlarged = resize_kernels(kernels, size, 2.0)
+        enlarged = resize_kernels(kernels, size, ratio)
         candidates = [delta(1, size, pixels.device), enlarged]
-        if coarse.trust is not None and coarse.trust > TRUSTED:  # elsewhere there is no shake, see `search_blur`
+        if is_shake(coarse):
             candidates.append(refine(pipeline, window, coarse, enlarged))
             candidates.append(refine(pipeline, window, coarse, candidates[-1]))
         residuals = [float(reblur_residual(luminance(window), one)) for one in candidates]
@@ -64,16 +163,20 @@ def carry(pipeline, pixels: Tensor, coarse: BlurReading, kernels: Tensor, scale:
         if best == 0:
             return None
         kernels = candidates[best]
-    return BlurReading(
-        features=coarse.features,
-        tokens=coarse.tokens,
-        kernels=kernels,
-        trust=coarse.trust,
-        doubtful=coarse.doubtful,
-    )
+    return replace(coarse, kernels=kernels)
 
 
-def reduced(pixels: Tensor, scale: float) -> Tensor:
-    """Images `(B, 3, H, W)` made smaller, without aliasing."""
-    shape = [round(side * scale) for side in pixels.shape[-2:]]
-    return F.interpolate(pixels, size=shape, mode="bilinear", antialias=True)
+def reduced(images: Tensor, scale: float) -> Tensor:
+    """Images `(B, C, H, W)` made smaller, without aliasing, within their range."""
+    if scale == 1:
+        return images
+    shape = [round(side * scale) for side in images.shape[-2:]]
+    smaller = F.interpolate(images, size=shape, mode="bilinear", antialias=True)
+    return smaller.clamp(images.min(), images.max())
+
+
+def enlarged_change(before: Tensor, after: Tensor, images: Tensor) -> Tensor:
+    """Images `(B, 3, H, W)` with what changed from `before` to `after`, both of them made smaller. Detail that is finer
+    than these, such as that across a motion, stays.
+    """
+    return images + F.interpolate(after - before, size=images.shape[-2:], mode="bicubic")

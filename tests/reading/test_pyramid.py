@@ -1,16 +1,17 @@
-"""Blur wider than the networks read: found in a smaller photograph, carried to its own size."""
+"""Blur that is read at several scales, and used where one fits."""
 
 from types import SimpleNamespace
 
 import pytest
 import torch
 
-from bd_diff.blur.kernels import blur, delta, gaussian, same_size, shake
+from bd_diff.blur.kernels import blur, delta, gaussian, line, same_size, shake
 from bd_diff.data.procedural import procedural_image
 from bd_diff.reading import pyramid
-from bd_diff.reading.blur_reading import BlurReading
+from bd_diff.reading.blur_reading import BlurReading, stack
 from bd_diff.reading.kernel_search import resize_kernels
-from bd_diff.reading.pyramid import carry, read_at_scales, reduced
+from bd_diff.reading.pyramid import at_full_size, carry, enlarged_change, read_at_scales, reduced
+from bd_diff.reading.verdict import extents
 
 WIDE = shake(torch.tensor([44.0]), torch.Generator().manual_seed(5), 65)
 
@@ -45,47 +46,103 @@ def similarity(one, other):
 def test_a_coarse_kernel_is_carried_up_and_improved(scene):
     sharp, blurry = scene
     coarse = resize_kernels(WIDE, 33, 0.5)
-    carried = carry(ideal(sharp), blurry, reading(coarse), coarse, 0.5)
+    carried = carry(ideal(sharp), blurry, reading(coarse), 0.5)
     assert carried.kernels.shape == (1, 65, 65)
     assert similarity(carried.kernels, WIDE) > 0.9 > similarity(resize_kernels(coarse, 65, 2.0), WIDE)
 
 
 def test_what_explains_nothing_is_not_carried(scene):
     sharp, _ = scene
-    coarse = resize_kernels(WIDE, 33, 0.5)
     unhelpful = SimpleNamespace(config=SimpleNamespace(refinements=0))
-    assert carry(unhelpful, sharp, reading(coarse), coarse, 0.5) is None
+    assert carry(unhelpful, sharp, reading(resize_kernels(WIDE, 33, 0.5)), 0.5) is None
+
+
+def reader(kernel, width, limit=19, finest=1.0):
+    """A pipeline that reads a kernel, seen in photographs of some width, at scales where it reaches at most `limit`
+    pixels and that are not above `finest`: beyond, it sees no blur.
+    """
+
+    def read_blur(pixels):
+        scale = pixels.shape[-1] / width
+        seen = resize_kernels(kernel, 33, scale) if scale < 1 else kernel[:, 16:-16, 16:-16]
+        fits = max(extents(seen[0])) <= limit and scale <= finest + 0.01
+        return BlurReading(torch.zeros(1, 2, 3), torch.zeros(1, 2, 3), seen if fits else delta(1))
+
+    return SimpleNamespace(read_blur=read_blur)
+
+
+LINE = line(torch.tensor([41.0]), torch.tensor([0.0]), size=65)
 
 
 @pytest.mark.parametrize(
-    ("kernels", "doubtful", "size"),
+    ("kernel", "finest", "scale"),
     [
-        (resize_kernels(WIDE, 33, 0.5), False, 65),
-        (resize_kernels(WIDE, 33, 0.5), True, 33),
-        (gaussian(torch.tensor([1.0])), False, 33),
+        (LINE, 1.0, 0.354),  # at half of the size it is wider than is read
+        (line(torch.tensor([15.0]), torch.tensor([0.0]), size=65), 1.0, 1.0),
+        (line(torch.tensor([15.0]), torch.tensor([0.0]), size=65), 0.5, 0.5),  # noise hides it at the full size
+        (delta(1, 65), 1.0, 1.0),
     ],
 )
-def test_wide_blur_without_doubt_is_carried_and_other_blur_is_read_at_full_size(
-    scene, monkeypatch, kernels, doubtful, size
-):
+def test_blur_is_read_at_the_finest_scale_that_agrees_with_the_coarser_ones(kernel, finest, scale):
+    found = read_at_scales(reader(kernel, 800, finest=finest), torch.rand(1, 3, 600, 800), search=False)
+    assert float(stack([found]).scale) == pytest.approx(scale, abs=0.01)
+    whole, expected = at_full_size(found), max(extents(kernel[0]))
+    assert max(extents(whole[0])) == pytest.approx(expected, rel=0.15)
+    assert float(whole.sum()) == pytest.approx(1)
+
+
+def test_scales_that_disagree_say_nothing(monkeypatch):
+    """A reader that finds the same kernel at every scale is wrong at all but one: the whole image decides."""
+    fixed = BlurReading(torch.zeros(1, 2, 3), torch.zeros(1, 2, 3), line(torch.tensor([17.0]), torch.tensor([0.5])))
+    always = SimpleNamespace(read_blur=lambda pixels: fixed)
+    assert read_at_scales(always, torch.rand(1, 3, 600, 800), search=False).scale is None
+    monkeypatch.setattr(
+        pyramid, "search_blur", lambda pipeline, pixels: reading(WIDE, doubtful=True, mark=pixels.shape[-1])
+    )
+    assert read_at_scales(always, torch.rand(1, 3, 600, 800)).features[0, 0, 0] == 800
+
+
+@pytest.mark.parametrize(("trust", "size"), [(0.9, 65), (0.1, 33)])
+def test_a_wide_shake_is_carried_to_full_size_and_other_wide_blur_stays_at_its_scale(scene, monkeypatch, trust, size):
     sharp, blurry = scene
-    asked = []
 
     def search_blur(pipeline, pixels):
-        asked.append(pixels.shape[-1])
-        return reading(kernels if len(asked) == 1 else delta(1), doubtful and len(asked) == 1, mark=len(asked))
+        seen = reading(resize_kernels(WIDE, 33, pixels.shape[-1] / blurry.shape[-1]))
+        seen.trust = torch.tensor([trust])
+        return seen
 
     monkeypatch.setattr(pyramid, "search_blur", search_blur)
-    found = read_at_scales(ideal(sharp), blurry)
-    width = blurry.shape[-1]
-    assert asked == ([width // 2] if size == 65 else [width // 2, width])  # a quarter would be too small to search
-    assert found.kernels.shape[-1] == size and found.features[0, 0, 0] == len(asked)
+    thick = blur(WIDE[:, None], gaussian(torch.tensor([2.0])))[:, 0]  # scales of what is thin differ by their sampling
+    pipeline = SimpleNamespace(**vars(ideal(sharp)), **vars(reader(thick, blurry.shape[-1], limit=27)))
+    found = read_at_scales(pipeline, blurry)
+    assert found.kernels.shape[-1] == size and not found.doubtful
+    assert float(stack([found]).scale) == pytest.approx(1 if size == 65 else 0.5, abs=0.01)
+    assert similarity(*same_size([at_full_size(found), WIDE])) > 0.7
 
 
-def test_small_photographs_are_read_once(monkeypatch):
+def test_small_photographs_are_read_once():
     asked = []
-    monkeypatch.setattr(pyramid, "search_blur", lambda pipeline, pixels: asked.append(pixels.shape) or "read")
-    assert read_at_scales(None, torch.zeros(1, 3, 383, 500)) == "read" and len(asked) == 1
+
+    def read_blur(pixels):
+        asked.append(pixels.shape)
+        return reading(delta(1))
+
+    read_at_scales(SimpleNamespace(read_blur=read_blur), torch.zeros(1, 3, 130, 500))
+    assert asked == [(1, 3, 130, 500)]
+
+
+def test_an_enlarged_change_keeps_finer_detail():
+    photograph = torch.zeros(1, 3, 64, 64)
+    photograph[..., ::2, :] = 0.5  # lines across the motion, finer than the smaller image shows
+    small = reduced(photograph, 0.5)
+    changed = enlarged_change(small, small + 0.25, photograph)
+    assert torch.allclose(changed, photograph + 0.25, atol=1e-5)
+
+
+def test_smaller_images_stay_in_range():
+    images = (torch.rand(1, 3, 97, 131, generator=torch.Generator().manual_seed(0)) > 0.5).float()
+    smaller = reduced(images, 0.7071)
+    assert smaller.min() >= 0 and smaller.max() <= 1 and smaller.shape[-2:] == (69, 93)
 
 
 def test_kernels_of_different_sizes_get_margins():
