@@ -45,14 +45,18 @@ class BlurReading(BaseOutput):
 
 
 def stack(readings: list[BlurReading]) -> BlurReading:
-    """Readings of single images as one of all; small kernels get margins, as large ones are. A scale that is missing
-    is 1.
+    """Readings of single images as one of all; small kernels get margins, as large ones are. What only some tell is
+    nothing for the others: no doubt, scale 1.
     """
-    whole = readings[0].features.new_ones(1)
-    values = {one.name: [getattr(reading, one.name) for reading in readings] for one in fields(BlurReading)}
-    values["kernels"] = same_size(values["kernels"])
-    values["scale"] = [whole if scale is None else scale for scale in values["scale"]]
-    joined: dict = {name: None if one[0] is None else torch.cat(one) for name, one in values.items()}
+    joined: dict = {}
+    for name in (one.name for one in fields(BlurReading)):
+        values = [getattr(reading, name) for reading in readings]
+        given = next((value for value in values if value is not None), None)
+        if name == "kernels" and given is not None:
+            values = same_size(values)
+        if given is not None:
+            nothing = torch.full_like(given, name == "scale")
+            joined[name] = torch.cat([nothing if value is None else value for value in values])
     return BlurReading(**joined)
 
 

@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from bd_diff.blur.kernels import delta, same_size
+from bd_diff.blur.kernels import delta, same_size, shape_of
 from bd_diff.data.pixels import luminance
 from bd_diff.reading.blur_reading import TRUSTED, BlurReading, refine, search_blur
 from bd_diff.reading.confidence import distances
@@ -22,8 +22,12 @@ from bd_diff.reading.verdict import extents
 
 RATIO = math.sqrt(0.5)  # of one scale to the next
 COARSEST, SMALLEST_SIDE = 6, 96  # steps; pixels a side of what blur is read from
-AGREEING, GROWTH, SMALL = 0.025, 1.2, 9  # see `agree` (these and the following: ours, measured on training photographs)
-FITS = 36  # pixels: a wider kernel is not looked for at a scale
+AGREEING, GROWTH, SMALL = (
+    0.025,
+    1.17,
+    1.5,
+)  # see `agree` (these and the following: ours, measured on training photographs)
+HALVES, FITS = (1.0, 0.5, 0.25, 0.125), 20  # scales of the search; pixels: a wider kernel is looked for at the next
 NEAR = 0.05  # distance of kernels from which on a reading contradicts that of a coarser scale
 LEAST = 0.6  # share of the free kernel's extent below which what the search found is not the same blur
 WIDE = 15  # pixels: a kernel that reaches so far at half or a quarter of the size is carried up, where scales disagree
@@ -47,25 +51,26 @@ def read_at_scales(pipeline, pixels: Tensor, search: bool = True) -> BlurReading
     free = [pipeline.read_blur(reduced(pixels, scale)) for scale in scales]
     finest = finest_agreeing([kernel_of(one) for one in free])
     if finest is None:
-        seems_wide = search and max(reach(kernel_of(one)) for one in free[:2]) >= SMALL
+        seems_wide = search and max(reach(kernel_of(one)) for one in free[:2]) >= WIDE / 2
         return (found_wide(pipeline, pixels) if seems_wide else None) or look(pipeline, pixels)
     scale, coarse = scales[finest], free[finest]
-    if scale == 1:
-        return look(pipeline, pixels)
-    extent = reach(kernel_of(coarse))
-    if extent <= FITS * scale:
-        whole = look(pipeline, pixels)
-        if search and is_shake(whole) or apart(kernel_of(coarse), kernel_of(whole), 1 / scale) <= NEAR:
-            return whole
-    small = reduced(pixels, scale)
-    if search and min(small.shape[-2:]) >= SMALLEST_WINDOW:
-        searched = search_blur(pipeline, small)
-        if not searched.doubtful and reach(kernel_of(searched)) >= LEAST * extent:
-            coarse = searched
-            if is_shake(coarse) and (carried := carry(pipeline, pixels, coarse, scale)):
-                return carried
-    certain = torch.zeros(1, dtype=torch.bool, device=pixels.device) if search else None
-    return replace(coarse, doubtful=certain, scale=pixels.new_tensor([scale]))
+    extent = reach(kernel_of(coarse)) / scale  # pixels, at full size
+    smallest = SMALLEST_WINDOW / min(pixels.shape[-2:]) if search else 0
+    sizes = [one for one in HALVES if one >= smallest]
+    nearest = next((one for one in sizes if extent * one <= FITS), sizes[-1])
+    found = look(pipeline, reduced(pixels, nearest))
+    won = search and is_shake(found) and reach(kernel_of(found)) >= LEAST * extent * nearest
+    if won and nearest < 1:
+        return carry(pipeline, pixels, found, nearest) or at_scale(found, nearest)
+    if nearest == 1 and (won or apart(kernel_of(coarse), kernel_of(found), 1 / scale) <= NEAR):
+        return found
+    return at_scale(coarse, scale)
+
+
+def at_scale(reading: BlurReading, scale: float) -> BlurReading:
+    """A reading that is beyond doubt, of the image made smaller by `scale`."""
+    ones = reading.features.new_ones(1)
+    return replace(reading, doubtful=ones < 0, scale=ones * scale)
 
 
 def finest_agreeing(kernels: list[Tensor]) -> int | None:
@@ -81,11 +86,11 @@ def finest_agreeing(kernels: list[Tensor]) -> int | None:
 
 def agree(coarse: Tensor, fine: Tensor) -> bool:
     """Whether two kernels `(1, k, k)` are the same blur, the second seen 1 / `RATIO` times larger. A reading at its
-    limit grows no more; a kernel of a pixel or two agrees with everything.
+    limit grows no more, and no blur agrees with nothing.
     """
-    before, after = reach(coarse), reach(fine)
+    before, after = (float(shape_of(kernel[0])[0]) for kernel in (coarse, fine))
     grown = after >= GROWTH * before or before < SMALL
-    return before > 2 and grown and apart(coarse, fine, 1 / RATIO) <= AGREEING
+    return reach(coarse) > 2 and grown and apart(coarse, fine, 1 / RATIO) <= AGREEING
 
 
 def apart(coarse: Tensor, fine: Tensor, ratio: float) -> float:
@@ -133,7 +138,7 @@ def found_wide(pipeline, pixels: Tensor) -> BlurReading | None:
     """A blur that the search finds without doubt at a quarter or half of the size, and too wide for the next scale,
     carried to full size; None where there is none.
     """
-    for scale in (0.25, 0.5):
+    for scale in HALVES[2:0:-1]:
         if min(pixels.shape[-2:]) * scale >= SMALLEST_WINDOW:
             coarse = search_blur(pipeline, reduced(pixels, scale))
             if coarse.doubtful or reach(kernel_of(coarse)) < WIDE:
