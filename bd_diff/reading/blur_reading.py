@@ -25,21 +25,21 @@ from bd_diff.reading.kernel_search import (
     strong_gradients,
 )
 
-TRUSTED, CLEARLY, BETTER = 0.3, 0.94, 0.965  # see `search_blur`
+CONFIDENT, CLEARLY, BETTER = 0.3, 0.94, 0.965  # see `search_blur`
 
 
 @dataclass
 class BlurReading(BaseOutput):
     """The blur of images: `features` `(B, N, C)`, `tokens` `(B, T, D)`; with a blur decoder, `kernels` `(B, k, k)`.
 
-    With the search, how far the decoder trusted its findings, `trust` `(B,)`, and `doubtful` `(B,)`: where readings
-    contradict each other.
+    With the search also `search_confidence` `(B,)` in [0, 1], the decoder's confidence in what the search found, and
+    `doubtful` `(B,)`: whether the readings contradict each other.
     """
 
     features: Tensor
     tokens: Tensor
     kernels: Tensor | None = None
-    trust: Tensor | None = None
+    search_confidence: Tensor | None = None
     doubtful: Tensor | None = None
 
 
@@ -54,10 +54,10 @@ def stack(readings: list[BlurReading]) -> BlurReading:
 def search_blur(pipeline, pixels: Tensor, found: tuple[Tensor, Tensor] | None = None) -> BlurReading:
     """The blur of one image `(1, 3, H, W)` in [-1, 1]: of several readings the one that explains it best.
 
-    Explanations are judged by `reblur_residual` in the calmed window with most edges; the reading without the search
+    Explanations are judged by `reblur_residual` in the denoised window with most edges; the reading without the search
     stays unless another is `BETTER`. Refinement, from the reading with the search's findings and from all its
-    hypotheses, and once more from the best of these, follows where the decoder trusts the search, or a hypothesis
-    explains clearly more than any reading. Elsewhere there is no shake, and soft blur and straight lines are read
+    hypotheses, and once more from the best of these, follows where the decoder is `CONFIDENT` of the search, or a
+    hypothesis explains clearly more than any reading. Elsewhere there is no shake, and soft blur and straight lines are read
     better than least squares fit them. Where kernels far from the best explain the photograph as well, the reading
     without the search stays, too, in doubt. `found` are the findings (`search_evidence`) where they are already known.
     """
@@ -81,7 +81,7 @@ def search_blur(pipeline, pixels: Tensor, found: tuple[Tensor, Tensor] | None = 
     index = best(free.kernels, searched.kernels)
     doubtful = contradict(free.kernels, searched.kernels, (residuals[0], residuals[1]))
     if pipeline.config.refinements and (
-        searched.trust > TRUSTED or reblur_residual(light, hypotheses[:, 0]) < CLEARLY * min(residuals)
+        searched.search_confidence > CONFIDENT or reblur_residual(light, hypotheses[:, 0]) < CLEARLY * min(residuals)
     ):
         refined = refine(pipeline, window, searched, torch.cat([searched.kernels, hypotheses[0]]))
         index = best(*refined.split(1))
@@ -93,7 +93,7 @@ def search_blur(pipeline, pixels: Tensor, found: tuple[Tensor, Tensor] | None = 
         features=reading.features,
         tokens=reading.tokens,
         kernels=kernels[index],
-        trust=searched.trust,
+        search_confidence=searched.search_confidence,
         doubtful=doubtful,
     )
 

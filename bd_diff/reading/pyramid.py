@@ -12,7 +12,7 @@ from torch import Tensor
 
 from bd_diff.blur.kernels import delta
 from bd_diff.data.pixels import luminance
-from bd_diff.reading.blur_reading import TRUSTED, BlurReading, refine, search_blur
+from bd_diff.reading.blur_reading import CONFIDENT, BlurReading, refine, search_blur
 from bd_diff.reading.denoise import reduce_noise
 from bd_diff.reading.kernel_search import SMALLEST_WINDOW, best_window, reblur_residual, resize_kernels
 from bd_diff.reading.verdict import extents
@@ -25,10 +25,13 @@ WINDOW = 8  # times a kernel's size, pixels a side of the window in which it is 
 
 @torch.no_grad()
 def read_at_scales(pipeline, pixels: Tensor) -> BlurReading:
-    """The blur of one image `(1, 3, H, W)` in [-1, 1], kernels `(1, k, k)` of k = 33, 65 or 129.
+    """The blur of one image `(1, 3, H, W)` in [-1, 1], at the scale where its kernel fits into 33 x 33 pixels.
 
-    The first scale decides at which a blur is found, without doubt, that is too wide for the next one. Where all are
-    narrower, the image's own scale does, and where that leaves doubt, the next coarser one without.
+    Scales are tried from the coarsest on. At the first where the search finds, without doubt, a kernel of at least
+    `WIDE` pixels, that kernel is enlarged to the full scale and returned: `(1, 129, 129)` from a quarter of the size,
+    `(1, 65, 65)` from a half. If there is none, the image is read at full scale: `(1, 33, 33)`; if that reading is in
+    doubt, the kernel of the scale before it, enlarged, is taken where it has at least `NARROW` pixels and explains the
+    image better than no blur.
     """
     narrower = None
     for scale in SCALES:
@@ -46,8 +49,9 @@ def read_at_scales(pipeline, pixels: Tensor) -> BlurReading:
 
 
 def carry(pipeline, pixels: Tensor, coarse: BlurReading, kernels: Tensor, scale: float) -> BlurReading | None:
-    """A reading and its kernels of the image made smaller by `scale`, carried to the image's own scale; None where no
-    kernel explains the image better than no blur does.
+    """A reading of the reduced image and its kernels `(1, k, k)`, enlarged and refined step by step to full scale.
+
+    scale: of the reduced image, 0.25 or 0.5. None where no kernel explains the image better than no blur does.
     """
     while scale < 1:
         scale = 2 * scale
@@ -56,7 +60,8 @@ def carry(pipeline, pixels: Tensor, coarse: BlurReading, kernels: Tensor, scale:
         window = reduce_noise((seen[best_window(luminance(seen), WINDOW * size)] + 1) / 2)
         enlarged = resize_kernels(kernels, size, 2.0)
         candidates = [delta(1, size, pixels.device), enlarged]
-        if coarse.trust is not None and coarse.trust > TRUSTED:  # elsewhere there is no shake, see `search_blur`
+        confidence = coarse.search_confidence
+        if confidence is not None and confidence > CONFIDENT:  # elsewhere there is no shake, see `search_blur`
             candidates.append(refine(pipeline, window, coarse, enlarged))
             candidates.append(refine(pipeline, window, coarse, candidates[-1]))
         residuals = [float(reblur_residual(luminance(window), one)) for one in candidates]
@@ -68,7 +73,7 @@ def carry(pipeline, pixels: Tensor, coarse: BlurReading, kernels: Tensor, scale:
         features=coarse.features,
         tokens=coarse.tokens,
         kernels=kernels,
-        trust=coarse.trust,
+        search_confidence=coarse.search_confidence,
         doubtful=coarse.doubtful,
     )
 

@@ -191,7 +191,10 @@ def load_part(folder: Path, weights: bool) -> nn.Module:
 
 
 def make_scheduler(config: dict[str, Any], place: str) -> DDIMScheduler:
-    """The base's noise schedule and prediction type, sampled by DDIM from the last timestep."""
+    """A DDIM scheduler with the noise schedule and prediction type of the base.
+
+    Its sampling starts at the last timestep (`timestep_spacing="trailing"`).
+    """
     scheduler = DDIMScheduler.from_config(config, timestep_spacing="trailing", clip_sample=False)
     if scheduler.config.prediction_type not in ("epsilon", "v_prediction"):
         kind = scheduler.config.prediction_type
