@@ -148,9 +148,9 @@ def drawing(pixels: np.ndarray, sharp: np.ndarray) -> np.ndarray:
 def strokes(edges: np.ndarray, abrupt: np.ndarray) -> np.ndarray:
     """A mask `(H, W)` of the straight edges of letters, found by following abrupt edges from `edges` `(H, W)`.
 
-    `edges` marks where text was recognised, which is at the corners of letters; `abrupt` `(H, W)` marks all pixels
-    that differ clearly from a neighbour. A line that touches the image border over more than half the width of a letter's stroke (`STROKE`) is
-    taken for an edge of the photograph and left out.
+    `edges` marks where text was recognised, which is at the corners of letters; `abrupt` `(H, W)` marks all pixels that
+    differ clearly from a neighbour. A line that touches the image border over more than half the width of a letter's
+    stroke (`STROKE`) is taken for an edge of the photograph and left out.
     """
     followed = ndimage.binary_dilation(edges, np.ones((3, 3)), iterations=STROKE, mask=edges | abrupt) & ~edges
     lines, count = ndimage.label(followed, np.ones((3, 3)))

@@ -54,12 +54,14 @@ def stack(readings: list[BlurReading]) -> BlurReading:
 def search_blur(pipeline, pixels: Tensor, found: tuple[Tensor, Tensor] | None = None) -> BlurReading:
     """The blur of one image `(1, 3, H, W)` in [-1, 1]: of several readings the one that explains it best.
 
-    Explanations are judged by `reblur_residual` in the denoised window with most edges; the reading without the search
-    stays unless another is `BETTER`. Refinement, from the reading with the search's findings and from all its
-    hypotheses, and once more from the best of these, follows where the decoder is `CONFIDENT` of the search, or a
-    hypothesis explains clearly more than any reading. Elsewhere there is no shake, and soft blur and straight lines are read
-    better than least squares fit them. Where kernels far from the best explain the photograph as well, the reading
-    without the search stays, too, in doubt. `found` are the findings (`search_evidence`) where they are already known.
+    Readings compete: the kernel with the smallest `reblur_residual` in the denoised window with most edges wins, and
+    the reading without the search keeps an advantage (`BETTER`). If `config.refinements` is set, kernels are also
+    refined (`refine`): all hypotheses of the search, and then the best of them once more. That is done only where the
+    decoder is `CONFIDENT` of the search or a hypothesis explains `CLEARLY` more than both readings; elsewhere there is
+    no shake, and the networks read soft blur and straight lines better than least squares do. Where a very different
+    kernel explains the photograph as well, the reading without the search is returned and marked `doubtful`.
+
+    found: hypotheses and evidence of `search_evidence`, if it has already run.
     """
     window = reduce_noise((pixels[best_window(luminance(pixels))] + 1) / 2)
     light = luminance(window)

@@ -146,8 +146,8 @@ def search_evidence(luminance: Tensor, rival: Tensor | None = None) -> tuple[Ten
     """Search for the blur kernels of images `(B, 1, H, W)` in [0, 1].
 
     Returns the hypotheses `(B, S, k, k)`, the best first, and the evidence for the best one, `(B, 2, k, k)`: both are
-    inputs of the image encoder. Returns None if no hypothesis explains an image better than `rival` `(B, k, k)`, kernels
-    from elsewhere, does (`search_kernels`).
+    inputs of the image encoder. Returns None if no hypothesis explains an image better than `rival` `(B, k, k)` does,
+    kernels from elsewhere (`search_kernels`).
     """
     hypotheses = search_kernels(luminance, rival=rival)
     if hypotheses is None:
