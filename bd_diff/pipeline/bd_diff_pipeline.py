@@ -400,6 +400,7 @@ class BDDiffPipeline(SavedPipeline):
         """Starting noise `(B, c, h, w)` for the whole image, scaled for the scheduler."""
         device, shape = self._execution_device, self.latent_shape(grid, batch)
         if latents is None:
+            generator = list(generator) if isinstance(generator, tuple) else generator
             latents = randn_tensor(shape, generator=generator, device=device, dtype=self.unet.dtype)
         elif latents.shape != shape:
             raise ValueError(f"latents are {tuple(latents.shape)}; this image needs {shape}")
