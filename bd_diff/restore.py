@@ -66,7 +66,7 @@ class Restorer(ABC):
 
     @abstractmethod
     def restore(self, images: Tensor, **settings) -> Tensor:
-        """A batch `(B, 3, H, W)` in [0, 1] to the same."""
+        """Restore a batch `(B, 3, H, W)` in [0, 1]; returns the same shape and range."""
 
     @abstractmethod
     def check_settings(self, **settings) -> None:
@@ -94,7 +94,10 @@ class PipelineRestorer(Restorer):
         self.pipeline.check_settings(**settings)
 
     def run(self, images: Tensor, **settings):
-        """As `restore`, but the `BDDiffPipelineOutput`, with the blur that was seen."""
+        """As `restore`, but returns the `BDDiffPipelineOutput`, which also has the kernels that were found.
+
+        Where memory runs out, it warns and tries again with smaller tiles, down to `SMALLEST_TILE`.
+        """
         images = check_images(images)
         generators = settings.get("generator") or []
         generators = generators if isinstance(generators, list) else [generators]
@@ -113,7 +116,11 @@ class PipelineRestorer(Restorer):
                     generator.set_state(state)
 
     def smaller_tile(self, tile: int | None, longest: int) -> int:
-        """Half the tile that did not fit. Raises `torch.OutOfMemoryError` when it was the smallest."""
+        """Half of `tile`, which did not fit into memory, rounded down to a multiple that the pipeline takes.
+
+        longest: the longer side of the images in pixels, a bound on the tile. Raises `torch.OutOfMemoryError` when the
+        tile was the smallest already.
+        """
         tile = min(self.pipeline.config.tile if tile is None else tile or longest, longest)
         if tile <= SMALLEST_TILE:
             raise torch.OutOfMemoryError(f"out of memory even with tiles of {tile} pixels; use a smaller batch")

@@ -53,6 +53,12 @@ def test_links_lead_to_files_and_headings_that_are_there(page):
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_files_of_the_code_that_are_named_are_there(page):
+    for path in re.findall(r"`((?:bd_diff|tests|train|configs)/[\w/.]+\.\w+)`", page.read_text()):
+        assert (ROOT / path).exists(), f"{page.name} names {path}"
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
 def test_pictures_say_what_is_on_them(page):
     assert not re.findall(r"!\[\s*\]\(", page.read_text())
 

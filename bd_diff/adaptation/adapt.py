@@ -322,7 +322,7 @@ def make_report(
 
 
 def advice(report: dict) -> list[str]:
-    """Sentences that say what the figures mean and what to do."""
+    """Sentences for the user: what the figures of the adaptation's report mean, and what to do next."""
     said = []
     if report.get("rehearsal"):
         said.append(

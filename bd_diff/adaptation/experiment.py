@@ -165,7 +165,7 @@ def train_row(config: ExperimentConfig, row: str, target: str, seed: int, exclud
 
 
 def run_of(config: ExperimentConfig, out: Path, seed: int, **values) -> RunConfig:
-    """The run of one training in `out`, to be resumed if it was begun."""
+    """The settings of one training in the folder `out`; it resumes if that folder has a checkpoint already."""
     resume = begun(out)
     return replace(config.run, folder=str(out), seed=seed, resume=resume, trackers=(), validate_every=0, **values)
 
@@ -321,7 +321,7 @@ def parameters_in(model: Path) -> int:
 
 
 def write_results(rows: list[dict], folder: Path) -> None:
-    """Write `results.json`, every figure, and `table.md`, a table per target of means and spread over the seeds."""
+    """Write all figures to `results.json`, and to `table.md` a table of their means over the seeds for each target."""
     with replacing(folder / "results.json") as part:
         part.write_text(json.dumps(rows, indent=1) + "\n")
     columns = [name for name in ("psnr", "ssim", "gmsd", "lpips", "seconds", "parameters") if name in rows[0]]

@@ -136,7 +136,10 @@ def step_back(decoder: SubDecoder, bottleneck, state, state_grads, gradients):
 
 
 def pull_back(module: nn.Module, inputs, output_grad, gradients: dict):
-    """Run `module` again: its output and the gradients of its inputs; those of its parameters go into `gradients`."""
+    """Recompute `module(*inputs)` and backpropagate `output_grad` through it.
+
+    Returns its output and the gradients of the inputs; `gradients` is updated with those of its parameters.
+    """
     parameters = [parameter for parameter in module.parameters() if parameter.requires_grad]
     with torch.enable_grad():
         inputs = [tensor.detach().requires_grad_() for tensor in inputs]

@@ -51,7 +51,9 @@ BLOCKS = {"fourier": FourierNAFBlock, "naf": NAFBlock}
 
 
 class Fuse(nn.Module):
-    """Sum of the coarser state, enlarged by pixel shuffling, and the finer one (absent at the finest level), halved."""
+    """Sum of the state of the next coarser level, upscaled by 2 with pixel shuffle, and that of the next finer level,
+    downscaled by 2 with a strided convolution. The finest level has no finer one.
+    """
 
     def __init__(self, channels: int, has_finer: bool):
         super().__init__()

@@ -111,7 +111,7 @@ class Discriminator(ModelMixin, ConfigMixin):
 
     sigmoid: squash the scores into (0, 1), as the released code does although its hinge loss wants raw scores. Measured
         at lr 1e-3 on configs/xdecode/study.yaml in batches of 8, mean of steps 101 to 150: the hinge loss is 1.98 with
-        the sigmoid (2 is a critic that tells nothing apart) and 1.52 without.
+        the sigmoid and 1.52 without; 2 means that the discriminator does not tell sharp from restored at all.
     """
 
     @register_to_config

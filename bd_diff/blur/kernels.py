@@ -14,7 +14,7 @@ SIZE = 33  # pixels a side: holds a shake of 26 px and a Gaussian of sigma 3 bey
 
 
 def grid(size: int, device=None) -> tuple[Tensor, Tensor]:
-    """Row and column offsets `(k, k)` from the centre, in pixels."""
+    """Row and column offsets of each pixel of a kernel from its centre, in pixels: two tensors `(k, k)`."""
     offsets = torch.arange(size, dtype=torch.float32, device=device) - size // 2
     rows, columns = torch.meshgrid(offsets, offsets, indexing="ij")
     return rows, columns
@@ -45,7 +45,7 @@ def box(width: Tensor, size: int = SIZE) -> Tensor:
 
 
 def disc(radius: Tensor, size: int = SIZE) -> Tensor:
-    """Defocus disc with an edge one pixel soft."""
+    """Kernels `(B, k, k)` of defocus: discs of radius `(B,)` in pixels, whose edge falls linearly over one pixel."""
     rows, columns = grid(size, radius.device)
     return normalize((radius.reshape(-1, 1, 1) + 0.5 - torch.hypot(rows, columns)).clamp(0, 1))
 

@@ -57,12 +57,13 @@ def data_consistency(
 
 @torch.no_grad()
 def fill(images: Tensor, hidden: Tensor, kernels: Tensor) -> Tensor:
-    """Blurry images `(B, C, H, W)` in which what is `hidden (B, 1, H, W)` is replaced by k * x, where
+    """Blurry images y `(B, C, H, W)` whose pixels in the mask `hidden` `(B, 1, H, W)` are replaced by k * x, where
 
-        argmin_x |visible (k * x - y)|^2 + n |gradient x|^2
+        x = argmin_x |visible (k * x - y)|^2 + n |gradient x|^2
 
-    so that what is visible near it is deconvolved as anywhere: a fill that is not blurred by `kernels (B, k, k)` rings.
-    By conjugate gradients, for a part that reaches three kernels beyond what is hidden.
+    and k are the `kernels` `(B, k, k)`. The fill is thus blurred as the photograph is; a fill that is not blurred would
+    make a deconvolution ring in the visible pixels beside it. Solved by conjugate gradients, in a window that reaches
+    three kernel widths beyond the hidden pixels.
     """
     if not hidden.any():
         return images

@@ -162,7 +162,7 @@ class Blur:
         return FAMILIES[self.family].make(parameter, angle, generator, size)[0]
 
     def field(self, size: int | None = None) -> Tensor:
-        """Kernels `(n, n, k, k)` on a grid from corner to corner; n is 1 where the blur does not vary."""
+        """Kernels `(n, n, k, k)` on a regular grid of places in the image; n is 1 where the blur does not vary."""
         size = size or self.window
         if not self.variation:
             return self.kernel(size)[None, None]

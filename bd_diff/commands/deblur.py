@@ -98,14 +98,14 @@ def deblur(
     from bd_diff.serving.folder_run import Job, Manifest, remove_parts, run_jobs
     from bd_diff.serving.memory import most_pixels
 
-    known = None if kernel is None else read_kernel(kernel)
+    given_kernel = None if kernel is None else read_kernel(kernel)
     given: dict[str, Any] = {
         "num_inference_steps": steps,
         "strength": strength,
         "fast": fast,
         "tile": tile,
         "kernel_windows": kernel_windows,
-        "kernels": known,
+        "kernels": given_kernel,
     }
     processes = all_processes()
     warnings.simplefilter("ignore", Image.DecompressionBombWarning)
@@ -124,7 +124,7 @@ def deblur(
     if resume and manifest:
         manifest.complete(jobs)
     share = [job for job in jobs if (overwrite or not job.target.is_file()) and str(job.target) not in given_up]
-    needs_pipeline = maps or known is not None
+    needs_pipeline = maps or given_kernel is not None
     opened = load_pipeline if needs_pipeline else load_system
     restorer = opened(model, device or processes.device, dtype) if share else None
     if restorer and maps and restorer.pipeline.blur_decoder is None:

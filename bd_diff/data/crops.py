@@ -52,7 +52,7 @@ def random_crop(photograph: Tensor, size: int, generator: Generator, turn: int |
 
 
 def dihedral(images: Tensor, which: int) -> Tensor:
-    """One of the 8 symmetries of the square, on the last two dimensions; kernels turn with their images."""
+    """Images or kernels `(..., n, n)` turned and mirrored; `which`, 0 to 7, is the symmetry of the square."""
     if which & 1:
         images = images.flip(-1)
     if which & 2:

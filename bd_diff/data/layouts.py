@@ -141,9 +141,9 @@ def rsblur(root: Path, split: str) -> list[Item]:
 def blur2blur(root: Path, split: str) -> list[Item]:
     if split == "test":
         return [Item(f"testA/{path.stem}", path, None) for path in images_under(below(root, "testA"))]
-    known, truth = below(root, "trainC"), below(root, "trainD")
+    known_blur, truth = below(root, "trainC"), below(root, "trainD")
     target = [Item(f"trainA/{path.stem}", path, None, "target") for path in images_under(below(root, "trainA"))]
-    return match(known, truth, group="known", prefix="trainC/") + target
+    return match(known_blur, truth, group="known", prefix="trainC/") + target
 
 
 def extreme(root: Path, split: str) -> list[Item]:

@@ -43,9 +43,9 @@ class Photographs:
         self.kept: dict[int, Tensor] = {}
         self.table = read_shards(self.folder) if holds_shards(self.folder) else None
         named = named_sources(self.folder, self.table)
-        known = {name for name, _ in named}
+        present = {name for name, _ in named}
         for listed in (exclude, only):
-            if absent := [name for name in names_in(listed) if name not in known]:
+            if absent := [name for name in names_in(listed) if name not in present]:
                 raise ValueError(f"{listed} lists {absent[0]}, which is not in {folder}")
         if only:
             place = {name: index for index, name in enumerate(names_in(only))}

@@ -29,7 +29,8 @@ def chunks(data: bytes) -> Iterator[tuple[bytes, bytes]]:
 
 
 def read_png(path: Path) -> tuple[np.ndarray, dict]:
-    """Levels `(H, W, C)` uint8 or uint16 as stored, not turned, and the part of `info` that Pillow does not give.
+    """Pixel values `(H, W, C)`, uint8 or uint16, as stored (EXIF orientation is not applied), and metadata that Pillow
+    does not read, in the form of its `Image.info`.
 
     Raises the error of libpng for a file whose pixels end early.
     """

@@ -146,8 +146,11 @@ def drawing(pixels: np.ndarray, sharp: np.ndarray) -> np.ndarray:
 
 
 def strokes(edges: np.ndarray, abrupt: np.ndarray) -> np.ndarray:
-    """The straight edges of letters, which are sharp at their corners only, followed from these `edges`. What leaves
-    the picture by more than the width of a letter's stroke is an edge of the photograph.
+    """A mask `(H, W)` of the straight edges of letters, found by following abrupt edges from `edges` `(H, W)`.
+
+    `edges` marks where text was recognised, which is at the corners of letters; `abrupt` `(H, W)` marks all pixels that
+    differ clearly from a neighbour. A line that touches the image border over more than half the width of a letter's
+    stroke (`STROKE`) is taken for an edge of the photograph and left out.
     """
     followed = ndimage.binary_dilation(edges, np.ones((3, 3)), iterations=STROKE, mask=edges | abrupt) & ~edges
     lines, count = ndimage.label(followed, np.ones((3, 3)))

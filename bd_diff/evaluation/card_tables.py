@@ -137,5 +137,5 @@ def gain_or_psnr(result: dict, worst: dict) -> str:
 
 
 def figure(name: str, value: float | None) -> str:
-    """A figure as tables print it."""
+    """A metric's value as text for a table: two decimals for dB, four otherwise, nothing for None."""
     return "" if value is None else f"{value:.2f}" if name in DECIBELS else f"{value:.4f}"

@@ -189,7 +189,9 @@ def evaluate(
 
 
 def score(pair: Pair, result: Tensor, protocol: Protocol, extra: tuple[str, ...]) -> dict:
-    """One row: name, group and size, and the protocol's scores of result and input."""
+    """The scores of one result `(3, H, W)` as a row of the table: name, group and size of the pair, then the protocol's
+    metrics of the result, and of the blurry input for comparison.
+    """
     before, after = protocol.score(pair.blurry, pair.sharp), protocol.score(result, pair.sharp, extra)
     content = hashlib.sha256()
     for image in (pair.blurry, pair.sharp):

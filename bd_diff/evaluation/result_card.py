@@ -43,6 +43,7 @@ def make_card(
     """The result card of an evaluation; `figures` are those of the whole set, such as FID."""
     fingerprint = hashlib.sha256("".join(row["digest"] for row in rows).encode()).hexdigest()
     return {
+        # "entry" is the key of saved cards for the method that was evaluated.
         "entry": {"name": method.name, "weights_sha256": method.weights, "settings": method.settings},
         "protocol": protocol,
         "data": {**vars(data), "images": len(rows), "skipped": bad, "fingerprint": fingerprint},

@@ -38,13 +38,16 @@ class BlurDecoder(ModelMixin, ConfigMixin):
         nn.init.zeros_(self.to_logits.weight)
         rows, columns = grid(SIZE)
         self.prior = nn.Parameter(-torch.hypot(rows, columns) / 6)
+        # Saved models name this layer `trust`; it gives `search_confidence`.
         self.trust = nn.Linear(num_tokens * token_channels, 1)
         nn.init.zeros_(self.trust.weight)
         nn.init.zeros_(self.trust.bias)
 
     def forward(self, tokens: Tensor, maps: Tensor, hypothesis: Tensor | None = None) -> Tensor:
-        """Kernels `(B, 33, 33)`, non-negative, sum one, from tokens `(B, T, D)`, maps `(B, M, 33, 33)` and perhaps a
-        hypothesis `(B, 33, 33)`, all zero where there is none.
+        """Blur kernels `(B, 33, 33)`, non-negative, each of sum one.
+
+        tokens: blur tokens `(B, T, D)`. maps: `ImageEncoder`'s features of the lag maps, `(B, M, 33, 33)`.
+        hypothesis: kernels `(B, 33, 33)` that the search found, zero where it found none.
         """
         pictures = self.paint(tokens).reshape(len(tokens), -1, COARSE, COARSE)  # (B, T * PICTURES, 9, 9)
         logits = self.to_logits(self.refine(self.grow(pictures) + maps)).float()  # (B, 2, 33, 33)
@@ -52,13 +55,18 @@ class BlurDecoder(ModelMixin, ConfigMixin):
             hypothesis = torch.zeros_like(logits[:, 0])
         free = to_kernels(logits[:, 0] + self.prior.float())
         corrected = to_kernels(logits[:, 1] + (hypothesis + 3e-4).log())
-        return free.lerp(corrected, self.trusts(tokens)[:, None, None] * hypothesis.sum((1, 2), keepdim=True))
+        return free.lerp(
+            corrected, self.search_confidence(tokens)[:, None, None] * hypothesis.sum((1, 2), keepdim=True)
+        )
 
-    def trusts(self, tokens: Tensor) -> Tensor:
-        """How far a hypothesis is to be trusted, `(B,)` in 0 to 1, from tokens `(B, T, D)`."""
+    def search_confidence(self, tokens: Tensor) -> Tensor:
+        """Confidence `(B,)` in [0, 1] that the kernel search is right, from blur tokens `(B, T, D)`.
+
+        It is the share of the kernel that is the corrected hypothesis of the search; the rest is read from the tokens.
+        """
         return self.trust(tokens.flatten(1)).float().sigmoid()[:, 0]
 
 
 def to_kernels(logits: Tensor) -> Tensor:
-    """Softmax over all positions of `(B, k, k)`."""
+    """Kernels `(B, k, k)` that sum to one, from logits `(B, k, k)`: the softmax over all positions."""
     return logits.flatten(1).softmax(1).view_as(logits)

@@ -60,11 +60,11 @@ def build_components(sections: dict[str, Any], **ready) -> dict[str, Any]:
 def construct(cls: type, values: dict[str, Any], where: str) -> Any:
     """`cls(**values)`: the constructor is the schema; a name it does not have is an error that names the nearest."""
     constructor = cls.__init__  # type: ignore[misc]  # of a class, though the types cannot say so
-    known = [name for name in inspect.signature(constructor).parameters if name != "self"]
+    parameters = [name for name in inspect.signature(constructor).parameters if name != "self"]
     for name in values:
-        if name not in known:
-            near = difflib.get_close_matches(str(name), known, 1)
-            hint = f"did you mean {near[0]}?" if near else f"choose from {', '.join(known)}"
+        if name not in parameters:
+            near = difflib.get_close_matches(str(name), parameters, 1)
+            hint = f"did you mean {near[0]}?" if near else f"choose from {', '.join(parameters)}"
             raise ValueError(f"{where}: {cls.__name__} has no {name}; {hint}")
         if isinstance(values[name], str) and re.fullmatch(r"[+-]?\d+(\.\d*)?e[+-]?\d+", values[name]):
             raise ValueError(f"{where}: {name} is the text {values[name]!r}; write 1.0e-4, YAML reads 1e-4 as text")

@@ -24,7 +24,10 @@ LIGHT_CLEARLY = 4.0  # how sharply `explain` decides (ours, measured)
 
 
 def exact(function: Callable) -> Callable:
-    """Run it on its first argument in float32 with autocast off: images are data, of which bfloat16 keeps 8 bits."""
+    """Decorator: call the function with autocast off and its first argument, an image, converted to float32.
+
+    bfloat16 has 8 bits of precision, which is too little for pixel values.
+    """
 
     @wraps(function)
     def run(images: Tensor, *arguments, **settings):
@@ -36,8 +39,12 @@ def exact(function: Callable) -> Callable:
 
 @exact
 def deblur_guesses(pixels: Tensor, kernels: Tensor | None, linear_light: bool = False) -> Tensor:
-    """`(B, G, 3, H, W)` in [-1, 1] (deconvolution overshoots to 1.5): the image, then its three deconvolutions, then
-    perhaps three in linear light (sRGB): that is what exposures average, display values what many data sets do.
+    """Guesses of the sharp image, `(B, G, 3, H, W)` in [-1, 1], where deconvolution may overshoot to 1.5.
+
+    They are the blurry pixels `(B, 3, H, W)` in [-1, 1] themselves, then three Wiener deconvolutions with `kernels`
+    `(B, k, k)`, one for each of `WIENER_NOISE`; with `linear_light` three more, computed on linear light instead of
+    display values (sRGB): cameras average light, many data sets average display values. G is `guess_count`, or 1
+    without kernels.
     """
     if kernels is None:
         return pixels[:, None]
@@ -50,7 +57,9 @@ def deblur_guesses(pixels: Tensor, kernels: Tensor | None, linear_light: bool = 
 
 @exact
 def transfer_guesses(pixels: Tensor, kernels: Tensor | None) -> Tensor:
-    """`(B, 2, 3, H, W)`: the image blurred by the kernels, then the image itself in place of all deconvolutions."""
+    """Guesses for blur transfer, `(B, 2, 3, H, W)`: the image blurred by the kernels, then the image itself, which
+    takes the place of all deconvolutions; without kernels the image alone, `(B, 1, 3, H, W)`.
+    """
     if kernels is None:
         return pixels[:, None]
     return torch.stack([reblur(pixels, kernels), pixels], 1)
@@ -83,11 +92,13 @@ def explain(estimates: Tensor, pixels: Tensor, kernels: Tensor, weight: float, l
 
 
 def doubt(pixels: Tensor, miss: Tensor) -> Tensor:
-    """By how much more an estimate is worth against pixels `(B, 3, H, W)` in [-1, 1] that are noisy or show JPEG's
-    blocks, or that it misses under the kernel, `(B,)`, from 1: a wrong kernel cannot explain a photograph (ours,
-    measured on photographs of the training).
+    """Factors `(B,)` from 1 up on the weight of the estimate in `data_consistency`: how doubtful the photograph is.
 
-    miss: mean square of the pixels less the estimate blurred again, `(B,)`.
+    They are large where the pixels `(B, 3, H, W)` in [-1, 1] are noisy or show the blocks of JPEG, and where the
+    estimate, blurred again, differs much from them: then the kernel is probably wrong (ours, measured on photographs
+    of the training).
+
+    miss: mean squared difference of the pixels and the estimate blurred again, `(B,)`.
     """
     light = luminance((pixels + 1) / 2)
     noise, blocks = noise_level(light) / QUIET, blockiness(light) / SMOOTH
@@ -107,8 +118,8 @@ def to_latents(vae, pixels: Tensor, degraded: bool = False) -> Tensor:
 
 def to_pixels(vae, latents: Tensor, source: Tensor | None = None) -> Tensor:
     """The inverse of `to_latents`; a refined VAE takes detail from the `source` image `(B, 3, H, W)` in [-1, 1]."""
-    known = {} if source is None else {"source": source.to(latents.dtype)}
-    return vae.decode(latents / vae.config.scaling_factor + (vae.config.get("shift_factor") or 0), **known).sample
+    detail = {} if source is None else {"source": source.to(latents.dtype)}
+    return vae.decode(latents / vae.config.scaling_factor + (vae.config.get("shift_factor") or 0), **detail).sample
 
 
 def guess_count(linear_light: bool) -> int:
@@ -117,9 +128,12 @@ def guess_count(linear_light: bool) -> int:
 
 
 def condition(vae, guesses: Tensor, count: int) -> tuple[Tensor, Tensor]:
-    """Latents of the first guess `(B, c, h, w)`, and the UNet's condition `(B, count c, h, w)`: they and how the others
-    differ from them. A single other one stands for every deconvolution, and is encoded once: then blur is transferred,
-    and nothing is filtered. Otherwise the first is the photograph, which a refined VAE filters.
+    """What the UNet is conditioned on, from guesses `(B, G, 3, H, W)` in [-1, 1].
+
+    Returns the latents of the first guess, `(B, c, h, w)`, and the condition `(B, count c, h, w)`: these latents, then
+    for each other guess the difference of its latents to them. In blur transfer G is 2: the second guess stands for all
+    `count` - 1 deconvolutions and is encoded once. In deblurring the first guess is the blurry photograph, which a
+    `RefinedVAE` filters.
     """
     latents = to_latents(vae, guesses.flatten(0, 1)).unflatten(0, guesses.shape[:2])
     first, others = latents[:, 0], latents[:, 1:] - latents[:, :1]

@@ -18,7 +18,11 @@ HYPOTHESIS_MAPS = 5  # the hypothesis, its logarithm, two evidence maps, and a m
 
 @dataclass
 class ImageFeatures(BaseOutput):
-    """`structure (B, 64, C)` and `blur (B, 26, C)` for the Q-Formers, `maps (B, M, 33, 33)` for the blur decoder."""
+    """What `ImageEncoder` reads from an image; a part that was not asked for is None.
+
+    structure: features `(B, 64, C)` for the structure Q-Former. blur: features `(B, 26, C)` for the blur Q-Former.
+    maps: features of the lag maps `(B, M, 33, 33)` for the blur decoder.
+    """
 
     structure: Tensor | None = None
     blur: Tensor | None = None

@@ -1,4 +1,4 @@
-"""What a known blur makes of one tile of a photograph: guesses, and what explains it."""
+"""One tile of a photograph whose blur kernels are given: its deconvolutions, and consistency with the photograph."""
 
 from dataclasses import dataclass
 from functools import partial
@@ -17,7 +17,13 @@ WINDOW = 256  # pixels a side that one kernel is read from; neighbours share hal
 
 @dataclass(frozen=True)
 class KnownBlur:
-    """The blur of pixels: kernels `(B, k, k)`, or `(windows, B, k, k)` of windows that overlap by half."""
+    """The blur kernels of a photograph, and what is computed with them.
+
+    kernels: `(B, k, k)`; or `(windows, B, k, k)`, one for each window of `window` pixels a side; windows overlap by
+        half (`window_grid`). None in a pipeline without a blur decoder.
+    linear_light: deconvolve linear light, too, see `deblur_guesses`.
+    window: 0 where one kernel describes all of the photograph.
+    """
 
     kernels: Tensor | None
     linear_light: bool = False
@@ -28,7 +34,7 @@ class KnownBlur:
         return self.everywhere(partial(deblur_guesses, linear_light=self.linear_light), pixels)
 
     def explain(self, estimates: Tensor, pixels: Tensor, weight: float) -> Tensor:
-        """`explain`, see there."""
+        """Estimates of the sharp image `(B, 3, H, W)` in [-1, 1] made consistent with the pixels, see `explain`."""
 
         def explained(both: Tensor, kernels: Tensor) -> Tensor:
             return explain(*both.chunk(2, 1), kernels, weight, self.linear_light)[:, None]
@@ -36,7 +42,9 @@ class KnownBlur:
         return self.everywhere(explained, torch.cat([estimates, pixels], 1))[:, 0]
 
     def filled(self, pixels: Tensor, hidden: Tensor) -> Tensor:
-        """Pixels `(B, 3, H, W)` in [-1, 1] whose `hidden (B, 1, H, W)` ones look blurred like the others (`fill`)."""
+        """Pixels `(B, 3, H, W)` in [-1, 1] with those in the mask `hidden` `(B, 1, H, W)` replaced by a fill that is
+        blurred by the same kernels (`bd_diff.blur.operator.fill`).
+        """
         if self.kernels is None or not hidden.any():
             return pixels
 
@@ -46,7 +54,7 @@ class KnownBlur:
         return torch.where(hidden, self.everywhere(work, torch.cat([pixels, hidden.to(pixels)], 1))[:, 0], pixels)
 
     def everywhere(self, work, images: Tensor) -> Tensor:
-        """`work(images, kernels)`, in every window by its own kernels."""
+        """`work(images, kernels)` `(B, G, ..., H, W)`; with windows, computed in each by its kernels and blended."""
         if self.window and self.kernels is not None:
             return blend(images, self.kernels, self.window, work)
         return work(images, self.kernels)
@@ -54,8 +62,14 @@ class KnownBlur:
 
 @dataclass
 class Tile:
-    """A tile and the pixels `around (B, 3, H, W)` it in [-1, 1], in which it is `inside`; `guessed (B, G, 3, H, W)` of
-    these. It is continued beyond the right and bottom border of the photograph to the `size` that networks see.
+    """A tile of a photograph with the pixels around it, which deconvolution needs.
+
+    around: pixels `(B, 3, H, W)` in [-1, 1] of the tile and its surroundings.
+    inside: the index of the tile in these.
+    size: height and width that the networks see. A tile at the right or bottom border of the photograph may be
+        smaller; it is then padded by repeating its last row and column.
+    guessed: the guesses `(B, G, 3, H, W)` of all pixels `around`, see `deblur_guesses` and `transfer_guesses`.
+    blur: its blur in deblurring; None in blur transfer.
     """
 
     around: Tensor
@@ -66,29 +80,32 @@ class Tile:
 
     @property
     def own(self) -> Tensor:
-        """Its own pixels `(B, 3, <= h, <= w)`."""
+        """The pixels of the tile without its surroundings, `(B, 3, <= h, <= w)`, not padded."""
         return self.around[self.inside]
 
     @property
     def guesses(self) -> Tensor:
-        """Its guesses `(B, G, 3, h, w)`."""
+        """The guesses of the tile, padded to `size`, `(B, G, 3, h, w)`."""
         return self.continued(self.guessed[self.inside])
 
     def explain(self, estimates: Tensor, weight: float) -> Tensor:
-        """Estimates `(B, 3, h, w)` moved to where they explain the pixels."""
+        """Estimates `(B, 3, h, w)` of the tile made consistent with its pixels, see `conditioning.explain`."""
         assert self.blur is not None  # in transfer there is nothing to explain
         explained = self.blur.explain(self.whole(estimates), self.around, weight)
         return self.continued(explained[self.inside])
 
     def whole(self, estimates: Tensor) -> Tensor:
-        """Estimates with what is around them, where the middle deconvolution stands for one."""
+        """Estimates `(B, 3, h, w)` of the tile pasted into their surroundings, `(B, 3, H, W)`.
+
+        The surroundings have no estimate; the deconvolution of middle strength is taken for it.
+        """
         height, width = self.own.shape[-2:]
         whole = self.guessed[:, MIDDLE].clone()
         whole[self.inside] = estimates[..., :height, :width].to(whole.dtype)
         return whole
 
     def continued(self, images: Tensor) -> Tensor:
-        """Images of its own size `(B, ..., <= h, <= w)` continued to `size`."""
+        """Images of the tile `(B, ..., <= h, <= w)` padded to `size` by repeating the last row and column."""
         (high, wide), (height, width) = self.size, images.shape[-2:]
         flat = F.pad(
             images.flatten(0, -4) if images.ndim > 4 else images, (0, wide - width, 0, high - height), "replicate"

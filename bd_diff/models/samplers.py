@@ -4,23 +4,36 @@ import logging
 
 from torch import Tensor
 
+# Schedulers of diffusers whose noise schedule is that of training, and whose `step` takes what the pipeline gives.
+SAMPLERS = {
+    "DDIMScheduler", "DDIMParallelScheduler", "DDPMScheduler", "DDPMParallelScheduler", "DEISMultistepScheduler",
+    "DPMSolverMultistepScheduler", "DPMSolverSinglestepScheduler", "DPMSolverSDEScheduler",
+    "EulerAncestralDiscreteScheduler", "EulerDiscreteScheduler", "HeunDiscreteScheduler",
+    "KDPM2AncestralDiscreteScheduler", "KDPM2DiscreteScheduler", "LCMScheduler", "LMSDiscreteScheduler",
+    "PNDMScheduler", "SASolverScheduler", "TCDScheduler", "UniPCMultistepScheduler",
+}  # fmt: skip
 NOT_OF_CLEAN_IMAGES = (  # they raise for `prediction_type` "sample", or, as Heun, leave the image far from sharp
     "PNDMScheduler",
     "HeunDiscreteScheduler",
     "EulerAncestralDiscreteScheduler",
     "KDPM2DiscreteScheduler",
     "KDPM2AncestralDiscreteScheduler",
+    "DPMSolverSDEScheduler",
 )
 FIT = "DDIMScheduler, DDPMScheduler, EulerDiscreteScheduler, DPMSolverMultistepScheduler or UniPCMultistepScheduler"
 FEWEST_OF_PNDM = 4  # steps: its Runge-Kutta start needs them
 
 
 def check_scheduler(scheduler, steps: int) -> None:
-    """Raise ValueError, naming schedulers that work, for one that cannot sample in `steps` steps."""
+    """Raise ValueError, naming schedulers that work, for one that cannot sample in `steps` steps.
+
+    A scheduler that diffusers does not have is let through if it has the noise level to start from.
+    """
     name, kind = type(scheduler).__name__, scheduler.config.get("prediction_type")
     listed, trained = scheduler.config.get("trained_betas"), scheduler.config.get("num_train_timesteps")
-    if name == "EDMEulerScheduler" or not hasattr(scheduler, "init_noise_sigma"):
-        reason = "is made for another noise schedule than the model's"
+    of_diffusers = type(scheduler).__module__.startswith("diffusers.")
+    if of_diffusers and name not in SAMPLERS or not hasattr(scheduler, "init_noise_sigma"):
+        reason = "is made for another noise schedule or another kind of sampling than the model's"
     elif kind == "sample" and name in NOT_OF_CLEAN_IMAGES:
         reason = "cannot sample a model that predicts clean images (prediction_type sample)"
     elif name == "PNDMScheduler" and steps < FEWEST_OF_PNDM:

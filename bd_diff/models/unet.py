@@ -122,9 +122,9 @@ class NAFUNet(ModelMixin, ConfigMixin):
         timestep = torch.as_tensor(timestep, device=sample.device).expand(len(sample))
         time = self.time_embedding(self.time_features(timestep).to(sample.dtype))
         channels = self.config.out_channels
-        known = 1 - (timestep.to(sample.dtype) / (self.config.num_train_timesteps - 1))[:, None, None, None] ** 4
+        fading = 1 - (timestep.to(sample.dtype) / (self.config.num_train_timesteps - 1))[:, None, None, None] ** 4
         condition = sample[:, channels:] / self.config.latent_scale
-        x = self.enter(torch.cat([sample[:, :channels] * known, condition], 1))
+        x = self.enter(torch.cat([sample[:, :channels] * fading, condition], 1))
         skips = []
         for stage, down in zip(self.encoders, self.downs, strict=True):
             for block in stage:

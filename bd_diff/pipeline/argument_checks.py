@@ -73,14 +73,14 @@ def check_batch(
     photographs: Tensor,
     references: Tensor | None,
     hidden: Tensor | None,
-    generator: Generator | list[Generator] | None,
+    generator: Generator | Sequence[Generator] | None,
 ) -> None:
     """Raise ValueError where what belongs to a batch of photographs `(B, 3, H, W)` is not of its size.
 
     references: those of `blur_image`, 1 or B; hidden: a mask `(B, 1, H, W)`; generator: one, or a list of B.
     """
     count = len(photographs)
-    if isinstance(generator, list) and len(generator) != count:
+    if isinstance(generator, (list, tuple)) and len(generator) != count:
         raise ValueError(f"generator holds {len(generator)} for {count} images; give one or as many")
     if references is not None and len(references) not in (1, count):
         raise ValueError(f"blur_image holds {len(references)} images for {count} of image; give one or as many")

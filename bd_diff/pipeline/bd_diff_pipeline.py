@@ -329,7 +329,7 @@ class BDDiffPipeline(SavedPipeline):
         return keep_in_reach(pixels, guesses) if self.config.residual else pixels
 
     def solves(self, kernels: Tensor | None) -> bool:
-        """Whether predictions are moved to where they explain the photograph."""
+        """Whether predictions are made consistent with the photograph (`config.consistency`); `kernels` are needed."""
         return kernels is not None and self.config.consistency > 0
 
     @torch.no_grad()
@@ -356,7 +356,11 @@ class BDDiffPipeline(SavedPipeline):
         check_settings(self, **settings)
 
     def to_photographs(self, given: list, name: str) -> Tensor:
-        """Opened images as `(B, 3, H, W)` in [0, 1] on the pipeline's device, float32: a tensor itself, not a copy."""
+        """Images from `open_images` as one float32 batch `(B, 3, H, W)` in [0, 1] on the pipeline's device.
+
+        A float32 tensor that is there already is not copied. Raises ValueError, calling the argument `name`, for images
+        that cannot be used, see `to_batch`.
+        """
         return to_batch(given, name, SMALLEST_SIDE).to(self._execution_device)
 
     def read_at_scales(self, pixels: Tensor, fast: bool = False) -> BlurReading:
@@ -368,10 +372,13 @@ class BDDiffPipeline(SavedPipeline):
     def encode_image(
         self, pixels: Tensor, fast: bool = False, found: tuple[Tensor, Tensor] | None = None
     ) -> BlurReading:
-        """Blur features, tokens and kernels of pixels `(B, 3, H, W)` in [-1, 1].
+        """Estimate the blur of pixels `(B, 3, H, W)` in [-1, 1]: features, tokens and kernels.
 
-        With the search (`bd_diff.reading.blur_reading`) each image has its own best window, so a batch equals its
-        singles. `found` are the search's findings where they are already known.
+        The kernel search runs unless `fast`, `config.search` is off, or a side is below `SMALLEST_WINDOW` pixels
+        (`bd_diff.reading.blur_reading.search_blur`). It reads each image by itself, so that the result for an image
+        does not depend on the others in the batch.
+
+        found: hypotheses and evidence of the search (`search_evidence`), if it has already run.
         """
         if self.blur_decoder is None or fast or not self.config.search or min(pixels.shape[-2:]) < SMALLEST_WINDOW:
             return self.read_blur(pixels)
@@ -383,17 +390,23 @@ class BDDiffPipeline(SavedPipeline):
     def read_blur(
         self, pixels: Tensor, hypothesis: Tensor | None = None, evidence: Tensor | None = None
     ) -> BlurReading:
-        """One reading, with what the search found or without."""
+        """Read the blur of pixels `(B, 3, H, W)` in [-1, 1] by the networks once, without a search.
+
+        hypothesis, evidence: the best kernel `(B, k, k)` and the evidence `(B, 2, k, k)` of a search, if it has run.
+        """
         features = self.image_encoder(pixels, hypothesis, evidence, read=("blur",))
         tokens = self.blur_qformer(features.blur)
         reading = BlurReading(features=features.blur, tokens=tokens)
         if self.blur_decoder is not None:
             reading.kernels = self.blur_decoder(tokens, features.maps, hypothesis)
-            reading.trust = self.blur_decoder.trusts(tokens)
+            reading.search_confidence = self.blur_decoder.search_confidence(tokens)
         return reading
 
     def deblur_window(self, pixels: Tensor, kernels: Tensor, features: Tensor) -> Tensor:
-        """One step for pixels `(B, 3, H, W)` in [-1, 1] with these kernels, from the middle of the starting noise."""
+        """Deblur pixels `(B, 3, H, W)` in [-1, 1] by kernels `(B, k, k)` in one step; returns the same shape and range.
+
+        The starting noise is zero, its mean, so that the result is not random. features: `BlurReading.features`.
+        """
         height, width = pixels.shape[-2:]
         grid = self.grid(height, width, tile=0)
         blur = KnownBlur(kernels, self.config.linear_light)
@@ -404,7 +417,10 @@ class BDDiffPipeline(SavedPipeline):
         return self.decode(latents, tile.guesses)[..., :height, :width].float().clamp(-1, 1)
 
     def grid(self, height: int, width: int, tile: int) -> Grid:
-        """The tiles of an image, padded; one where `tile` is 0 or the image at most a third larger."""
+        """How an image of this size is cut into tiles of `tile` pixels a side, after padding to `multiple`.
+
+        It is a single tile where `tile` is 0, or the longer side at most 4/3 of it.
+        """
         height, width = (side + -side % self.multiple for side in (height, width))
         longest = max(height, width)
         whole = tile == 0 or longest <= 4 * tile // 3
@@ -414,23 +430,24 @@ class BDDiffPipeline(SavedPipeline):
         """Starting noise `(B, c, h, w)` for the whole image, scaled for the scheduler."""
         device, shape = self._execution_device, self.latent_shape(grid, batch)
         if latents is None:
+            generator = list(generator) if isinstance(generator, tuple) else generator
             latents = randn_tensor(shape, generator=generator, device=device, dtype=self.unet.dtype)
         elif latents.shape != shape:
             raise ValueError(f"latents are {tuple(latents.shape)}; this image needs {shape}")
         return latents.to(device, self.unet.dtype) * self.scheduler.init_noise_sigma
 
     def latent_shape(self, grid: Grid, batch: int) -> tuple[int, int, int, int]:
-        """Of the latents of the whole image."""
+        """The shape `(B, c, h, w)` of the latents of the whole, padded image."""
         scale = self.vae_scale_factor
         return batch, self.unet.config.out_channels, grid.height // scale, grid.width // scale
 
     @property
     def multiple(self) -> int:
-        """Sides of an image are padded to a multiple of so many pixels: what VAE and UNet reduce it by."""
+        """Images are padded to sides that are multiples of this: VAE and UNet together downscale by it."""
         return self.vae_scale_factor * self.unet_scale_factor
 
     @property
     def unet_scale_factor(self) -> int:
-        """By how much the UNet reduces its input at its coarsest."""
+        """The factor by which the UNet downscales its input."""
         stages = self.unet.config.get("block_out_channels") or self.unet.config.encoder_blocks
         return 2 ** (len(stages) - ("block_out_channels" in self.unet.config))

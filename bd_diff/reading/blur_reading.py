@@ -25,21 +25,22 @@ from bd_diff.reading.kernel_search import (
     strong_gradients,
 )
 
-TRUSTED, CLEARLY, BETTER = 0.3, 0.94, 0.965  # see `search_blur`
+CONFIDENT, CLEARLY, BETTER = 0.3, 0.94, 0.965  # see `search_blur`
 
 
 @dataclass
 class BlurReading(BaseOutput):
     """The blur of images: `features` `(B, N, C)`, `tokens` `(B, T, D)`; with a blur decoder, `kernels` `(B, k, k)`.
 
-    With the search, how far the decoder trusted its findings, `trust` `(B,)`. `doubtful` `(B,)`: where readings
-    contradict each other. `scale` `(B,)`: below 1 where the kernels are those of the image made smaller by it.
+    With the search also `search_confidence` `(B,)` in [0, 1], the decoder's confidence in what the search found.
+    `doubtful` `(B,)`: whether the readings contradict each other. `scale` `(B,)`: below 1 where the kernels are those
+    of the image made smaller by it.
     """
 
     features: Tensor
     tokens: Tensor
     kernels: Tensor | None = None
-    trust: Tensor | None = None
+    search_confidence: Tensor | None = None
     doubtful: Tensor | None = None
     scale: Tensor | None = None
 
@@ -64,12 +65,14 @@ def stack(readings: list[BlurReading]) -> BlurReading:
 def search_blur(pipeline, pixels: Tensor, found: tuple[Tensor, Tensor] | None = None) -> BlurReading:
     """The blur of one image `(1, 3, H, W)` in [-1, 1]: of several readings the one that explains it best.
 
-    Explanations are judged by `reblur_residual` in the calmed window with most edges; the reading without the search
-    stays unless another is `BETTER`. Refinement, from the reading with the search's findings and from all its
-    hypotheses, and once more from the best of these, follows where the decoder trusts the search, or a hypothesis
-    explains clearly more than any reading. Elsewhere there is no shake, and soft blur and straight lines are read
-    better than least squares fit them. Where kernels far from the best explain the photograph as well, the reading
-    without the search stays, too, in doubt. `found` are the findings (`search_evidence`) where they are already known.
+    Readings compete: the kernel with the smallest `reblur_residual` in the denoised window with most edges wins, and
+    the reading without the search keeps an advantage (`BETTER`). If `config.refinements` is set, kernels are also
+    refined (`refine`): all hypotheses of the search, and then the best of them once more. That is done only where the
+    decoder is `CONFIDENT` of the search or a hypothesis explains `CLEARLY` more than both readings; elsewhere there is
+    no shake, and the networks read soft blur and straight lines better than least squares do. Where a very different
+    kernel explains the photograph as well, the reading without the search is returned and marked `doubtful`.
+
+    found: hypotheses and evidence of `search_evidence`, if it has already run.
     """
     window = reduce_noise((pixels[best_window(luminance(pixels))] + 1) / 2)
     light = luminance(window)
@@ -91,7 +94,7 @@ def search_blur(pipeline, pixels: Tensor, found: tuple[Tensor, Tensor] | None = 
     index = best(free.kernels, searched.kernels)
     doubtful = contradict(free.kernels, searched.kernels, (residuals[0], residuals[1]))
     if pipeline.config.refinements and (
-        searched.trust > TRUSTED or reblur_residual(light, hypotheses[:, 0]) < CLEARLY * min(residuals)
+        searched.search_confidence > CONFIDENT or reblur_residual(light, hypotheses[:, 0]) < CLEARLY * min(residuals)
     ):
         refined = refine(pipeline, window, searched, torch.cat([searched.kernels, hypotheses[0]]))
         index = best(*refined.split(1))
@@ -103,7 +106,7 @@ def search_blur(pipeline, pixels: Tensor, found: tuple[Tensor, Tensor] | None = 
         features=reading.features,
         tokens=reading.tokens,
         kernels=kernels[index],
-        trust=searched.trust,
+        search_confidence=searched.search_confidence,
         doubtful=doubtful,
     )
 

@@ -143,8 +143,11 @@ def best_window(luminance: Tensor, side: int = 256) -> tuple:
 
 @torch.no_grad()
 def search_evidence(luminance: Tensor, rival: Tensor | None = None) -> tuple[Tensor, Tensor] | None:
-    """The hypotheses `(B, S, k, k)` of the search, the best first, and the best one's evidence `(B, 2, k, k)`: what the
-    image encoder reads; None where the search ends before them, for a `rival` (`search_kernels`).
+    """Search for the blur kernels of images `(B, 1, H, W)` in [0, 1].
+
+    Returns the hypotheses `(B, S, k, k)`, the best first, and the evidence for the best one, `(B, 2, k, k)`: both are
+    inputs of the image encoder. Returns None if no hypothesis explains an image better than `rival` `(B, k, k)` does,
+    kernels from elsewhere (`search_kernels`).
     """
     hypotheses = search_kernels(luminance, rival=rival)
     if hypotheses is None:
@@ -274,7 +277,7 @@ def circular_gradients(images: Tensor) -> Tensor:
 
 
 def negative_divergence(field: Tensor) -> Tensor:
-    """The adjoint of `circular_gradients`."""
+    """The adjoint of `circular_gradients`: a field `(B, 2, H, W)` to images `(B, 1, H, W)`."""
     return field[:, :1].roll(1, -1) - field[:, :1] + field[:, 1:].roll(1, -2) - field[:, 1:]
 
 

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from bd_diff.blur.kernels import delta, same_size, shape_of
 from bd_diff.data.pixels import luminance
-from bd_diff.reading.blur_reading import TRUSTED, BlurReading, refine, search_blur
+from bd_diff.reading.blur_reading import CONFIDENT, BlurReading, refine, search_blur
 from bd_diff.reading.confidence import distances
 from bd_diff.reading.denoise import reduce_noise
 from bd_diff.reading.kernel_search import SMALLEST_WINDOW, best_window, reblur_residual, resize_kernels
@@ -43,23 +43,25 @@ def read_at_scales(pipeline, pixels: Tensor, search: bool = True) -> BlurReading
     from the whole image, or a wide one that the search finds at a coarse scale.
     """
     search = search and min(pixels.shape[-2:]) >= SMALLEST_WINDOW
-    look = search_blur if search else plain
     count = min(COARSEST, int(math.log(min(pixels.shape[-2:]) / SMALLEST_SIDE, 1 / RATIO)))
     if count < 1:
-        return look(pipeline, pixels)
+        return search_blur(pipeline, pixels) if search else pipeline.read_blur(pixels)
     scales = [RATIO**step for step in range(count, -1, -1)]
     free = [pipeline.read_blur(reduced(pixels, scale)) for scale in scales]
     finest = finest_agreeing([kernel_of(one) for one in free])
+    if finest is None and not search:
+        return free[-1]
     if finest is None:
-        seems_wide = search and max(reach(kernel_of(one)) for one in free[:2]) >= WIDE / 2
-        return (found_wide(pipeline, pixels) if seems_wide else None) or look(pipeline, pixels)
+        seems_wide = max(reach(kernel_of(one)) for one in free[:2]) >= WIDE / 2
+        return (found_wide(pipeline, pixels) if seems_wide else None) or search_blur(pipeline, pixels)
     scale, coarse = scales[finest], free[finest]
-    extent = reach(kernel_of(coarse)) / scale  # pixels, at full size
-    smallest = SMALLEST_WINDOW / min(pixels.shape[-2:]) if search else 0
-    sizes = [one for one in HALVES if one >= smallest]
-    nearest = next((one for one in sizes if extent * one <= FITS), sizes[-1])
-    found = look(pipeline, reduced(pixels, nearest))
-    won = search and is_shake(found) and reach(kernel_of(found)) >= LEAST * extent * nearest
+    nearest, found, won = 1.0, free[-1], False
+    if search:
+        extent = reach(kernel_of(coarse)) / scale  # pixels, at full size
+        sizes = [one for one in HALVES if min(pixels.shape[-2:]) * one >= SMALLEST_WINDOW]
+        nearest = next((one for one in sizes if extent * one <= FITS), sizes[-1])
+        found = search_blur(pipeline, reduced(pixels, nearest))
+        won = is_shake(found) and reach(kernel_of(found)) >= LEAST * extent * nearest
     if won and nearest < 1:
         return carry(pipeline, pixels, found, nearest) or at_scale(found, nearest)
     if nearest == 1 and (won or apart(kernel_of(coarse), kernel_of(found), 1 / scale) <= NEAR):
@@ -112,12 +114,8 @@ def kernel_of(reading: BlurReading) -> Tensor:
 
 def is_shake(reading: BlurReading) -> bool:
     """Whether the search found a shake, without doubt (see `search_blur`)."""
-    return reading.trust is not None and bool(reading.trust > TRUSTED) and not reading.doubtful
-
-
-def plain(pipeline, pixels: Tensor) -> BlurReading:
-    """The reading without the search."""
-    return pipeline.read_blur(pixels)
+    confidence = reading.search_confidence
+    return confidence is not None and bool(confidence > CONFIDENT) and not reading.doubtful
 
 
 def at_full_size(reading: BlurReading) -> Tensor:

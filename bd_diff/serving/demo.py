@@ -59,7 +59,7 @@ class Shown:
 
 
 class Demo:
-    """What the page does, without its layout.
+    """What the buttons of the page `bd-diff demo` do; `bd_diff.serving.page` lays them out.
 
     `folder` holds uploads and results, each for `KEPT_SECONDS`, until `close`. most: the largest number of pixels of a
     photograph; by default what fits into memory, but no more than `MOST_PIXELS`.
@@ -159,7 +159,7 @@ class Demo:
             result[0],
             "sharp",
             kernel=draw_kernel(kernel[0]),
-            where=draw_map(part.whole_map(calm(reblur_map(images, result, kernel), images)[0])),
+            where=draw_map(part.whole_map(subtract_noise(reblur_map(images, result, kernel), images)[0])),
         )
 
     def transfer(
@@ -212,9 +212,10 @@ class Demo:
                 self.sweep()
 
 
-def calm(maps: Tensor, photographs: Tensor) -> Tensor:
-    """Re-blur maps `(B, 1, H, W)` without what the noise of the photographs `(B, 3, H, W)` puts everywhere: a result
-    without noise differs from its photograph by it, and invents nothing.
+def subtract_noise(maps: Tensor, photographs: Tensor) -> Tensor:
+    """Re-blur maps `(B, 1, H, W)` with the noise of the photographs `(B, 3, H, W)` in [0, 1] subtracted in variance.
+
+    A result that is free of noise differs from its photograph by the noise everywhere, which is no invented detail.
     """
     noise = noise_level(luminance(photographs))[:, None, None, None]
     return (maps.square() - noise.square()).clamp_min(0).sqrt()

@@ -81,7 +81,7 @@ class Manifest:
         return {target for target, entry in last.items() if entry["failed"] is not None and not entry.get("again")}
 
     def entries(self) -> Iterator[dict]:
-        """All complete lines."""
+        """The lines of the manifest as objects; lines that were cut off are left out."""
         lines = self.path.read_bytes().splitlines() if self.path.exists() else ()
         for line in lines:
             try:
@@ -108,9 +108,9 @@ class Manifest:
 
     def complete(self, jobs: list[Job]) -> None:
         """Add the missing lines of results that exist."""
-        known = self.read()
+        recorded = self.read()
         for job in jobs:
-            if known.get(str(job.target), "") is not None and job.target.is_file():
+            if recorded.get(str(job.target), "") is not None and job.target.is_file():
                 self.add(job, None)
 
 

@@ -150,7 +150,7 @@ def check_fit(place: str, unet: dict[str, Any], vae: dict[str, Any]) -> None:
             f"{place} is a Stable Diffusion XL: its UNet needs pooled text and sizes (added_cond_kwargs) beside "
             "tokens, which BD-Diff does not make; choose SD 1.x or 2.x, or SD-Turbo"
         )
-    for name in ("addition_embed_type", "class_embed_type", "encoder_hid_dim_type"):
+    for name in ("addition_embed_type", "class_embed_type", "num_class_embeds", "encoder_hid_dim_type"):
         if unet.get(name) is not None:
             raise ValueError(
                 f"{place}: its UNet needs {name} {unet[name]} beside tokens; choose a base without (SD 1.x, 2.x)"
@@ -191,7 +191,16 @@ def load_part(folder: Path, weights: bool) -> nn.Module:
 
 
 def make_scheduler(config: dict[str, Any], place: str) -> DDIMScheduler:
-    """The base's noise schedule and prediction type, sampled by DDIM from the last timestep."""
+    """A DDIM scheduler with the noise schedule and prediction type of the base.
+
+    Its sampling starts at the last timestep (`timestep_spacing="trailing"`). Raises ValueError for a base of another
+    prediction type or without a schedule of betas, as those trained by flow matching.
+    """
+    if not {"beta_schedule", "trained_betas"} & set(config):
+        raise ValueError(
+            f"{place}: its scheduler {config.get('_class_name')} has no schedule of betas (flow matching has none); "
+            "choose SD 1.x or 2.x, or SD-Turbo"
+        )
     scheduler = DDIMScheduler.from_config(config, timestep_spacing="trailing", clip_sample=False)
     if scheduler.config.prediction_type not in ("epsilon", "v_prediction"):
         kind = scheduler.config.prediction_type

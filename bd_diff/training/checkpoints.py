@@ -151,11 +151,11 @@ class Checkpoints:
             raise ValueError(f"{path} lacks {lacking[0]}; continue with the configuration that it was trained with")
         if not missing:
             return
-        known = json.loads((folder / FROZEN).read_text())["sha256"][index]
-        if self.hashes[index] != known:
+        expected = json.loads((folder / FROZEN).read_text())["sha256"][index]
+        if self.hashes[index] != expected:
             raise ValueError(
-                f"{path} was trained over other frozen weights (sha256 {known[:12]}, now {self.hashes[index][:12]}); "
-                "continue with the base, starting pipeline and seed of its beginning"
+                f"{path} was trained over other frozen weights (sha256 {expected[:12]}, now "
+                f"{self.hashes[index][:12]}); continue with the base, starting pipeline and seed of its beginning"
             )
 
 
@@ -199,12 +199,12 @@ def found_damage(path: Path, written: int) -> str | None:
     """`damage` of a checkpoint recorded at the time `written`; cached, as hashing gigabytes once is enough."""
     needed = {STATE, FROZEN, numbered("model", 0), numbered("optimizer", 0)}
     try:
-        known = json.loads((path / RECORD).read_text())
+        digests = json.loads((path / RECORD).read_text())
     except (OSError, ValueError, RecursionError):
-        known = None
-    if not isinstance(known, dict) or not needed <= known.keys():
+        digests = None
+    if not isinstance(digests, dict) or not needed <= digests.keys():
         return f"{path / RECORD} is damaged"
-    for name, digest in known.items():
+    for name, digest in digests.items():
         if not (path / name).is_file():
             return f"{path / name} is missing"
         if sha256(path / name) != digest:

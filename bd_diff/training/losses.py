@@ -25,12 +25,15 @@ def fourier(images: Tensor, target: Tensor) -> Tensor:
 
 
 def hinge_discriminator(real: Tensor, fake: Tensor) -> Tensor:
-    """mean relu(1 - D(real)) + mean relu(1 + D(fake)), of raw scores."""
+    """Hinge loss of a discriminator, mean relu(1 - D(real)) + mean relu(1 + D(fake)), a scalar.
+
+    real, fake: its raw scores, of any shape, of real and of generated images.
+    """
     return F.relu(1 - real).mean() + F.relu(1 + fake).mean()
 
 
 def hinge_generator(fake: Tensor) -> Tensor:
-    """-mean D(fake), of raw scores."""
+    """Hinge loss of a generator, -mean D(fake), a scalar; fake: the discriminator's raw scores of generated images."""
     return -fake.mean()
 
 
@@ -95,9 +98,9 @@ class WeightedLosses(nn.Module):
 
     def __init__(self, weights: Mapping[str, float], perceptual: Callable[[], nn.Module] = Perceptual):
         super().__init__()
-        known = [*PIXEL_LOSSES, "perceptual"]
-        if unknown := sorted(set(weights) - set(known)):
-            raise ValueError(f"there is no loss {unknown[0]!r}; the losses are {', '.join(known)}")
+        available = [*PIXEL_LOSSES, "perceptual"]
+        if unknown := sorted(set(weights) - set(available)):
+            raise ValueError(f"there is no loss {unknown[0]!r}; the losses are {', '.join(available)}")
         if min(weights.values(), default=0) < 0 or not any(weights.values()):
             raise ValueError(f"loss weights are {dict(weights)}; give at least one above 0 and none below")
         self.weights = {name: weight for name, weight in weights.items() if weight}

@@ -48,7 +48,11 @@ class JointSamples(Dataset):
 
 
 def collate_joint(samples: list[dict]) -> dict[str, Tensor]:
-    """Samples with an entry of the bank first, as `bank_<name>`, those of the estimates last, as `estimates_<name>`."""
+    """One batch from samples of `JointSamples`: tensors stacked by name, `(B, ...)`.
+
+    Samples with an item of the kernel bank come first, and their items are stacked as `bank_<name>`; those with an
+    estimate come last, stacked as `estimates_<name>`.
+    """
     samples = sorted(samples, key=lambda sample: ("estimates" in sample) - ("bank" in sample))
     batch = {name: [sample[name] for sample in samples] for name in samples[0].keys() - {"bank", "estimates"}}
     for kind in ("bank", "estimates"):

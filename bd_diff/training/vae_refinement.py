@@ -32,7 +32,11 @@ class RefineObjective(nn.Module):
         getattr(vae, f"{phase}_refiners").requires_grad_(True)
 
     def forward(self, batch: dict[str, Tensor], generator: Generator) -> dict[str, Tensor]:
-        """`batch["sharp"]` `(B, 3, H + k - 1, W + k - 1)` in [0, 1], k the size of kernels."""
+        """Losses of a batch, scalars: `loss`, and the named parts of it.
+
+        `batch["sharp"]` is `(B, 3, H + k - 1, W + k - 1)` in [0, 1]: blurring by kernels of k pixels a side leaves
+        images of `(H, W)`.
+        """
         with torch.autocast(batch["sharp"].device.type, enabled=False):
             blurry, sharp = make_pair(batch, self.blur, generator)
         latents, features = self.vae.refine(blurry * 2 - 1)

@@ -19,7 +19,7 @@ def sharp():
 
 
 @pytest.fixture(scope="module")
-def known(sharp):
+def synthetic_features(sharp):
     return source_features(load_pipeline(None).pipeline, sharp[12:], 2 / 255)
 
 
@@ -32,9 +32,9 @@ def photographs(sharp, family, variation=0.0, noise=2 / 255):
 
 @pytest.mark.parametrize("variation", [0.0, 0.6])
 @pytest.mark.parametrize("family", ["gaussian", "disc", "shake"])
-def test_the_family_of_most_photographs_is_found_in_other_scenes(sharp, known, family, variation):
+def test_the_family_of_most_photographs_is_found_in_other_scenes(sharp, synthetic_features, family, variation):
     pipeline, blurry = load_pipeline(None).pipeline, photographs(sharp[:12], family, variation)
-    shares = explain(torch.stack([blur_features(pipeline, one) for one in blurry]), *known)
+    shares = explain(torch.stack([blur_features(pipeline, one) for one in blurry]), *synthetic_features)
     assert sum(shares.values()) == pytest.approx(1, abs=0.06)
     assert max(shares, key=shares.get) == family
 

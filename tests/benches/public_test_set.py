@@ -45,10 +45,12 @@ def fingerprint(image: Image.Image) -> str:
 
 def write_test_set(folder: Path) -> None:
     """Write all photographs to `folder` as PNG. Raises `ValueError` for one whose pixels are not those known here."""
-    for name, (package, file, _, known) in PHOTOGRAPHS.items():
+    for name, (package, file, _, expected) in PHOTOGRAPHS.items():
         image = read_image(source(package, file)).convert("RGB")
-        if (found := fingerprint(image)) != known:
-            raise ValueError(f"{source(package, file)} is another picture than in this test set: {found}, not {known}")
+        if (found := fingerprint(image)) != expected:
+            raise ValueError(
+                f"{source(package, file)} is another picture than in this test set: {found}, not {expected}"
+            )
         image.info.clear()
         save_image(image, folder / f"{name}.png")
 

@@ -22,7 +22,7 @@ from bd_diff.data.procedural import procedural_image
 from bd_diff.data.synthetic import write_domain
 from bd_diff.evaluation import evaluate, metrics
 from bd_diff.evaluation.card_tables import read_card
-from bd_diff.evaluation.methods import Method, open_method
+from bd_diff.evaluation.methods import Method, model_name, open_method
 from bd_diff.evaluation.protocols import find_protocol
 
 
@@ -265,3 +265,11 @@ def test_every_protocol_of_the_families_has_a_camera_and_each_takes_another_phot
     errors = {name: float((pair.blurry - plain.blurry).abs().mean()) for name, pair in taken.items()}
     assert errors.pop("blur-families") == 0 and min(errors.values()) > 0.5 / 255
     assert taken["blur-families-highlights"].blurry.mean() > taken["blur-families-light"].blurry.mean() + 0.01
+
+
+def test_a_model_is_called_as_its_run_or_its_hub_id(tmp_path, monkeypatch):
+    (tmp_path / "runs/mine/pipeline").mkdir(parents=True)
+    assert model_name(str(tmp_path / "runs/mine/pipeline")) == model_name(str(tmp_path / "runs/mine")) == "mine"
+    monkeypatch.chdir(tmp_path / "runs/mine/pipeline")
+    assert model_name(".") == "mine"
+    assert model_name("somebody/model") == "somebody/model"

@@ -12,8 +12,8 @@ def test_every_photograph_is_written_as_it_is_and_large_enough_for_the_protocol(
     write_test_set(tmp_path)
     written = {path.stem: read_image(path) for path in list_images(tmp_path)}
     assert set(written) == set(PHOTOGRAPHS)
-    for name, (package, file, licence, known) in PHOTOGRAPHS.items():
-        assert fingerprint(written[name]) == known == fingerprint(read_image(source(package, file)))
+    for name, (package, file, licence, expected) in PHOTOGRAPHS.items():
+        assert fingerprint(written[name]) == expected == fingerprint(read_image(source(package, file)))
         assert min(written[name].size) >= 256 + 32
         assert licence.startswith(("CC0", "public domain"))
 

@@ -163,11 +163,11 @@ def test_decoded_kernels_are_kernels_and_follow_the_hypothesis_as_far_as_it_is_t
     for kernels in (alone, mixed):
         assert kernels.min() >= 0 and torch.allclose(kernels.sum((1, 2)), torch.ones(3))
     torch.nn.init.constant_(decoder.trust.bias, 20.0)
-    trusting = decoder(tokens, maps, hypothesis)
-    assert ((trusting - hypothesis).abs().sum((1, 2)) < 0.5 * (trusting - hypothesis.flip(1)).abs().sum((1, 2))).all()
+    confident = decoder(tokens, maps, hypothesis)
+    assert ((confident - hypothesis).abs().sum((1, 2)) < 0.5 * (confident - hypothesis.flip(1)).abs().sum((1, 2))).all()
     torch.nn.init.constant_(decoder.trust.bias, -20.0)
     assert torch.allclose(decoder(tokens, maps, hypothesis), alone, atol=1e-6)
-    assert torch.allclose(mixed, (trusting + alone) / 2, atol=1e-6)
+    assert torch.allclose(mixed, (confident + alone) / 2, atol=1e-6)
 
 
 @pytest.fixture(scope="module")

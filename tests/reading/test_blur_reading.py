@@ -36,8 +36,9 @@ def refining(tiny_pipeline):
     return BDDiffPipeline(**tiny_pipeline.components, refinements=1)
 
 
-def trusting(pipeline, monkeypatch, trust):
-    monkeypatch.setattr(pipeline.blur_decoder, "trusts", lambda tokens: torch.full((len(tokens),), trust))
+def set_confidence(pipeline, monkeypatch, confidence):
+    constant = lambda tokens: torch.full((len(tokens),), confidence)  # noqa: E731
+    monkeypatch.setattr(pipeline.blur_decoder, "search_confidence", constant)
 
 
 def test_a_sharp_picture_gives_the_kernel(shaken):
@@ -55,7 +56,7 @@ def test_the_kernel_kept_explains_the_photograph_best(refining, shaken, found, m
     light = (luminance(blurry) + 1) / 2
     seen = []
     monkeypatch.setattr(blur_reading, "refine", lambda *given: seen.append(refine(*given)) or seen[-1])
-    trusting(refining, monkeypatch, 0.9)
+    set_confidence(refining, monkeypatch, 0.9)
     reading = refining.encode_image(blurry, found=found)
     assert [len(kernels) for kernels in seen] == [1 + KEPT[0], 1]  # from the reading and all hypotheses; once more
     kept = reblur_residual(light, reading.kernels)
@@ -63,7 +64,7 @@ def test_the_kernel_kept_explains_the_photograph_best(refining, shaken, found, m
 
 
 def test_soft_blur_is_not_refined(refining, tiny_pipeline, shaken, found, monkeypatch):
-    trusting(refining, monkeypatch, 0.2)
+    set_confidence(refining, monkeypatch, 0.2)
     monkeypatch.setattr(blur_reading, "CLEARLY", 0)
     monkeypatch.setattr(blur_reading, "refine", lambda *given: pytest.fail("soft blur was refined"))
     refined, plain = (pipeline.encode_image(shaken[1], found=found) for pipeline in (refining, tiny_pipeline))
@@ -71,16 +72,18 @@ def test_soft_blur_is_not_refined(refining, tiny_pipeline, shaken, found, monkey
 
 
 def test_a_hypothesis_that_explains_clearly_more_is_refined_without_trust(refining, shaken, found, monkeypatch):
-    trusting(refining, monkeypatch, 0.2)  # an untrained decoder's kernels explain little
+    set_confidence(refining, monkeypatch, 0.2)  # an untrained decoder's kernels explain little
     seen = []
     monkeypatch.setattr(blur_reading, "refine", lambda *given: seen.append(given) or refine(*given))
     refining.encode_image(shaken[1], found=found)
     assert len(seen) == 2
 
 
-@pytest.mark.parametrize("trust", [0.2, 0.9])
-def test_where_uncertain_the_reading_without_the_search_stays_in_doubt(refining, shaken, found, monkeypatch, trust):
-    trusting(refining, monkeypatch, trust)
+@pytest.mark.parametrize("confidence", [0.2, 0.9])
+def test_where_uncertain_the_reading_without_the_search_stays_in_doubt(
+    refining, shaken, found, monkeypatch, confidence
+):
+    set_confidence(refining, monkeypatch, confidence)
     free = refining.encode_image(shaken[1], fast=True)
     monkeypatch.setattr(blur_reading, "uncertain", lambda *_: torch.tensor([True]))
     reading = refining.encode_image(shaken[1], found=found)
@@ -91,7 +94,7 @@ def test_where_uncertain_the_reading_without_the_search_stays_in_doubt(refining,
 
 
 def test_the_reading_without_the_search_stays_unless_another_explains_more(refining, shaken, found, monkeypatch):
-    trusting(refining, monkeypatch, 0.9)
+    set_confidence(refining, monkeypatch, 0.9)
     free = refining.encode_image(shaken[1], fast=True)
     monkeypatch.setattr(blur_reading, "BETTER", 0.0)
     assert torch.equal(refining.encode_image(shaken[1], found=found).kernels, free.kernels)
@@ -99,13 +102,13 @@ def test_the_reading_without_the_search_stays_unless_another_explains_more(refin
 
 @short_search()
 def test_a_batch_equals_its_singles_with_refinement(refining, shaken, monkeypatch):
-    trusting(refining, monkeypatch, 0.9)
+    set_confidence(refining, monkeypatch, 0.9)
     sharp, blurry, _ = shaken
     images = torch.cat([blurry, sharp])
     batch = refining.encode_image(images)
     for index in range(2):
         single = refining.encode_image(images[index, None])
-        for name in ("features", "tokens", "kernels", "trust", "doubtful"):
+        for name in ("features", "tokens", "kernels", "search_confidence", "doubtful"):
             together, alone = getattr(batch, name)[index].float(), getattr(single, name)[0].float()
             assert torch.allclose(together, alone, atol=1e-6), name
 

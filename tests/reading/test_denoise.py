@@ -1,4 +1,4 @@
-"""How much noise a photograph has, and how it is calmed for the search."""
+"""How much noise a photograph has, and how it is denoised for the search."""
 
 import pytest
 import torch
@@ -26,7 +26,7 @@ def test_noise_is_measured_in_spite_of_edges(scenes):
     assert noise_level(noisy).tolist() == pytest.approx([0.03, 0.03], rel=0.15)
 
 
-def test_only_what_is_noisy_is_calmed(scenes):
+def test_only_noisy_images_are_smoothed(scenes):
     soft = scenes[1]
     noisy = with_noise(soft, 8 / 255)
     both = reduce_noise(torch.stack([soft[0], noisy[1]]))
@@ -41,7 +41,7 @@ def test_sharp_texture_is_not_taken_for_noise(scenes):
     assert torch.equal(reduce_noise(sharp), sharp)
 
 
-def test_a_kernel_explains_a_noisy_photograph_clearly_once_it_is_calm(scenes):
+def test_after_denoising_the_right_kernel_explains_a_photograph_much_better_than_a_wrong_one(scenes):
     kernel = shake(torch.tensor([14.0]), torch.Generator().manual_seed(4))
     noisy = with_noise(blur(scenes[0][:1], kernel), 8 / 255)
 

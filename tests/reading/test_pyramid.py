@@ -112,7 +112,7 @@ def test_a_wide_shake_is_carried_to_full_size_and_other_wide_blur_stays_at_its_s
 
     def search_blur(pipeline, pixels):
         seen = reading(resize_kernels(WIDE, 33, pixels.shape[-1] / blurry.shape[-1]))
-        seen.trust = torch.tensor([trust])
+        seen.search_confidence = torch.tensor([trust])
         return seen
 
     monkeypatch.setattr(pyramid, "search_blur", search_blur)

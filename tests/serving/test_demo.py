@@ -16,7 +16,7 @@ from PIL import Image, ImageCms
 
 from bd_diff.data.claims import LOCK
 from bd_diff.restore import PipelineRestorer
-from bd_diff.serving.demo import FOLDER, KEPT_SECONDS, Demo, calm, in_words, remove_abandoned
+from bd_diff.serving.demo import FOLDER, KEPT_SECONDS, Demo, in_words, remove_abandoned, subtract_noise
 from bd_diff.serving.page import HINTS, build, launch_settings
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
@@ -228,8 +228,8 @@ def test_the_map_is_dark_where_a_result_differs_by_its_noise_only():
     noise = 0.03 * torch.randn(1, 1, 96, 96, generator=generator)
     photograph, wrong = scene + noise, noise.abs().clone()
     wrong[..., 40:56, 40:56] = 0.1  # a difference that noise does not explain
-    assert calm(torch.full((1, 1, 96, 96), 0.03), photograph).mean() < 0.01
-    seen = calm(wrong, photograph)
+    assert subtract_noise(torch.full((1, 1, 96, 96), 0.03), photograph).mean() < 0.01
+    seen = subtract_noise(wrong, photograph)
     assert seen[..., 40:56, 40:56].min() > 0.09
 
 

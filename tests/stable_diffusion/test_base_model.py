@@ -8,7 +8,7 @@ import torch
 from bd_diff_toys.ldm_layout import ROOT, described, save_single_file, unet_name, vae_name
 from bd_diff_toys.stable_diffusion import SIZES, save_base, toy_unet, toy_vae
 from bd_diff_toys.towers import TOWERS
-from diffusers import AutoencoderKL, UNet2DConditionModel, UNet2DModel
+from diffusers import AutoencoderKL, FlowMatchEulerDiscreteScheduler, UNet2DConditionModel, UNet2DModel
 from safetensors.torch import load_file, save_file
 from transformers import CLIPVisionConfig, CLIPVisionModel
 from typer.testing import CliRunner
@@ -190,6 +190,13 @@ def test_the_configuration_alone_gives_networks_without_memory(base_folder):
     assert pipeline.config.base["sha256"] is None
 
 
+def test_a_base_trained_by_flow_matching_is_refused(tmp_path):
+    save_base(tmp_path)
+    FlowMatchEulerDiscreteScheduler().save_pretrained(tmp_path / "scheduler")
+    with pytest.raises(ValueError, match="its scheduler FlowMatchEulerDiscreteScheduler has no schedule of betas"):
+        load_base(tmp_path)
+
+
 @pytest.mark.parametrize(
     ("unet", "vae", "message"),
     [
@@ -202,6 +209,7 @@ def test_the_configuration_alone_gives_networks_without_memory(base_folder):
         ({}, {"latent_channels": 16}, "takes 4 channels and gives 4, but the latents of its VAE have 16"),
         ({"in_channels": 9}, {}, "takes 9 channels and gives 4, but the latents of its VAE have 4"),
         ({"class_embed_type": "timestep"}, {}, "needs class_embed_type timestep beside tokens"),
+        ({"num_class_embeds": 10}, {}, "needs num_class_embeds 10 beside tokens"),
     ],
 )
 def test_a_base_of_another_kind_is_refused(tmp_path, unet, vae, message):

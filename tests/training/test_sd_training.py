@@ -1,4 +1,4 @@
-"""Training over a Stable Diffusion: what learns, how thriftily, what is saved, and the configurations for real GPUs."""
+"""Training over a Stable Diffusion: what learns, memory savings, what is saved, and configurations for real GPUs."""
 
 import re
 import shutil
