@@ -66,6 +66,14 @@ def test_inks_of_16_bit_are_the_same_colours_however_they_are_stored(tmp_path, p
     assert np.abs(seen - (1 - share[..., :3]) * (1 - share[..., 3:])).max() < 1e-4
 
 
+@pytest.mark.parametrize("kind", [np.int8, np.int16])
+def test_signed_numbers_stay_the_numbers_they_are_at_their_depth(tmp_path, kind):
+    levels = (scene(1) // 4).astype(kind)
+    tifffile.imwrite(tmp_path / "in.tif", levels, photometric="minisblack")
+    written = tifffile.imread(through_the_project(tmp_path / "in.tif"))
+    assert np.array_equal(written, levels) and written.itemsize == levels.itemsize
+
+
 @pytest.mark.parametrize("depth", [1, 2, 4])
 def test_grey_of_less_than_8_bit_uses_the_whole_range(tmp_path, depth):
     levels = scene(1) >> (8 - depth)
