@@ -122,6 +122,8 @@ def upright(image: Any, path: Path | None = None) -> Image.Image | DeepImage:
         warnings.warn(f"{name}: it holds {frames} pictures; only the first one is restored and written", stacklevel=2)
     if b"MotionPhoto" in xmp or b"MicroVideo" in xmp:
         warnings.warn(f"{name}: its video was left out", stacklevel=2)
+    if image.mode == "CMYK" and image.format != "TIFF":
+        warnings.warn(f"{name}: its inks (CMYK) become RGB", stacklevel=2)
     if path is None and getattr(image, "tile", None) and isinstance(own, str):
         path = Path(own) if own else None  # opened and not yet loaded
     if path and image.format == "TIFF":

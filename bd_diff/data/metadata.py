@@ -17,6 +17,12 @@ MAKER_NOTE, PIXELS_X, PIXELS_Y = 0x927C, 0xA002, 0xA003
 # Orientation, and what describes pixels, strips, tiles, the thumbnail, other directories and Photoshop's own copies
 FILE_TAGS = {*range(254, 270), ORIENTATION, *range(277, 282), 284, 317, *range(320, 326), 330, *range(338, 348)}
 FILE_TAGS |= {*range(512, 522), *range(529, 533), 32995, 32996, 32997, 32998, 34377, ICC, 37724, 50839}
+# Elements of Ultra HDR (Android's Ultra HDR Image Format, 1.1) and of the list of pictures in its file
+GAIN_MAP = [
+    *(b"hdrgm:" + name for name in (b"GainMapMin", b"GainMapMax", b"Gamma", b"OffsetSDR", b"OffsetHDR")),
+    *(b"hdrgm:" + name for name in (b"Version", b"HDRCapacityMin", b"HDRCapacityMax", b"BaseRenditionIsHDR")),
+    *(b"Container:Directory", b"GContainer:Directory"),
+]
 
 Buffer = bytes | bytearray | mmap
 Entry = tuple[int, int, Any]  # type, number of values, their bytes or the entries of the directory inside
@@ -167,13 +173,23 @@ def _forget_thumbnail(block: bytearray, first: int, order: str) -> None:
 def clean_xmp(xmp: bytes, turned: bool = False) -> bytes:
     """XMP of an upright photograph, without thumbnails and gain maps, which are of other pixels."""
     xmp = re.sub(rb"(tiff:Orientation(?:=[\"']|>)\s*)[2-8]", rb"\g<1>1", xmp)
-    xmp = re.sub(rb"<xmp:Thumbnails>.*?</xmp:Thumbnails>", b"", xmp, flags=re.DOTALL)
+    xmp = without_element(xmp, b"xmp:Thumbnails")
     if b"hdrgm:" in xmp:
         xmp = re.sub(rb"\s(?:hdrgm|xmlns:hdrgm):?\w*=(\"[^\"]*\"|'[^']*')", b"", xmp)
-        xmp = re.sub(rb"<hdrgm:(\w+)[^>]*?(?:/>|>.*?</hdrgm:\1>)", b"", xmp, flags=re.DOTALL)
-        xmp = re.sub(rb"<(\w*Container:Directory)\b.*?</\1>", b"", xmp, flags=re.DOTALL)
+        xmp = re.sub(rb"<hdrgm:\w+[^<>]*/>", b"", xmp)
+        for element in GAIN_MAP:
+            xmp = without_element(xmp, element)
     if turned:
         stale = rb"(?:exif:Pixel[XY]Dimension|tiff:Image(?:Width|Length))"
         xmp = re.sub(rb"\s" + stale + rb"=(\"\d*\"|'\d*')", b"", xmp)
         xmp = re.sub(rb"<(" + stale + rb")>\d*</\1>", b"", xmp)
     return xmp
+
+
+def without_element(xmp: bytes, name: bytes) -> bytes:
+    """XMP without the elements of a name. The time is linear in the length, also where they are never closed."""
+    kept, place = [], 0
+    while (start := xmp.find(b"<" + name, place)) >= 0 and (end := xmp.find(b"</" + name + b">", start)) >= 0:
+        kept.append(xmp[place:start])
+        place = end + len(name) + 3
+    return b"".join(kept) + xmp[place:]

@@ -13,11 +13,12 @@ from PIL import Image
 from torch import Tensor
 
 from bd_diff.data.deep import DeepImage
-from bd_diff.data.surroundings import filled, find_sharp, inside_borders, spread
+from bd_diff.data.surroundings import filled, find_sharp, frame, inside_borders, spread
 
 UNCHANGED = 0.5 / 255  # root mean square of a change that nobody sees
 HIDDEN = 0.02  # alpha below which colours mean nothing
 NARROW = 0.7, 0.25  # shares of the range of 16 and of 8 bit that are stretched over all of it
+MARGIN = 3  # pixels within borders, where a frame of another shape still covers the corners
 DARK, MIDDLE = 0.08, 0.2  # a median below this (a linear frame) is brought to that
 
 
@@ -88,7 +89,15 @@ class Part:
         self.box: tuple[slice, ...] = (slice(None), slice(None))
         if not visible.all() and visible.any():
             self.box = tuple(slice(int(at.min()), int(at.max()) + 1) for at in visible.nonzero())
+        outer, around = self.box, frame(filled(pixels[self.box], ~visible[self.box]))
         self._within(inside_borders(filled(pixels[self.box], ~visible[self.box])))
+        if around.any():
+            framed = np.zeros_like(visible)
+            framed[outer] = around
+            corners = [framed[row, column] for row in inner_ends(self.box[0]) for column in inner_ends(self.box[1])]
+            if sum(corners) >= 3:  # more than borders
+                visible &= ~framed
+                self._within(tuple(slice(int(at.min()), int(at.max()) + 1) for at in visible[self.box].nonzero()))
         self.hidden = ~visible[self.box]
         drawable = ~self.hidden & (self.range.midtone == 0.5)  # nothing is drawn on a linear frame: stars look like it
         sharp = find_sharp(filled(pixels[self.box], self.hidden), drawable)
@@ -135,6 +144,11 @@ class Part:
         if not self.unchanged:
             whole[:, self.box[0], self.box[1]] = values * (1 - self.kept).to(values)
         return whole
+
+
+def inner_ends(side: slice) -> tuple[int, int]:
+    """The first and the last place of a side of a box, but for the margin."""
+    return side.start + MARGIN, side.stop - 1 - MARGIN
 
 
 def alpha_of(photograph: Image.Image | DeepImage) -> np.ndarray | None:

@@ -15,6 +15,7 @@ HEAD = 33  # bytes of signature and IHDR, behind which all other chunks may stan
 XMP_KEY = b"XML:com.adobe.xmp\0"
 SHOWN = (b"gAMA", b"cHRM", b"sRGB", b"mDCV", b"cLLI")  # how numbers become colours, beside the profile and cICP
 WRITTEN = (b"tEXt", b"zTXt", b"iTXt")
+LONGEST_TEXT = 2**26  # bytes, the most that Pillow takes, too
 PALETTE = 3  # colour type
 STALE = (b"Raw profile type", b"Thumb::")  # text that is EXIF or a thumbnail once more
 
@@ -49,7 +50,7 @@ def read_png(path: Path) -> tuple[np.ndarray, dict]:
         elif name == b"iTXt" and content.startswith(XMP_KEY):
             xmp = content[len(XMP_KEY) :]
             packed, text = xmp[0], xmp[2:].split(b"\0", 2)[-1]
-            info["xmp"] = clean_xmp(zlib.decompress(text) if packed else text)
+            info["xmp"] = clean_xmp(unpacked(text) if packed else text)
         elif name in SHOWN or name in WRITTEN and not content.startswith(STALE):
             kept.append((name, content))
         elif name == b"sBIT" and len(content) == levels.shape[-1]:
@@ -61,6 +62,15 @@ def read_png(path: Path) -> tuple[np.ndarray, dict]:
     if kept:
         info["png"] = kept
     return np.ascontiguousarray(levels), info
+
+
+def unpacked(text: bytes) -> bytes:
+    """Compressed text. Raises `ValueError` where it is so long that it is no text but fills the memory."""
+    stream = zlib.decompressobj()
+    content = stream.decompress(text, LONGEST_TEXT)
+    if stream.unconsumed_tail:
+        raise ValueError(f"its XMP has more than {LONGEST_TEXT} bytes")
+    return content
 
 
 def encode_png(levels: np.ndarray, info: dict) -> bytes:

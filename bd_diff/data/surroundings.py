@@ -1,4 +1,4 @@
-"""Finds what was added to a photograph after it was taken: borders, captions, stamps, and hidden colours.
+"""Finds what was added to a photograph after it was taken: borders, frames, captions, stamps, and hidden colours.
 
 None of it is blurred, so it must neither influence the estimated blur nor be deconvolved. Arrays are `(H, W, 3)` float
 in [0, 1], masks `(H, W)`. The measures and constants are ours, tried on blurry and sharp photographs.
@@ -17,6 +17,10 @@ LOUD = 40 / 255  # how far noise in a border may reach
 GROUP = 16  # pixels of a line whose mean is looked at
 MIXED = 0.7  # how much less than its neighbour a line that is half border differs from it
 BESIDE = 16  # lines: two blocks of a JPEG
+RIM, AWAY = 2, 6  # pixels from a frame: where its edge may be soft, and where there is photograph
+STEP = 0.4  # share of the difference between photograph and frame between two pixels, where nothing is blurred
+SEEN, MOSTLY = 0.5, 0.7  # shares of a frame's edge: where photograph differs from it, and of that, where abruptly
+REST = 0.2  # share of a picture that a frame leaves at the least
 SMALLEST = 32  # pixels: sides of the photograph within its borders
 SHARP, DRAWN = 0.4, 0.6  # sharpness that blurred photographs do not have, and that drawings have nearly everywhere
 PHOTOGRAPHED = 0.45  # share of sharp places that are like drawing, which is larger in captions
@@ -79,6 +83,60 @@ def in_groups(lines: np.ndarray) -> np.ndarray:
     size = max(1, min(GROUP, lines.shape[-2] // GROUP))
     count = lines.shape[-2] // size
     return lines[..., : count * size, :].reshape(*lines.shape[:-2], count, size, 3).mean(-2)
+
+
+def frame(pixels: np.ndarray) -> np.ndarray:
+    """Mask of a frame of one colour that leaves corners rounded, or only an oval: what goes on in its colour from at
+    least three corners, and ends abruptly nearly everywhere.
+    """
+    height, width = pixels.shape[:2]
+    none = np.zeros((height, width), bool)
+    corners = [(0, 0), (0, width - 1), (height - 1, 0), (height - 1, width - 1)]
+    colour = np.median([pixels[corner] for corner in corners], axis=0)
+    ending = [corner for corner in corners if ends_on_diagonal(pixels, *corner, colour)]
+    if len(ending) < 3:
+        return none
+    apart = np.abs(pixels - colour).max(-1)
+    steps = np.maximum(*(np.abs(np.diff(apart, axis=axis, append=apart.take([-1], axis))) for axis in (0, 1)))
+    steepest, highest = ndimage.maximum_filter(steps, 2 * RIM + 1), ndimage.maximum_filter(apart, 2 * AWAY + 1)
+    seen = highest > ABRUPT
+    abrupt = seen & (steepest > np.maximum(STEP * highest, ABRUPT))
+    areas, _ = ndimage.label(apart <= SAME)
+    found = none
+    for number in {areas[corner] for corner in corners} - {0}:
+        area = np.pad(areas == number, RIM, mode="edge")
+        area = ndimage.binary_dilation(ndimage.binary_closing(area, iterations=RIM), np.ones((3, 3)))
+        area = area[RIM:-RIM, RIM:-RIM]
+        edge = area & ~ndimage.binary_erosion(area, np.ones((3, 3)), border_value=1)
+        if seen[edge].mean() > SEEN and abrupt[edge].sum() > MOSTLY * seen[edge].sum():
+            found = found | area
+    if not found.any():
+        return none
+    mirrored = found[::-1] | found[:, ::-1] | found[::-1, ::-1]
+    found = found | (mirrored & (apart <= ABRUPT))  # a corner that goes over into photograph of its colour
+    found = ndimage.binary_dilation(found, np.ones((3, 3)), iterations=RIM - 1)
+    inside = ~ndimage.binary_dilation(found, np.ones((3, 3)), iterations=AWAY)
+    if inside.mean() < REST or abrupt[inside].sum() > LITTLE * inside.sum():  # a drawing, or a sharp photograph
+        return none
+    for axis in (0, 1):  # where an oval touches a side, its frame is too thin to be seen
+        lines, inside = found.swapaxes(0, axis), ~found.all(1 - axis)
+        for line in range(RIM):
+            lines[line] |= inside[0]
+            lines[-1 - line] |= inside[-1]
+    return found
+
+
+def ends_on_diagonal(pixels: np.ndarray, row: int, column: int, colour: np.ndarray) -> bool:
+    """Whether a corner has the colour, which ends abruptly on the way to the middle."""
+    height, width = pixels.shape[:2]
+    steps = np.arange(min(height, width) // 2)
+    way = pixels[steps if row == 0 else row - steps, steps if column == 0 else column - steps]
+    apart = np.abs(way - colour).max(-1)
+    differs = np.flatnonzero(apart > SAME)
+    if not len(differs) or not RIM <= differs[0] < len(apart) - AWAY:
+        return False
+    around = apart[differs[0] - 1 : differs[0] + AWAY]
+    return bool(np.diff(around[: 2 * RIM + 1]).max() > max(ABRUPT, STEP * around.max()))
 
 
 @dataclass

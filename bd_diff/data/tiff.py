@@ -176,7 +176,7 @@ def stored_levels(page: tifffile.TiffPage) -> np.ndarray:
     if levels.dtype not in (np.uint8, np.uint16):
         if levels.min() < 0 or levels.max() > 65535:
             raise ValueError(f"its pixels are {levels.dtype} beyond 0 to 65535; save it with 8 or 16 bits")
-        levels = levels.astype(np.uint16)
+        levels = levels.astype(np.uint8 if levels.dtype == np.int8 else np.uint16)
     return levels.astype(levels.dtype.newbyteorder("="))
 
 

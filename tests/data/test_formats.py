@@ -2,6 +2,7 @@
 
 import io
 import struct
+import time
 import warnings
 import zlib
 
@@ -64,6 +65,14 @@ def test_inks_of_16_bit_are_the_same_colours_however_they_are_stored(tmp_path, p
         seen = to_tensor(read_image(tmp_path / "in.tif")).permute(1, 2, 0).numpy()
     share = inks / 65535
     assert np.abs(seen - (1 - share[..., :3]) * (1 - share[..., 3:])).max() < 1e-4
+
+
+@pytest.mark.parametrize("kind", [np.int8, np.int16])
+def test_signed_numbers_stay_the_numbers_they_are_at_their_depth(tmp_path, kind):
+    levels = (scene(1) // 4).astype(kind)
+    tifffile.imwrite(tmp_path / "in.tif", levels, photometric="minisblack")
+    written = tifffile.imread(through_the_project(tmp_path / "in.tif"))
+    assert np.array_equal(written, levels) and written.itemsize == levels.itemsize
 
 
 @pytest.mark.parametrize("depth", [1, 2, 4])
@@ -408,3 +417,21 @@ def test_a_name_as_long_as_names_may_be_is_written(tmp_path):
             part.write_text("half")
             raise KeyboardInterrupt
     assert [one.name for one in tmp_path.iterdir()] == [path.name]
+
+
+@pytest.mark.parametrize("name", [b"xmp:Thumbnails", b"hdrgm:Gamma", b"GContainer:Directory"])
+def test_xmp_of_elements_that_are_never_closed_is_cleaned_at_once(name):
+    hostile = b"hdrgm:" + (b"<" + name + b">") * 200_000
+    started = time.process_time()
+    assert clean_xmp(hostile) == hostile
+    assert time.process_time() - started < 2
+    assert clean_xmp(b"hdrgm: a<" + name + b">b</" + name + b">c") == b"hdrgm: ac"
+
+
+def test_compressed_xmp_that_would_fill_the_memory_is_refused(tmp_path):
+    packed = b"XML:com.adobe.xmp\0\1\0\0\0" + zlib.compress(bytes(2**26 + 1), 9)
+    chunk = struct.pack(">I", len(packed)) + b"iTXt" + packed + struct.pack(">I", zlib.crc32(b"iTXt" + packed))
+    encoded = imagecodecs.png_encode(scene())
+    (tmp_path / "in.png").write_bytes(encoded[:-12] + chunk + encoded[-12:])  # after the pixels
+    with pytest.raises(ValueError, match="in.png .* XMP"):
+        read_image(tmp_path / "in.png")

@@ -151,6 +151,8 @@ def test_sixteen_bit_colour_is_read_at_its_brightness(tmp_path):
 def test_cmyk_becomes_the_colours_one_sees(tmp_path):
     path = tmp_path / "press.jpg"
     Image.new("CMYK", (16, 16), (0, 255, 255, 0)).save(path)
+    with pytest.warns(UserWarning, match=r"inks \(CMYK\) become RGB"):
+        read_image(path)
     red = to_tensor(read_image(path))[:, 8, 8]
     assert red[0] > 0.95 and red[1:].max() < 0.05
 

@@ -100,6 +100,55 @@ def test_borders_are_found_under_noise_and_jpeg_to_the_line(blurry, sides, colou
     assert min(cut) >= 0 and max(cut) <= 3  # nothing of the border is left, and little of the photograph missing
 
 
+@pytest.fixture(scope="module")
+def larger():
+    """A blurry photograph, 256 x 256 pixels."""
+    moved = ndimage.uniform_filter1d(data.astronaut()[:256, 96:352].astype(float), 9, axis=1, mode="reflect")
+    return (moved + np.random.default_rng(0).normal(0, 1, moved.shape)).clip(0, 255).astype(np.uint8)
+
+
+def framed_in(larger, colour, shape, quality=None):
+    """The photograph in a frame that leaves an oval or rounded corners, and what that covers."""
+    drawn = Image.new("L", (1024, 1024))
+    pen, inset = ImageDraw.Draw(drawn), 40
+    if shape == "oval":
+        pen.ellipse((inset, inset, 1023 - inset, 1023 - inset), fill=255)
+    else:
+        inset = inset if shape == "wide frame" else 0
+        pen.rounded_rectangle((inset, inset, 1023 - inset, 1023 - inset), 96, fill=255)
+    share = np.asarray(drawn.resize((256, 256), Image.BOX))[..., None] / 255
+    image = Image.fromarray((larger * share + colour * (1 - share)).round().astype(np.uint8))
+    if quality:
+        file = io.BytesIO()
+        image.save(file, "JPEG", quality=quality)
+        image = Image.open(file)
+    return np.asarray(image), share[..., 0] < 1
+
+
+@pytest.mark.parametrize("colour", [0, 255])
+@pytest.mark.parametrize("shape", ["oval", "rounded corners", "wide frame"])
+@pytest.mark.parametrize("quality", [None, 92, 80])
+def test_round_frames_and_rounded_corners_are_kept_from_the_model_and_stay(larger, colour, shape, quality):
+    framed, covered = framed_in(larger, colour, shape, quality)
+    given = part(framed)
+    kept = np.ones((256, 256), bool)
+    kept[given.box] = given.hidden
+    differs = ~covered & (np.abs(larger.astype(int) - colour).max(-1) > 24)
+    assert kept[covered].mean() > 0.99 and kept[differs].mean() < 0.12
+    filled_in = covered[given.box]
+    apart = [np.abs(values - seen(larger)[given.box])[filled_in].mean() for values in (pixels(given), colour / 255)]
+    assert colour == 0 or apart[0] < 0.5 * apart[1]  # in the corners this photograph is black itself
+    result = np.asarray(to_image(given.put_back(1 - given.pixels)))
+    assert np.array_equal(result[kept], framed[kept]) and np.array_equal(result[~kept], 255 - framed[~kept])
+
+
+def test_dark_corners_that_fade_in_are_no_frame(larger):
+    rows, columns = np.mgrid[-1:1:256j, -1:1:256j]
+    light = ((1.2 - np.hypot(rows, columns)) * 5).clip(0, 1)[..., None]
+    given = part((larger * light).astype(np.uint8))
+    assert not given.hidden.any() and given.box == (slice(0, 256), slice(0, 256))
+
+
 def test_a_white_sky_that_fades_in_is_no_border(blurry):
     sky = blurry.astype(float)
     fade = np.clip((np.arange(128) - 30) / 40, 0, 1)[:, None, None]
