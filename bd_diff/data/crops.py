@@ -9,9 +9,9 @@ from typing import Protocol
 import torch
 from torch import Generator, Tensor
 from torch.utils.data import Dataset
-from tqdm import tqdm
 
 from bd_diff.data.images import list_images, listed_images, read_image, to_tensor
+from bd_diff.data.progress import progress
 
 MOST_DRAWS = 1000  # photographs in a row that are too small
 
@@ -29,7 +29,7 @@ def read_photographs(
     """
     left_out = set(listed_images(folder, exclude)) if exclude else set()
     paths = [path for path in (listed_images(folder, only) if only else list_images(folder)) if path not in left_out]
-    shown = tqdm(paths, desc=f"reading {folder}", unit="image", delay=2, leave=False)
+    shown = progress(paths, desc=f"reading {folder}", brief=True)
     photographs = [(to_tensor(read_image(path)) * 255).round().byte() for path in shown]
     large = [photograph for photograph in photographs if min(photograph.shape[1:]) >= skip_smaller_than]
     if not large:
