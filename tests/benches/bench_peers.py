@@ -4,10 +4,10 @@
     python tests/benches/bench_peers.py public --out runs/peers
 
 The blurry images are written once. What is no method of `bd-diff eval` restores these files into a folder of results,
-which is scored like the others: the unsharp mask here, and MAXIM by `run_maxim.py` where `--maxim` names its Python and
-its model. CPU seconds and peak memory are of that method's own process, one thread each, for all images and the start;
-of a method of `bd-diff eval` without the seconds that `input` takes, which only starts and scores. Run again after a
-stop, or with `--maxim` added, it keeps what is done.
+which is scored like the others: the unsharp mask, and MAXIM where `--maxim` names its Python and its model. CPU seconds
+and peak memory are of that method's own process, one thread each, for all images and the start; of a method of `bd-diff
+eval` without the seconds that `input` takes, which only starts and scores. Run again after a stop, or with `--maxim`
+added, it keeps what is done.
 """
 
 import argparse
@@ -22,7 +22,6 @@ from functools import partial
 from pathlib import Path
 
 import psutil
-from PIL import Image, ImageFilter
 
 from bd_diff.evaluation.card_tables import IDENTICAL, comparison, read_card
 from bd_diff.training.run_settings import keep_settings
@@ -39,7 +38,6 @@ METHODS = {  # title: arguments of `bd-diff eval`
     "Richardson-Lucy, true kernel": ["richardson-lucy"],
     "Richardson-Lucy, estimated kernel": ["richardson-lucy", "--kernel-from", "bd-diff-tiny"],
 }
-UNSHARP = ImageFilter.UnsharpMask(radius=2, percent=150, threshold=0)  # Pillow's defaults but for the threshold
 
 
 @dataclass
@@ -71,18 +69,9 @@ def run(command: list[str]) -> Cost:
     return cost
 
 
-def unsharp_mask(blurry: Path, out: Path) -> Cost:
-    """Restore every image below `blurry` into the same place below `out`."""
-    before = sum(psutil.Process().cpu_times()[:2])
-    for path in sorted(blurry.rglob("*.png")):
-        (out / path.relative_to(blurry)).parent.mkdir(parents=True, exist_ok=True)
-        Image.open(path).filter(UNSHARP).save(out / path.relative_to(blurry))
-    return Cost(sum(psutil.Process().cpu_times()[:2]) - before, psutil.Process().memory_info().rss / 2**20)
-
-
-def run_maxim(python: str, model: str, blurry: Path, out: Path) -> Cost:
-    """The same, by MAXIM."""
-    return run([python, str(Path(__file__).with_name("run_maxim.py")), str(blurry), str(out), "--model", model])
+def restore(python: str, script: str, blurry: Path, out: Path, *more: str) -> Cost:
+    """Restore every image below `blurry` into the same place below `out`, by a script beside this one."""
+    return run([python, str(Path(__file__).with_name(script)), str(blurry), str(out), *more])
 
 
 def bench(photographs: Path, out: Path, protocol: str, seed: int, maxim: list[str] | None) -> dict[str, Cost]:
@@ -114,8 +103,8 @@ def bench(photographs: Path, out: Path, protocol: str, seed: int, maxim: list[st
     def score(entry: str, title: str, *more: str) -> Cost:
         return run([*evaluate, entry, *more, *given, "--out", str(cards / title)])
 
-    def restore_and_score(title: str, restore: Callable[[Path, Path], Cost]) -> Cost:
-        cost = restore(blurry, out / title)
+    def restore_and_score(title: str, python: str, script: str, *more: str) -> Cost:
+        cost = restore(python, script, blurry, out / title, *more)
         score(str(out / title), title)
         return cost
 
@@ -123,9 +112,11 @@ def bench(photographs: Path, out: Path, protocol: str, seed: int, maxim: list[st
     for title, (entry, *more) in METHODS.items():
         cost = measured(title, partial(score, entry, title, *more))
         costs[title] = Cost(cost.seconds - costs["input"].seconds, cost.memory)
-    others = {"unsharp mask": unsharp_mask, **({"MAXIM": partial(run_maxim, *maxim)} if maxim else {})}
-    for title, restore in others.items():
-        costs[title] = measured(title, partial(restore_and_score, title, restore))
+    others: dict[str, tuple[str, ...]] = {"unsharp mask": (sys.executable, "run_unsharp_mask.py")}
+    if maxim:
+        others["MAXIM"] = (maxim[0], "run_maxim.py", "--model", maxim[1])
+    for title, arguments in others.items():
+        costs[title] = measured(title, partial(restore_and_score, title, *arguments))
     return costs
 
 
