@@ -15,7 +15,6 @@ import torch
 from scipy.optimize import nnls
 from torch import Tensor
 from torch.nn.functional import one_hot
-from tqdm import tqdm
 
 from bd_diff.adaptation.domain_gap import middle, synthetic_pair
 from bd_diff.blur.camera import RandomCamera
@@ -24,6 +23,7 @@ from bd_diff.data.crops import PhotographSource, draw, seeded
 from bd_diff.data.images import list_images, read_image, to_tensor
 from bd_diff.data.noise import noise_level
 from bd_diff.data.pixels import luminance
+from bd_diff.data.progress import progress
 from bd_diff.data.writing import replacing
 from bd_diff.models.lag_maps import lag_maps
 from bd_diff.models.model_folder import read_json
@@ -61,7 +61,7 @@ def source_features(
     """Features `(n, D)` of synthetic photographs, `count` per family, and the index in `KINDS` of each, `(n,)`."""
     features, kinds, camera = [], [], RandomCamera(noise, CURVE)
     # Families take turns, so that any half of the samples has all of them.
-    for index in tqdm(range(count), desc="estimating the blur", unit="round"):
+    for index in progress(range(count), desc="estimating the blur", unit="round"):
         for number, family in enumerate(KINDS):
             generator = seeded(seed, index, number)
             one = sharp[draw(len(sharp), generator)]

@@ -1,12 +1,13 @@
 """`bd-diff adapt`: learn the blur of your own photographs, without sharp twins of them."""
 
+import os
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from bd_diff.assets import asset
-from bd_diff.commands.options import Model, check_writable
+from bd_diff.commands.options import Device, Model, check_writable, find_device
 
 
 def adapt(
@@ -24,12 +25,15 @@ def adapt(
         ),
     ] = 400,
     seed: Annotated[int, typer.Option(help="The same seed gives the same model.")] = 2,
+    device: Device = None,
 ) -> None:
     """Adapt a model to unpaired photographs. Run again after a stop, it continues."""
     for folder in filter(None, (target, sharp)):
         if not folder.is_dir():
             raise ValueError(f"{folder} is not a folder")
     check_writable(out)
+    if (chosen := find_device(device)) is not None:
+        os.environ["ACCELERATE_TORCH_DEVICE"] = str(chosen)  # where accelerate looks for the device to train on
 
     from diffusers.utils import logging
 

@@ -5,10 +5,13 @@ from typing import Annotated
 
 import typer
 
+from bd_diff.commands.options import Device, find_device
+
 
 def exits(
     model: Annotated[Path, typer.Argument(help="The folder of an AdaRevD.")],
     images: Annotated[list[Path], typer.Argument(help="Photographs.")],
+    device: Device = None,
 ) -> None:
     """Print, for each photograph, how many of its tiles left AdaRevD after each number of sub-decoders."""
     import torch
@@ -17,7 +20,7 @@ def exits(
     from bd_diff.data.images import read_image, to_tensor
     from bd_diff.restore import NetworkRestorer, load
 
-    restorer = load(model)
+    restorer = load(model, find_device(device))
     if not isinstance(restorer, NetworkRestorer) or not isinstance(restorer.network, AdaRevD):
         raise ValueError(f"{model} holds a {restorer.name}; only AdaRevD has early exits")
     network = restorer.network

@@ -9,12 +9,12 @@ from typing import Any
 from PIL import Image
 from torch import Tensor
 from torch.utils.data import get_worker_info
-from tqdm import tqdm
 
 from bd_diff.data.bombs import check_claim
 from bd_diff.data.deep import DeepImage
 from bd_diff.data.failures import in_one_line
 from bd_diff.data.images import known_formats, list_images, read_image, to_tensor, upright
+from bd_diff.data.progress import progress
 
 GIB = 2**30
 MEMORY = 2.0  # GiB of decoded photographs that the processes and workers of one machine keep together
@@ -86,7 +86,7 @@ class Photographs:
 
     def check_sizes(self, smallest: int) -> "Photographs":
         """Return `self` if a photograph has at least `smallest` pixels on both sides. Raises ValueError otherwise."""
-        for index in tqdm(range(len(self)), desc=f"looking through {self.folder}", unit="image", delay=2, leave=False):
+        for index in progress(range(len(self)), desc=f"looking through {self.folder}", brief=True):
             if min(self[index].shape[1:]) >= smallest:
                 return self
         raise ValueError(f"{self.folder} has no photograph of at least {smallest} pixels a side")

@@ -12,18 +12,27 @@ EVERY = 30.0  # seconds from one line to the next
 
 
 def progress(
-    items: Iterable | None = None, total: int | None = None, unit: str = "image", desc: str = "", silent: bool = False
+    items: Iterable | None = None,
+    total: int | None = None,
+    unit: str = "image",
+    desc: str = "",
+    silent: bool = False,
+    done: int = 0,
+    brief: bool = False,
 ) -> Any:
     """`tqdm` or, off a terminal, `Lines`: iterate over it, or `update` it inside `with`.
 
-    Nothing is shown where `silent`, and where the logger "bd_diff" tells no warnings (`bd-diff --quiet`).
+    done: how many of `total` an earlier run did. brief: for what mostly takes no time, a bar that shows after two
+    seconds and goes at the end. Nothing is shown where `silent`, and where the logger "bd_diff" tells no warnings
+    (`bd-diff --quiet`).
     """
     if total is None and hasattr(items, "__len__"):
         total = len(items)  # type: ignore[arg-type]
     silent = silent or not logging.getLogger("bd_diff").isEnabledFor(logging.WARNING)
     if silent or sys.stderr.isatty():
-        return tqdm(items, total=total, unit=unit, desc=desc or None, disable=silent)
-    return Lines(items, total, unit, desc)
+        shown = {"delay": 2, "leave": False} if brief else {}
+        return tqdm(items, total=total, unit=unit, desc=desc or None, disable=silent, initial=done, **shown)
+    return Lines(items, total, unit, desc, done)
 
 
 class Lines:
@@ -31,9 +40,9 @@ class Lines:
     27:18 left`.
     """
 
-    def __init__(self, items: Iterable | None, total: int | None, unit: str, desc: str):
+    def __init__(self, items: Iterable | None, total: int | None, unit: str, desc: str, done: int = 0):
         self.items, self.total, self.unit, self.desc = items or (), total, unit, desc
-        self.count, self.started = 0, time.monotonic()
+        self.count, self.done, self.started = done, done, time.monotonic()
         self.told = self.started
 
     def __iter__(self) -> Iterator:
@@ -59,6 +68,6 @@ class Lines:
         """What there is to say after so many seconds."""
         about = f"{self.desc}: " if self.desc else ""
         of = f" of {self.total}" if self.total else ""
-        rate = self.count / seconds
+        rate = (self.count - self.done) / seconds
         left = f", {tqdm.format_interval((self.total - self.count) / rate)} left" if self.total else ""
         return f"{about}{self.count}{of} {self.unit}s, {rate:.3g} {self.unit}s/s{left}"

@@ -9,13 +9,13 @@ from pathlib import Path
 import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
-from tqdm import tqdm
 
 from bd_diff.blur.camera import RandomCamera
 from bd_diff.blur.kernels import SIZE
 from bd_diff.blur.synthesis import draw_kernels
 from bd_diff.data.crops import PhotographSource, SharpCrops, seeded
 from bd_diff.data.pixels import luminance
+from bd_diff.data.progress import progress
 from bd_diff.data.writing import replacing
 from bd_diff.pipeline import BDDiffPipeline
 from bd_diff.reading.denoise import reduce_noise
@@ -42,7 +42,7 @@ def build_bank(
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     crops = SharpCrops(photographs, window + SIZE - 1, seed)
-    for shard in tqdm(range(part, -(-count // SHARD), parts), desc="kernel bank", unit="file"):
+    for shard in progress(range(part, -(-count // SHARD), parts), desc="kernel bank", unit="file"):
         path = folder / f"{shard:05d}.safetensors"
         if path.exists():
             continue
@@ -65,7 +65,7 @@ def build_bank(
 
 def estimate_bank(pipeline: BDDiffPipeline, folder: str | Path, part: int = 0, parts: int = 1) -> None:
     """Add to every sample the kernel that `pipeline` estimates from it, as `estimate`; replaces older estimates."""
-    for path in tqdm(shards_of(folder)[part::parts], desc="estimates", unit="file"):
+    for path in progress(shards_of(folder)[part::parts], desc="estimates", unit="file"):
         sample = load_file(path)
         pixels = sample["blurry"] / 127.5 - 1
         found = sample["hypothesis"][:, None].float(), sample["evidence"].float()

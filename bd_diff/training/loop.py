@@ -31,6 +31,7 @@ from tqdm import tqdm
 from bd_diff.data.claims import claim
 from bd_diff.data.crops import seeded
 from bd_diff.data.processes import PATIENCE, leave_at_exit
+from bd_diff.data.progress import progress
 from bd_diff.training.checkpoints import Checkpoints, begun
 from bd_diff.training.config import RunConfig, to_dict
 
@@ -162,12 +163,12 @@ def fit(
     for average in averages:
         average.to(device)
     accelerator.init_trackers("logs", {name: str(value) for name, value in to_dict(run).items()})
-    bar = tqdm(total=run.steps, initial=step, unit="step", disable=not accelerator.is_main_process)
+    bar = progress(total=run.steps, done=step, unit="step", silent=not accelerator.is_main_process)
     loader = batches(samples, run, step, accelerator, collate)
     saved_at, bad_steps = time.monotonic(), 0
     history: list[dict[str, float]] = []
     finished = step >= run.steps or bool(step and stop and stop())  # a kill came after its end, before all was saved
-    with Interruption() as interruption:
+    with Interruption() as interruption, bar:
         while not finished:
             values: dict[str, float] = {}
             for (_, optimizer), base in zip(prepared, rates, strict=True):
@@ -198,11 +199,10 @@ def fit(
             history = history[-(run.log_every - 1) :] + [values]
             if step % run.log_every == 0:
                 mean = {name: sum(one[name] for one in history) / len(history) for name in values}
-                bar.set_postfix({"loss": f"{mean['loss']:.4f}"})
                 accelerator.log({f"train/{name}": value for name, value in mean.items()}, step=step)
                 if accelerator.is_main_process:
                     parts = ", ".join(f"{name} {value:.4f}" for name, value in mean.items())
-                    bar.write(f"step {step}: {parts}")
+                    tqdm.write(f"step {step}: {parts}")
             if validate and run.validate_every and (step % run.validate_every == 0 or step == run.steps):
                 with stand_in(averages, trained):
                     if accelerator.is_main_process:
@@ -219,7 +219,6 @@ def fit(
                 saved_at = time.monotonic()
             if wanted == 2:
                 break
-    bar.close()
     if finished:
         with stand_in(averages, trained):
             if accelerator.is_main_process:

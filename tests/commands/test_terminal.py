@@ -9,6 +9,7 @@ import sys
 import time
 
 import pytest
+from bd_diff_toys import ROOT
 from PIL import Image
 
 import bd_diff
@@ -132,6 +133,31 @@ def test_off_a_terminal_a_line_every_half_minute_tells_how_far_it_is(monkeypatch
     lines = told.getvalue().splitlines()
     assert len(lines) == 33  # of 20 minutes, 36 seconds apart where each takes 12
     assert lines[0] == "3 of 100 images, 0.0833 images/s, 19:24 left"
+
+
+def test_what_an_earlier_run_did_counts_but_was_not_fast(monkeypatch):
+    clock, told = [0.0], io.StringIO()
+    monkeypatch.setattr(module.time, "monotonic", lambda: clock[0])
+    monkeypatch.setattr(sys, "stderr", told)
+    with progress(total=100, unit="step", done=40) as shown:
+        for _ in range(60):
+            clock[0] += 10.0
+            shown.update()
+    assert told.getvalue().splitlines()[0] == "43 of 100 steps, 0.1 steps/s, 09:30 left"
+
+
+def test_a_training_off_a_terminal_writes_no_bar(tmp_path):
+    train = [sys.executable, ROOT / "train/joint.py", "--config", ROOT / "configs/bd_diff_tiny/smoke.yaml"]
+    done = subprocess.run([*train, f"run.folder={tmp_path}", "run.steps=2"], capture_output=True, text=True, cwd=ROOT)
+    assert done.returncode == 0, done.stderr
+    assert "step 2: " in done.stdout and "\r" not in done.stderr and "it/s" not in done.stderr
+
+
+@pytest.mark.parametrize("command", [("adapt", "--target", ".", "--out", "{}"), ("exits", ".", "photo.png")])
+def test_a_device_that_is_not_there_is_a_sentence_before_anything_is_done(command, tmp_path):
+    done = bd_diff_command(*(part.format(tmp_path / "out") for part in command), "--device", "cuda:99")
+    assert done.returncode == 1 and "--device cuda:99 cannot be used here" in done.stderr
+    assert not list((tmp_path / "out").glob("*")) and "Traceback" not in done.stderr
 
 
 def test_a_run_that_is_terminated_sums_up_and_resume_goes_on(network, tmp_path):
