@@ -97,7 +97,8 @@ class Part:
             corners = [framed[row, column] for row in inner_ends(self.box[0]) for column in inner_ends(self.box[1])]
             if sum(corners) >= 3:  # more than borders
                 visible &= ~framed
-                self._within(tuple(slice(int(at.min()), int(at.max()) + 1) for at in visible[self.box].nonzero()))
+                rows, columns = visible[self.box].nonzero()
+                self._within((slice(rows.min(), rows.max() + 1), slice(columns.min(), columns.max() + 1)))
         self.hidden = ~visible[self.box]
         drawable = ~self.hidden & (self.range.midtone == 0.5)  # nothing is drawn on a linear frame: stars look like it
         sharp = find_sharp(filled(pixels[self.box], self.hidden), drawable)
