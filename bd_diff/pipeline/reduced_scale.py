@@ -28,14 +28,14 @@ def restore_reduced(
     for index, scale in enumerate(reading.scale.tolist()):
         photograph = photographs[index, None]
         small = reduced(photograph, scale)
-        grid = pipeline.grid(*small.shape[-2:], tile=0)
+        *_, rows, columns = pipeline.latent_shape(pipeline.grid(*small.shape[-2:], tile=0), 1)
         restored = pipeline(
             small,
             kernels=reading.kernels[index, None],
             strength=float(shares[index]),
             hidden=None if hidden is None else reduced(hidden[index, None].to(small), scale) > 0,
             generator=generator[index] if isinstance(generator, list) else generator,
-            latents=None if latents is None else latents[index, None, :, : grid.height, : grid.width],
+            latents=None if latents is None else latents[index, None, :, :rows, :columns],
             output_type="pt",
             **settings,
         ).images
