@@ -152,7 +152,11 @@ def adapt(config: JointConfig) -> dict | None:
         shutil.copytree(out / "pipeline", folder, dirs_exist_ok=True)
     found = candidates(model, best if criteria[0].best_step(max(history)) else None, seen_photographs(config))
     judgement = judge(load_pipeline(str(model)), found, held_out_photographs(config))
-    save_pipeline(found[judgement.kept] if judgement.kept else load_pipeline(str(model)), out / "pipeline")
+    if judgement.kept:
+        save_pipeline(found[judgement.kept], out / "pipeline")
+    else:
+        with replacing_folder(out / "pipeline") as folder:
+            shutil.copytree(model, folder, dirs_exist_ok=True)
     camera = criteria[0].objective.camera
     fitted = {"families": config.families, "camera": camera, "variation": config.variation}
     report = make_report(config, {"before": {}, "after": fitted}, history, judgement, out)

@@ -5,7 +5,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from bd_diff.adaptation.lens import shared_kernel
+from bd_diff.adaptation.lens import ALIKE, LEAST, shared_kernel, unlikeness
 from bd_diff.models.image_encoder import ImageEncoder
 from bd_diff.models.model_folder import is_adapter
 from bd_diff.pipeline import BDDiffPipeline
@@ -20,9 +20,11 @@ SAID = {
 }
 
 
+@torch.no_grad()
 def candidates(model: Path, trained: Path | None, photographs: list[Tensor]) -> dict[str, BDDiffPipeline]:
     """The candidates by their names in `SAID`, from the folder of the model one began with, that of the trained one
-    where training gained, and photographs `(1, 3, H, W)` in [0, 1] of the target.
+    where training gained, and photographs `(1, 3, H, W)` in [0, 1] of the target. There is a lens only where what is
+    read in them is alike: elsewhere one kernel does harm.
     """
     found = {}
     if trained is not None:
@@ -30,8 +32,11 @@ def candidates(model: Path, trained: Path | None, photographs: list[Tensor]) -> 
         if not is_adapter(trained) and isinstance(found[WHOLE].image_encoder, ImageEncoder):
             found[READER] = with_reader(load_pipeline(str(model)), load_pipeline(str(trained)))
     begun = load_pipeline(str(model))
-    if begun.blur_decoder is not None and not is_adapter(model):
-        found[LENS] = with_lens(begun, photographs)
+    if begun.blur_decoder is not None and not is_adapter(model) and len(photographs) >= LEAST:
+        begun.register_to_config(lens=None)
+        read = torch.cat([begun.encode_image(one * 2 - 1, fast=True).kernels for one in photographs])
+        if unlikeness(read) < ALIKE:
+            found[LENS] = with_lens(begun, photographs, read)
     return found
 
 
@@ -49,10 +54,8 @@ def with_reader(begun: BDDiffPipeline, trained: BDDiffPipeline) -> BDDiffPipelin
 
 
 @torch.no_grad()
-def with_lens(begun: BDDiffPipeline, photographs: list[Tensor]) -> BDDiffPipeline:
-    """The model one began with, which knows the kernel that these photographs share."""
-    begun.register_to_config(lens=None)
-    read = [begun.encode_image(one * 2 - 1, fast=True).kernels for one in photographs]
-    kernel = shared_kernel(photographs, torch.cat(read))
+def with_lens(begun: BDDiffPipeline, photographs: list[Tensor], read: Tensor) -> BDDiffPipeline:
+    """The model one began with, which knows the kernel that these photographs share; `read` `(N, k, k)` of them."""
+    kernel = shared_kernel(photographs, read)
     begun.register_to_config(lens={"kernel": [[round(value, 7) for value in row] for row in kernel[0].tolist()]})
     return begun

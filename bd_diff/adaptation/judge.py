@@ -1,8 +1,9 @@
 """Keeps or rejects what adapting gave by what photographs that it never saw say, without truth, in default mode.
 
 Synthetic pairs cannot judge: they are made of the same guess of the blur that the model was trained on. A photograph
-can: a wrong kernel leaves more of it unexplained. `tests/benches/bench_judge.py` measures how far that follows the true
-gain.
+can: a wrong kernel leaves more of it unexplained, and a wrong result is less sharp or rings
+(`bd_diff.adaptation.signs`).
+`tests/benches/bench_judge.py` measures how far that follows the true gain.
 """
 
 import math
@@ -13,11 +14,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from bd_diff.adaptation.signs import unexplained
+from bd_diff.adaptation.signs import score
 from bd_diff.pipeline import BDDiffPipeline
 
 SIDE = 384  # pixels a side, at most, of the middle of a photograph that is judged
-MARGIN = 0.01  # of the residual, by which a candidate must be better on average (ours, see the bench)
+MARGIN = 0.01  # of the score, by which a candidate must be better on average (ours, see the bench)
 ERRORS = 1.0  # standard errors, by which it must be better, too
 HARDLY = 0.3  # levels of 255: a mean change below which nothing is gained, whatever the margin (ours)
 
@@ -26,8 +27,8 @@ HARDLY = 0.3  # levels of 255: a mean change below which nothing is gained, what
 class Compared:
     """A candidate beside the model one began with, over the same photographs.
 
-    better: mean share by which less of the photographs is unexplained; error: its standard error; wins: the share of
-    the photographs that are better explained; changed: mean change of the results, in levels of 255.
+    better: mean of what the score falls by, about a share of what is unexplained or unsharp; error: its standard error;
+    wins: the share of the photographs that are better; changed: mean change of the results, in levels of 255.
     """
 
     better: float
@@ -41,9 +42,9 @@ class Compared:
         if self.changed < HARDLY:
             return f"its results hardly differ ({self.changed:.1f} of 255 levels)"
         if self.better < 0:
-            return f"it explains the held-out photographs worse, by {-self.better:.1%}"
+            return f"the held-out photographs are worse explained or less sharp, by {-self.better:.1%}"
         if self.better < max(MARGIN, ERRORS * self.error) or self.wins < 0.5:
-            return f"it explains the held-out photographs better by {self.better:.1%} only, +- {self.error:.1%}"
+            return f"the held-out photographs are better by {self.better:.1%} only, +- {self.error:.1%}"
         return None
 
 
@@ -62,8 +63,8 @@ class Judgement:
         if self.kept:
             best = self.compared[self.kept]
             return (
-                f"Kept: {self.photographs} held-out photographs are explained better by {best.better:.1%}, "
-                f"{best.wins:.0%} of them."
+                f"Kept: {self.photographs} held-out photographs are explained better or sharper, by {best.better:.1%} "
+                f"on average, and {best.wins:.0%} of them gain."
             )
         reasons = "; ".join(f"{name}: {one.why_not}" for name, one in self.compared.items())
         return (
@@ -98,10 +99,10 @@ def middle(image: Tensor) -> Tensor:
 
 
 def made_by(pipeline: BDDiffPipeline, photograph: Tensor) -> tuple[Tensor, float]:
-    """A photograph's result in default mode `(1, 3, H, W)` in [0, 1], and how much its kernel leaves unexplained."""
+    """A photograph's result in default mode `(1, 3, H, W)` in [0, 1], and its `score`."""
     pipeline.set_progress_bar_config(disable=True)
     made: Any = pipeline(photograph, generator=torch.Generator().manual_seed(0), output_type="pt")
-    return made.images.cpu(), unexplained(photograph, made.kernels.cpu())
+    return made.images.cpu(), score(photograph, made.images.cpu(), made.kernels.cpu())
 
 
 def compare(before: list[tuple[Tensor, float]], after: list[tuple[Tensor, float]]) -> Compared:

@@ -21,7 +21,7 @@ from bd_diff.reading.kernel_search import (
     strong_gradients,
 )
 
-MOST = 16  # photographs that are looked at
+LEAST, MOST = 4, 16  # photographs: fewer tell nothing of what they share, more are not looked at
 SIDE = 256  # pixels a side of the window of each
 ALIKE = 0.008  # of `unlikeness`, below which a folder looks like one lens (ours, measured on made domains)
 ROUNDS = 10

@@ -54,3 +54,10 @@ def ringing(blurry: Tensor, result: Tensor, reach: int = 9) -> float:
 def disagreement(kernel: Tensor, elsewhere: Tensor) -> float:
     """Mean distance of a kernel `(1, k, k)` to those `(S, k, k)` of windows of the same photograph."""
     return float(distances(kernel, elsewhere).mean())
+
+
+def score(blurry: Tensor, result: Tensor, kernel: Tensor) -> float:
+    """What `bd_diff.adaptation.judge` decides by: `unexplained`, which sees the kernel, and `unsharp`, which sees what
+    was made of it; logarithms of a share each, so that both weigh the same.
+    """
+    return unexplained(blurry, kernel) + unsharp(result)

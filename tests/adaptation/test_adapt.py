@@ -183,7 +183,7 @@ def test_where_the_photographs_reject_the_result_is_the_model_one_began_with(tar
     import bd_diff.adaptation.judge as judging
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(judging, "unexplained", lambda photograph, kernel: 0.0)  # nobody is better
+        patch.setattr(judging, "score", lambda photograph, result, kernel: 0.0)  # nobody is better
         config = adaptation_config(target, Path(tiny_pipeline_folder), SHARP, tmp_path / "out", steps=2)
         report = adapt(replace(config, run=replace(config.run, batch_size=1, cpu=True)))
     assert report["judged"]["kept"] is None and report["verdict"].startswith("rejected: ")

@@ -27,6 +27,7 @@ from bd_diff.evaluation.metrics import psnr_registered
 
 SIDE = 224  # pixels of the middle that are judged
 SHIPPED = "shipped"
+HARMS = "UNet shaken", "reader shaken", "photograph hardly counts", "no search"
 
 
 def middle(path: Path) -> Tensor:
@@ -47,8 +48,7 @@ def shaken(network: torch.nn.Module, share: float) -> None:
 
 def harmed() -> dict[str, BDDiffPipeline]:
     """The model that ships, and what may become of it."""
-    names = SHIPPED, "UNet shaken", "reader shaken", "photograph hardly counts", "no search"
-    found = {name: BDDiffPipeline.from_pretrained() for name in names}
+    found = {name: BDDiffPipeline.from_pretrained() for name in (SHIPPED, *HARMS)}
     shaken(found["UNet shaken"].unet, 0.3)
     shaken(found["reader shaken"].blur_decoder, 0.3)
     shaken(found["reader shaken"].blur_qformer, 0.3)
@@ -89,6 +89,7 @@ def judged(made: dict[str, Tensor], folder: Path) -> dict[str, list[float]]:
             "photograph contradicted": signs.contradicted(blurry, result, kernel),
             "unsharp": signs.unsharp(result),
             "ringing": signs.ringing(blurry, result),
+            "score: first + third": signs.score(blurry, result, kernel),
             "windows disagree": signs.disagreement(kernel, made["elsewhere"][index]),
         }
         for name, value in row.items():
@@ -101,14 +102,18 @@ def main() -> None:
     parser.add_argument("domains", type=Path)
     parser.add_argument("models", nargs="*", help="NAME=FOLDER")
     parser.add_argument("--count", type=int, default=8, help="pairs of each domain")
+    parser.add_argument("--harms", nargs="*", default=HARMS, choices=HARMS, help="ways of harming, by default all")
+    parser.add_argument("--cached", action="store_true", help="compare what earlier runs made, and make nothing")
     given = parser.parse_args()
-    damaged = harmed()
+    damaged = {name: model for name, model in harmed().items() if name in (SHIPPED, *given.harms)}
     models: dict = {SHIPPED: damaged.pop(SHIPPED)} | dict(one.split("=", 1) for one in given.models) | damaged
     points: list[dict] = []
     for folder in sorted(given.domains.glob("*/test")):
         domain, before = folder.parent.name, {}
         for name, model in models.items():
             path = given.domains / "judged" / domain / f"{name.replace(' ', '-')}.safetensors"
+            if given.cached and not path.exists():
+                continue
             if not path.exists():
                 named = isinstance(model, str)
                 pipeline = BDDiffPipeline.from_pretrained(model.format(domain=domain)) if named else model

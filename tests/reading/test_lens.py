@@ -28,14 +28,6 @@ def sharp():
     return to_tensor(read_image(ROOT / "assets/sharp/gb82_dog.webp"))[None, :, :232, :232] / 255
 
 
-def test_photographs_of_the_lens_have_its_kernel_and_others_are_read(pipeline, lens, sharp):
-    images = torch.cat([blur(sharp, lens, "valid"), sharp[..., 16:-16, 16:-16]])
-    reading = pipeline.encode_image(images * 2 - 1, fast=True)
-    assert torch.allclose(reading.kernels[0], lens[0])
-    usual = BDDiffPipeline.from_pretrained().encode_image(images[1:] * 2 - 1, fast=True)
-    assert torch.equal(reading.kernels[1], usual.kernels[0]) and not reading.doubtful.any()
-
-
 def test_a_photograph_too_small_to_tell_is_read_as_usual(pipeline, lens, sharp):
     small = blur(sharp, lens, "valid")[..., :64, :64] * 2 - 1
     assert torch.equal(
