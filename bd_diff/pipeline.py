@@ -42,7 +42,6 @@ from bd_diff.models.unet import NAFUNet
 from bd_diff.reading.blur_reading import BlurReading, search_blur, stack
 from bd_diff.reading.kernel_search import SMALLEST_WINDOW
 from bd_diff.reading.kernel_windows import window_kernels
-from bd_diff.reading.lens import read_with_lens
 from bd_diff.reading.pyramid import read_at_scales
 from bd_diff.reading.verdict import verdict
 from bd_diff.stable_diffusion.adapters import has_lora, load_adapter
@@ -101,8 +100,6 @@ class BDDiffPipeline(DiffusionPipeline):
         consistency: weight of every prediction against what explains the photograph under the kernel
             (`bd_diff.blur.operator.data_consistency`); 0 leaves predictions as they are.
         transfer_gain: share of the UNet's change to the explicit re-blur in transfer; at 0 the UNet does not run there.
-        lens: `{"kernel": rows of numbers}`, learnt from photographs of one lens by `bd-diff adapt`: taken for every
-            photograph that it explains better than what is read without the search (`bd_diff.reading.lens`).
         base: where UNet and VAE came from (`id`) and the hash of their tensors (`sha256`), see
             `bd_diff.stable_diffusion.base_model`.
     """
@@ -129,7 +126,6 @@ class BDDiffPipeline(DiffusionPipeline):
         linear_light: bool = False,
         consistency: float = 0.0,
         transfer_gain: float = 1.0,
-        lens: dict[str, list[list[float]]] | None = None,
         base: dict[str, str] | None = None,
     ):
         super().__init__()
@@ -152,7 +148,6 @@ class BDDiffPipeline(DiffusionPipeline):
             linear_light=linear_light,
             consistency=consistency,
             transfer_gain=transfer_gain,
-            lens=lens,
             base=base,
         )
         if consistency and scheduler.config.get("prediction_type") != "sample":
@@ -459,12 +454,6 @@ class BDDiffPipeline(DiffusionPipeline):
         With the search (`bd_diff.reading.blur_reading`) each image has its own best window, so a batch equals its
         singles. `found` are the search's findings where they are already known.
         """
-        if found is None and self.config.lens and self.blur_decoder is not None:
-            return stack([read_with_lens(self, one, fast) for one in pixels.split(1)])
-        return self.read_usually(pixels, fast, found)
-
-    def read_usually(self, pixels: Tensor, fast: bool, found: tuple[Tensor, Tensor] | None = None) -> BlurReading:
-        """`encode_image` without what is known of the lens."""
         if self.blur_decoder is None or fast or not self.config.search or min(pixels.shape[-2:]) < SMALLEST_WINDOW:
             return self.read_blur(pixels)
         if found is None:

@@ -13,7 +13,7 @@ from PIL import Image
 from torch import Tensor
 
 from bd_diff.adaptation.blur_mix import ROUNDS, synthesis_like
-from bd_diff.adaptation.candidates import LENS, SAID, candidates
+from bd_diff.adaptation.candidates import SAID, candidates
 from bd_diff.adaptation.domain_gap import (
     STATISTICS,
     TRAINED_ON,
@@ -25,7 +25,6 @@ from bd_diff.adaptation.domain_gap import (
     total_gap,
 )
 from bd_diff.adaptation.judge import Judgement, judge, middle
-from bd_diff.adaptation.lens import MOST
 from bd_diff.blur.kernels import SIZE
 from bd_diff.data.claims import claim
 from bd_diff.data.crops import seeded
@@ -112,9 +111,8 @@ def adaptation_config(
 def adapt(config: JointConfig) -> dict | None:
     """Adapt a model as `config` says, and return the report.
 
-    The best model by `Criterion`, its reading of blur alone, and the model one began with that knows the kernel of a
-    lens are judged by held-out photographs (`bd_diff.adaptation.judge`); which is better is in `run.folder/pipeline`,
-    else the model one began with. The last one of training is in `run.folder/last`. Stopped by Ctrl-C it returns None;
+    The best model by `Criterion` and its reading of blur alone are judged by held-out photographs
+    (`bd_diff.adaptation.judge`); which is better is in `run.folder/pipeline`, else the model one began with. The last one of training is in `run.folder/last`. Stopped by Ctrl-C it returns None;
     called again it continues, and after its end it returns the stored report. Raises ValueError for folders that cannot
     be used, and if `run.folder` is of another adaptation.
     """
@@ -150,7 +148,7 @@ def adapt(config: JointConfig) -> dict | None:
     history, best = criteria[0].history, criteria[0].best()
     with replacing_folder(out / "last") as folder:
         shutil.copytree(out / "pipeline", folder, dirs_exist_ok=True)
-    found = candidates(model, best if criteria[0].best_step(max(history)) else None, seen_photographs(config))
+    found = candidates(model, best if criteria[0].best_step(max(history)) else None)
     judgement = judge(load_pipeline(str(model)), found, held_out_photographs(config))
     if judgement.kept:
         save_pipeline(found[judgement.kept], out / "pipeline")
@@ -207,13 +205,6 @@ def hold_out(folder: Path, crop: int, most: int = HELD_OUT, every: int = 5) -> l
             f"{folder} has {len(large)} photographs of {crop} pixels a side; adapting needs two, one for validation"
         )
     return large[:: max(2, min(every, len(large) // 2))][:most]
-
-
-def seen_photographs(config: JointConfig) -> list[Tensor]:
-    """Some of the target's photographs `(1, 3, H, W)` in [0, 1] that are not held out, as many as a lens needs."""
-    target, _, _ = folders_of(config)
-    held_out = set(Path(config.run.folder, "held_out.txt").read_text().split("\n"))
-    return photographs_of([path for path in list_images(target) if path.name not in held_out], config, MOST)
 
 
 def held_out_photographs(config: JointConfig) -> list[Tensor]:
@@ -380,7 +371,7 @@ def advice(report: dict) -> list[str]:
     said.append(SAID[report["judged"]["kept"]])
     if report["kernel_size"]["after"] < 0.5 * report["kernel_size"]["before"]:
         said.append("The adapted model sees less than half the blur it saw: look at samples.png before you use it.")
-    if not report["moved"] and report["judged"]["kept"] != LENS:
+    if not report["moved"]:
         said.append(
             "Hardly anything moved in these photographs: the adapted model does not search for shakes, as with --fast."
         )

@@ -14,7 +14,6 @@ from safetensors.torch import load_file, save_file
 from scipy.stats import wasserstein_distance
 from torch import Generator, Tensor
 
-from bd_diff.adaptation.lens import ALIKE, unlikeness
 from bd_diff.blur.camera import RandomCamera
 from bd_diff.blur.kernels import SIZE, shape_of
 from bd_diff.blur.synthesis import draw_fields
@@ -187,11 +186,6 @@ def verdict(readings: Readings, reference: Readings) -> str:
     why = " and ".join(f"{name} ({direction(name, readings, reference)})" for name in largest)
     if float(readings["size"].mean()) < HARDLY_BLURRED:
         text = f"Gap {gap:.2f}: the model sees hardly any blur here; there is nothing to adapt to."
-    elif (unlike := unlikeness(readings["kernels"])) < ALIKE and count > 1:
-        text = (
-            f"Gap {gap:.2f}: all photographs show about the same blur, as of one lens (they differ from their mean by "
-            f"{unlike:.3f}); adapting learns its kernel and is worth it."
-        )
     elif gap < NEAR:
         text = f"Gap {gap:.2f}: like what the model was trained on; adapting will change little."
     elif gap < FAR:
@@ -206,8 +200,8 @@ def verdict(readings: Readings, reference: Readings) -> str:
     wide = sum(max(extents(kernel)) >= WIDE for kernel in readings["kernels"])
     if wide > OFTEN * count:
         text += (
-            f" In {wide} of {count} photographs blur reaches {WIDE} pixels, about as far as the model reads; adapting "
-            "does not change that: make them smaller, or give them whole if they are parts of larger ones."
+            f" In {wide} of {count} photographs blur reaches {WIDE} pixels, about as far as the model reads at one "
+            "scale; adapting does not change that."
         )
     if found["noise"] > 3 and readings["noise"].mean() > reference["noise"].mean():
         text += " The noise alone is far beyond the training's; denoise first, or train with more noise (noise=...)."

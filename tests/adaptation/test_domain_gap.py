@@ -58,11 +58,9 @@ def test_words_follow_the_figures(pipeline, sharp, reference):
     assert "3 photographs are few" in domain_gap.verdict(few, reference)
 
 
-def test_one_lens_is_worth_adapting_to_and_blur_beyond_the_model_is_told(pipeline, sharp, reference):
+def test_blur_beyond_the_model_is_told(pipeline, sharp, reference):
     home = domain_gap.reference_readings(pipeline, sharp, 12, seed=7)
-    lens = home | {"kernels": gaussian(torch.linspace(2.0, 2.1, 12))}
-    assert "one lens" in domain_gap.verdict(lens, reference) and "worth it" in domain_gap.verdict(lens, reference)
-    assert "one lens" not in domain_gap.verdict(home, reference) and "far as" not in domain_gap.verdict(home, reference)
+    assert "far as" not in domain_gap.verdict(home, reference)
     wide = home | {"kernels": line(torch.full((12,), 31.0), torch.linspace(0, 0.1, 12))}
     assert "In 12 of 12 photographs blur reaches" in domain_gap.verdict(wide, reference)
 
