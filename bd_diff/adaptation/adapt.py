@@ -10,8 +10,10 @@ from typing import Any
 
 import torch
 from PIL import Image
+from torch import Tensor
 
 from bd_diff.adaptation.blur_mix import ROUNDS, synthesis_like
+from bd_diff.adaptation.candidates import SAID, candidates
 from bd_diff.adaptation.domain_gap import (
     STATISTICS,
     TRAINED_ON,
@@ -22,6 +24,7 @@ from bd_diff.adaptation.domain_gap import (
     synthetic_pair,
     total_gap,
 )
+from bd_diff.adaptation.judge import Judgement, judge, middle
 from bd_diff.blur.kernels import SIZE
 from bd_diff.data.claims import claim
 from bd_diff.data.crops import seeded
@@ -44,7 +47,8 @@ from bd_diff.training.run_settings import keep_settings
 CROP = 128  # pixels a side that the restorer is adapted on; photographs must be as large
 CHECKS = 8  # in a whole adaptation
 PATIENCE = 3  # checks without a better criterion after which it ends
-HELD_OUT = 16  # photographs at most, and a fifth of all, that are judged on and never trained on
+HELD_OUT = 16  # photographs at most that are judged on and never trained on: a fifth of the sharp ones, and
+JUDGES = 3  # every so many-th of the target's
 PROCEDURAL = 120  # images, at least, that blur is told with: with few, their scenes are taken for blur
 AGAIN = "adapt again into another folder"
 JUDGED = 32  # photographs at most that the domain gap is measured on
@@ -107,9 +111,10 @@ def adaptation_config(
 def adapt(config: JointConfig) -> dict | None:
     """Adapt a model as `config` says, and return the report.
 
-    The best model by `Criterion` is in `run.folder/pipeline`, the last one in `run.folder/last`. Stopped by Ctrl-C it
-    returns None; called again it continues, and after its end it returns the stored report. Raises ValueError for
-    folders that cannot be used, and if `run.folder` is of another adaptation.
+    The best model by `Criterion` and its reading of blur alone are judged by held-out photographs
+    (`bd_diff.adaptation.judge`); which is better is in `run.folder/pipeline`, else the model one began with. The last one of training is in `run.folder/last`. Stopped by Ctrl-C it returns None;
+    called again it continues, and after its end it returns the stored report. Raises ValueError for folders that cannot
+    be used, and if `run.folder` is of another adaptation.
     """
     out = Path(config.run.folder)
     claim(out)
@@ -120,7 +125,7 @@ def adapt(config: JointConfig) -> dict | None:
     target, sharp_folder, model = folders_of(config)
     effort = effort_of(config)
     held_out = {
-        "held_out.txt": hold_out(target, config.data.crop, effort.held_out),
+        "held_out.txt": hold_out(target, config.data.crop, effort.held_out, JUDGES),
         "held_out_sharp.txt": hold_out(sharp_folder, config.data.crop, effort.held_out),
     }
     for listed, names in held_out.items():
@@ -130,23 +135,29 @@ def adapt(config: JointConfig) -> dict | None:
     sharp, kept = partial(sharp_photographs, config), out / "blur.json"
     like = synthesis_like(target, str(model), sharp, config.families, config.noise, kept, effort.rounds)
     config = replace(config, **like)
-    judge: list[Criterion] = []
+    criteria: list[Criterion] = []
 
     def watch(pipeline: BDDiffPipeline, objective: JointObjective) -> Criterion:
         pipeline.register_to_config(search=pipeline.config.search and moving(config.families))
-        judge.append(Criterion(pipeline, objective, config, out))
-        return judge[0]
+        criteria.append(Criterion(pipeline, objective, config, out))
+        return criteria[0]
 
     unseen = replace(config.data, target=None, target_exclude=None)  # no task is on the photographs themselves
-    if not train_joint(replace(config, data=unseen), watch, stop=lambda: judge[0].enough()):
+    if not train_joint(replace(config, data=unseen), watch, stop=lambda: criteria[0].enough()):
         return None
-    history = judge[0].history
-    for given, taken in (("pipeline", "last"), (judge[0].best().name, "pipeline")):
-        with replacing_folder(out / taken) as folder:
-            shutil.copytree(out / given, folder, dirs_exist_ok=True)
-    camera = judge[0].objective.camera
+    history, best = criteria[0].history, criteria[0].best()
+    with replacing_folder(out / "last") as folder:
+        shutil.copytree(out / "pipeline", folder, dirs_exist_ok=True)
+    found = candidates(model, best if criteria[0].best_step(max(history)) else None)
+    judgement = judge(load_pipeline(str(model)), found, held_out_photographs(config))
+    if judgement.kept:
+        save_pipeline(found[judgement.kept], out / "pipeline")
+    else:
+        with replacing_folder(out / "pipeline") as folder:
+            shutil.copytree(model, folder, dirs_exist_ok=True)
+    camera = criteria[0].objective.camera
     fitted = {"families": config.families, "camera": camera, "variation": config.variation}
-    report = make_report(config, {"before": {}, "after": fitted}, history, out)
+    report = make_report(config, {"before": {}, "after": fitted}, history, judgement, out)
     with replacing(out / "report.json") as part:
         part.write_text(json.dumps(report, indent=1) + "\n")
     remove_bests(out)
@@ -185,15 +196,33 @@ def moving(families: Mapping[str, float]) -> bool:
     return families.get("line", 0.0) + families.get("shake", 0.0) > STILL
 
 
-def hold_out(folder: Path, crop: int, most: int = HELD_OUT) -> list[str]:
-    """Names of photographs kept for validation: every fifth, at most so many. Raises ValueError for too few."""
+def hold_out(folder: Path, crop: int, most: int = HELD_OUT, every: int = 5) -> list[str]:
+    """Names of photographs kept for validation: every so many-th, at most so many. Raises ValueError for too few."""
     paths = progress(list_images(folder), desc=f"looking through {folder}")
     large = [path.name for path in paths if min(read_image(path).size) >= crop]
     if len(large) < 2:
         raise ValueError(
             f"{folder} has {len(large)} photographs of {crop} pixels a side; adapting needs two, one for validation"
         )
-    return large[:: max(2, min(5, len(large) // 2))][:most]
+    return large[:: max(2, min(every, len(large) // 2))][:most]
+
+
+def held_out_photographs(config: JointConfig) -> list[Tensor]:
+    """The target's photographs that are judged by, `(1, 3, H, W)` in [0, 1]."""
+    target, _, _ = folders_of(config)
+    names = Path(config.run.folder, "held_out.txt").read_text().split("\n")
+    return photographs_of([target / name for name in names if name], config, HELD_OUT)
+
+
+def photographs_of(paths: list[Path], config: JointConfig, most: int) -> list[Tensor]:
+    """At most so many of these that are large enough, evenly chosen; in a rehearsal as few as are judged there."""
+    most = min(most, effort_of(config).judged)
+    found = []
+    for path in paths[:: -(-len(paths) // most) or 1]:
+        image = to_tensor(read_image(path))[None]
+        if min(image.shape[-2:]) >= config.data.crop:
+            found.append(middle(image / 255 if image.dtype == torch.uint8 else image.float()).clone())
+    return found
 
 
 def sharp_photographs(config: JointConfig, held_out: bool = False) -> Joined:
@@ -277,9 +306,14 @@ class Criterion:
 
 @torch.no_grad()
 def make_report(
-    config: JointConfig, trained_on: Mapping[str, Mapping[str, Any]], history: dict[int, float], out: Path
+    config: JointConfig,
+    trained_on: Mapping[str, Mapping[str, Any]],
+    history: dict[int, float],
+    judgement: Judgement,
+    out: Path,
 ) -> dict:
-    """The report: domain gap to the synthetic photographs trained on, before and after; the criterion; advice.
+    """The report: what the photographs say of the candidates; the domain gap to the synthetic photographs trained on,
+    before and after; the criterion; advice.
 
     Writes `samples.png`, held-out photographs side by side.
     """
@@ -310,6 +344,8 @@ def make_report(
         "steps": max(history),
         "rehearsal": config.run.steps < SHORT,
         "best_step": best,
+        "judged": judgement.figures(),
+        "verdict": judgement.sentence(),
         "stopped_early": max(history) < config.run.steps,
         "criterion": {"before": history[min(history)], "after": history[best]},
         "gap": {name: total_gap(values) for name, values in found.items()},
@@ -329,14 +365,10 @@ def advice(report: dict) -> list[str]:
             f"This was a rehearsal, with hardly anything to tell the blur and to judge by: with {SHORT} steps or more "
             "the figures mean something."
         )
-    if report["best_step"] == 0:
-        said.append(
-            "No step deblurred synthetic photographs like these better: the result is the model you began with; the "
-            "last one is in the folder 'last', to be judged by eye."
-        )
-    else:
-        less = 1 - report["criterion"]["after"] / report["criterion"]["before"]
-        said.append(f"Synthetic photographs like these are deblurred with {less:.0%} less error.")
+    said.append(report["verdict"])
+    if report["judged"]["kept"] is None:
+        return [*said, "The last model of the training is in the folder 'last', to be judged by eye."]
+    said.append(SAID[report["judged"]["kept"]])
     if report["kernel_size"]["after"] < 0.5 * report["kernel_size"]["before"]:
         said.append("The adapted model sees less than half the blur it saw: look at samples.png before you use it.")
     if not report["moved"]:

@@ -22,6 +22,7 @@ from bd_diff.data.noise import noise_level
 from bd_diff.data.pixels import luminance
 from bd_diff.data.writing import replacing
 from bd_diff.evaluation.protocols import eight_bit
+from bd_diff.reading.verdict import extents
 
 REFERENCE = "blur_statistics.safetensors"
 WINDOW = 256  # pixels a side, at most, that a photograph is read from: its middle
@@ -31,7 +32,7 @@ TRAINED_ON = {"delta": 0.12, "gaussian": 0.3, "line": 0.18, "shake": 0.24, "disc
 CAMERA = RandomCamera(noise=0.032, curve="srgb", curve_share=0.4, jpeg=70, jpeg_share=0.25, noise_skew=3.0)
 FEW = 8  # photographs below which a gap says little
 
-Readings = dict[str, Tensor]  # by statistic `(n,)`; `tokens` `(n, D)`
+Readings = dict[str, Tensor]  # by statistic `(n,)`; `tokens` `(n, D)`; of photographs `kernels` `(n, k, k)`, too
 
 STATISTICS = {  # what each is, as a reader of the report needs it
     "size": "kernel's size: standard deviation in pixels",
@@ -48,7 +49,7 @@ STATISTICS = {  # what each is, as a reader of the report needs it
 def read_photographs_blur(pipeline, images: Iterable[Tensor]) -> Readings:
     """The statistics of photographs `(3, H, W)`, uint8 or floats in [0, 1], of any sizes."""
     rows = [read_one(pipeline, image) for image in images]
-    return {name: torch.stack([row[name] for row in rows]) for name in STATISTICS}
+    return {name: torch.stack([row[name] for row in rows]) for name in (*STATISTICS, "kernels")}
 
 
 def middle(image: Tensor) -> Tensor:
@@ -72,6 +73,7 @@ def read_one(pipeline, image: Tensor) -> dict[str, Tensor]:
         "noise": 255 * noise_level(luminance(image))[0],
         "saturation": 100 * (image.amax(1) >= CLIPPED).float().mean(),
         "tokens": reading.tokens[0].float().cpu().flatten(),
+        "kernels": reading.kernels[0].float().cpu(),
     }
 
 
@@ -114,11 +116,8 @@ def synthetic_pair(
 
 def write_reference(readings: Readings, folder: str | Path) -> None:
     """Store reference readings beside a model: all statistics, but of the tokens only mean and deviation."""
-    tokens = readings["tokens"]
-    kept = {name: values.float().contiguous() for name, values in readings.items() if name != "tokens"}
-    kept |= {"tokens_mean": tokens.mean(0), "tokens_deviation": tokens.std(0)}
     with replacing(Path(folder) / REFERENCE) as part:
-        save_file(kept, part)
+        save_file({name: values.float().contiguous() for name, values in as_reference(readings).items()}, part)
 
 
 def read_reference(folder: str | Path) -> Readings:
@@ -141,7 +140,7 @@ def read_reference(folder: str | Path) -> Readings:
 def as_reference(readings: Readings) -> Readings:
     """Readings in the form that `read_reference` gives."""
     tokens = {"tokens_mean": readings["tokens"].mean(0), "tokens_deviation": readings["tokens"].std(0)}
-    return {name: values for name, values in readings.items() if name != "tokens"} | tokens
+    return {name: values for name, values in readings.items() if name not in ("tokens", "kernels")} | tokens
 
 
 def gaps(readings: Readings, reference: Readings) -> dict[str, float]:
@@ -175,6 +174,7 @@ def total_gap(found: dict[str, float]) -> float:
 
 
 NEAR, FAR = 0.15, 0.25  # (ours) of the total gap: the sources of training stay below the first
+WIDE, OFTEN = SIZE - 4, 0.25  # pixels that blur reaches, and in what share of the photographs it is too wide (ours)
 HARDLY_BLURRED = 0.6  # pixels: mean size of kernels below which photographs count as sharp (ours)
 
 
@@ -193,7 +193,16 @@ def verdict(readings: Readings, reference: Readings) -> str:
             f"Gap {gap:.2f}: somewhat unlike what the model was trained on, most in {why}; adapting may help, try it."
         )
     else:
-        text = f"Gap {gap:.2f}: unlike what the model was trained on, most in {why}; adapting is worth it."
+        text = (
+            f"Gap {gap:.2f}: unlike what the model was trained on, most in {why}; adapting may help, and where unseen "
+            "photographs do not gain it keeps the model as it is."
+        )
+    wide = sum(max(extents(kernel)) >= WIDE for kernel in readings["kernels"])
+    if wide > OFTEN * count:
+        text += (
+            f" In {wide} of {count} photographs blur reaches {WIDE} pixels, about as far as the model reads at one "
+            "scale; adapting does not change that."
+        )
     if found["noise"] > 3 and readings["noise"].mean() > reference["noise"].mean():
         text += " The noise alone is far beyond the training's; denoise first, or train with more noise (noise=...)."
     return text + (f" ({count} photographs are few to judge by.)" if count < FEW else "")

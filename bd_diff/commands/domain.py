@@ -58,7 +58,7 @@ def domain(
             "photographs": len(paths),
             "gap": domain_gap.total_gap(found),
             "gaps": found,
-            "means": {name: float(values.mean()) for name, values in readings.items() if name != "tokens"},
+            "means": {name: float(values.mean()) for name, values in readings.items() if values.ndim == 1},
             "verdict": domain_gap.verdict(readings, trained_on),
         }
     for name, row in sorted(figures.items(), key=lambda item: item[1]["gap"]):

@@ -58,6 +58,13 @@ def test_words_follow_the_figures(pipeline, sharp, reference):
     assert "3 photographs are few" in domain_gap.verdict(few, reference)
 
 
+def test_blur_beyond_the_model_is_told(pipeline, sharp, reference):
+    home = domain_gap.reference_readings(pipeline, sharp, 12, seed=7)
+    assert "far as" not in domain_gap.verdict(home, reference)
+    wide = home | {"kernels": line(torch.full((12,), 31.0), torch.linspace(0, 0.1, 12))}
+    assert "In 12 of 12 photographs blur reaches" in domain_gap.verdict(wide, reference)
+
+
 def test_the_command_makes_a_reference_and_judges_by_it(tiny_pipeline_folder, tmp_path, monkeypatch, capsys):
     import shutil
 

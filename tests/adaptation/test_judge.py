@@ -1,0 +1,55 @@
+"""Judging without truth: what explains unseen photographs better is kept, all else gives back what one began with."""
+
+import pytest
+import torch
+
+from bd_diff import BDDiffPipeline
+from bd_diff.adaptation.candidates import with_reader
+from bd_diff.adaptation.judge import Compared, Judgement, compare
+from bd_diff.blur.kernels import gaussian
+
+
+@pytest.mark.parametrize(
+    ("compared", "why"),
+    [
+        (Compared(better=0.05, error=0.01, wins=0.9, changed=0.1), "hardly differ"),
+        (Compared(better=-0.05, error=0.01, wins=0.1, changed=2.0), "less sharp, by 5.0%"),
+        (Compared(better=0.05, error=0.08, wins=0.9, changed=2.0), "by 5.0% only, +- 8.0%"),
+        (Compared(better=0.05, error=0.01, wins=0.4, changed=2.0), "by 5.0% only"),
+        (Compared(better=0.05, error=0.01, wins=0.9, changed=2.0), None),
+    ],
+)
+def test_a_candidate_must_be_better_by_a_margin_on_most_photographs_and_change_something(compared, why):
+    assert (compared.why_not is None) == (why is None)
+    assert why is None or why in compared.why_not
+
+
+def test_photographs_are_compared_in_pairs():
+    images = torch.zeros(3, 1, 3, 4, 4)
+    before = list(zip(images, (-1.0, -3.0, -5.0), strict=True))
+    after = list(zip(images + 1 / 255, (-1.1, -3.1, -5.1), strict=True))
+    found = compare(before, after)
+    assert (found.better, found.wins, found.changed) == pytest.approx((0.1, 1.0, 1.0), rel=1e-3)
+    assert found.error < 1e-6  # the photographs differ, the differences do not
+
+
+def test_nothing_gained_is_said_in_plain_words():
+    assert (
+        Judgement(None, {}, 5).sentence()
+        == "rejected: training gained nothing. The result is the model you began with."
+    )
+
+
+def test_a_reader_alone_restores_as_before(tiny_pipeline_folder):
+    begun, trained = (BDDiffPipeline.from_pretrained(tiny_pipeline_folder) for _ in range(2))
+    for network in trained.components.values():
+        for weight in getattr(network, "parameters", list)():
+            weight.data += 0.1 * torch.randn(weight.shape, generator=torch.Generator().manual_seed(0))
+    image = torch.rand(1, 3, 64, 64, generator=torch.Generator().manual_seed(1))
+    kernel, noise = gaussian(torch.tensor([1.0])), {"generator": torch.Generator().manual_seed(0)}
+    expected = begun(image, kernels=kernel, output_type="pt", **noise).images
+    trained_reads = trained.encode_image(image * 2 - 1, fast=True).kernels
+    merged = with_reader(begun, trained)
+    noise = {"generator": torch.Generator().manual_seed(0)}
+    assert torch.equal(merged(image, kernels=kernel, output_type="pt", **noise).images, expected)
+    assert torch.equal(merged.encode_image(image * 2 - 1, fast=True).kernels, trained_reads)
