@@ -112,9 +112,10 @@ def adapt(config: JointConfig) -> dict | None:
     """Adapt a model as `config` says, and return the report.
 
     The best model by `Criterion` and its reading of blur alone are judged by held-out photographs
-    (`bd_diff.adaptation.judge`); which is better is in `run.folder/pipeline`, else the model one began with. The last one of training is in `run.folder/last`. Stopped by Ctrl-C it returns None;
-    called again it continues, and after its end it returns the stored report. Raises ValueError for folders that cannot
-    be used, and if `run.folder` is of another adaptation.
+    (`bd_diff.adaptation.judge`); which is better is in `run.folder/pipeline`, else the model one began with. The last
+    one of training is in `run.folder/last`. Stopped by Ctrl-C it returns None; called again it continues, and after its
+    end it returns the stored report. Raises ValueError for folders that cannot be used, and if `run.folder` is of
+    another adaptation.
     """
     out = Path(config.run.folder)
     claim(out)
