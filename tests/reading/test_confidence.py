@@ -53,10 +53,10 @@ def test_what_is_read_without_the_search_is_uncertain_where_nothing_explains_mor
 
 
 def test_an_image_in_doubt_keeps_the_share_that_caution_names(tiny_pipeline, monkeypatch):
-    images, read = torch.rand(2, 3, 64, 64, generator=torch.Generator().manual_seed(0)), tiny_pipeline.encode_image
+    images, read = torch.rand(2, 3, 64, 64, generator=torch.Generator().manual_seed(0)), tiny_pipeline.read_at_scales
 
     def result(doubtful):
-        monkeypatch.setattr(tiny_pipeline, "encode_image", lambda *given: replace(read(*given), doubtful=doubtful))
+        monkeypatch.setattr(tiny_pipeline, "read_at_scales", lambda *given: replace(read(*given), doubtful=doubtful))
         return tiny_pipeline(images, output_type="latent", generator=torch.Generator().manual_seed(0)).images
 
     sure, torn = result(torch.tensor([False, False])), result(torch.tensor([False, True]))

@@ -208,14 +208,14 @@ def test_an_upload_is_shown_with_its_size_and_the_time_it_takes(demo, photo):
 
 
 def test_a_visitor_cancels_what_is_made_for_them_and_nothing_else(demo, photo, monkeypatch):
-    encode, cancelling = demo.restorer.pipeline.encode_image, ["somebody else", "me"]
+    encode, cancelling = demo.restorer.pipeline.read_at_scales, ["somebody else", "me"]
 
     def cancel_meanwhile(*arguments, **settings):
         demo.cancel(cancelling.pop(0))
         return encode(*arguments, **settings)
 
     with monkeypatch.context() as patched:
-        patched.setattr(demo.restorer.pipeline, "encode_image", cancel_meanwhile)
+        patched.setattr(demo.restorer.pipeline, "read_at_scales", cancel_meanwhile)
         assert demo.deblur(photo, visitor="me").result
         with pytest.raises(ValueError, match="^cancelled$"):
             demo.deblur(photo, visitor="me")
