@@ -20,6 +20,8 @@ HARDLY = 0.02  # a share of the way in linear light that is left out
 QUIET = 1.5 / 255  # standard deviation of noise from which on an estimate is worth more, see `doubt`
 SMOOTH = 0.1  # blocks that show less do no harm, see there
 EXPLAINED = 0.35  # what an estimate may miss of a photograph's contrast, see there
+MIDDLE = 1 + len(WIENER_NOISE) // 2  # which guess is the middle deconvolution
+SPOILT = 0.002  # see `keep_in_reach`
 LIGHT_CLEARLY = 4.0  # how sharply `explain` decides (ours, measured)
 
 
@@ -148,15 +150,20 @@ def keep_in_reach(pixels: Tensor, guesses: Tensor, margin: float = 0.1, broken: 
     """Pixels `(B, 3, H, W)` in [-1, 1], clamped to what the guesses `(B, G, 3, H, W)` span in 5x5 pixels and a margin.
 
     Multiplicative gates explode once in a few million pixels, by a hundred times the range: where pixels are out of
-    reach by more than `broken` (others are by 0.1), they and what is near fade into the first guess. Ours,
-    measured on real photographs; elsewhere it changes one value in two thousand.
+    reach by more than `broken` (others are by 0.1), they and what is near fade into the first guess. The channel
+    attention of the UNet averages over the image: where all are out of reach by more than `SPOILT` on average, the
+    whole image is spoilt, and becomes the middle deconvolution. Ours, measured on real photographs; elsewhere it
+    changes one value in two thousand.
     """
     lowest, highest = -highest_around(-guesses.amin(1)), highest_around(guesses.amax(1))
     kept = pixels.clamp(lowest - margin, highest + margin)
-    beyond = ((pixels - kept).abs().amax(1, keepdim=True) > broken).to(kept.dtype)
+    excess = (pixels - kept).abs()
+    beyond = (excess.amax(1, keepdim=True) > broken).to(kept.dtype)
     if beyond.any():
         near = F.avg_pool2d(F.max_pool2d(beyond, 49, 1, 24), 17, 1, 8, count_include_pad=False)
         kept = kept.lerp(guesses[:, 0].to(kept.dtype), near)
+        middle = guesses[:, MIDDLE if guesses.shape[1] > MIDDLE else 0].to(kept.dtype)
+        kept = torch.where(excess.mean((1, 2, 3), keepdim=True) > SPOILT, middle, kept)
     return kept
 
 

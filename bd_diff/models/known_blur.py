@@ -7,11 +7,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from bd_diff.blur.operator import WIENER_NOISE, fill
+from bd_diff.blur.operator import fill
 from bd_diff.data.tiles import CONTEXT, Grid
-from bd_diff.models.conditioning import deblur_guesses, explain
+from bd_diff.models.conditioning import MIDDLE, deblur_guesses, explain
 
-MIDDLE = 1 + len(WIENER_NOISE) // 2  # which guess is the middle deconvolution
 WINDOW = 256  # pixels a side that one kernel is read from; neighbours share half of it
 
 

@@ -29,12 +29,20 @@ def test_a_pixel_somewhat_beyond_is_clamped_alone():
 
 def test_an_explosion_fades_into_the_first_guess_and_what_is_far_from_it_stays():
     pixels, guesses = case()
-    pixels[0, :, 40, 40] = 100.0
+    pixels[0, :, 40, 40] = 10.0
     kept = keep_in_reach(pixels, guesses)
     assert torch.allclose(kept[..., 24:57, 24:57], guesses[:, 0, :, 24:57, 24:57])
     assert torch.equal(kept[..., 74:, :], pixels[..., 74:, :])
     between = (kept - pixels)[..., 40, 57:72].abs().mean((0, 1))
     assert between[0] > between[7] > between[-1] > 0
+
+
+def test_explosions_that_spoil_the_whole_image_leave_the_middle_deconvolution():
+    """The channel attention of the UNet averages over the image, so that far from them its pixels are wrong, too."""
+    pixels, guesses = case()
+    pixels[0, :, 40:44, 40:44] = 100.0
+    assert torch.equal(keep_in_reach(pixels, guesses), guesses[:, 2])
+    assert torch.equal(keep_in_reach(pixels, guesses[:, :2]), guesses[:, 0])  # in transfer: the image blurred again
 
 
 def test_a_vaes_shift_is_taken_off_and_put_back():
