@@ -5,7 +5,7 @@ so least squares on the edges of that give a better kernel, which gives a better
 the two is as old as Xu and Jia, "Two-phase kernel estimation for robust motion deblurring", 2010).
 """
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 
 import torch
 from diffusers.utils import BaseOutput
@@ -62,7 +62,9 @@ def stack(readings: list[BlurReading]) -> BlurReading:
 
 
 @torch.no_grad()
-def search_blur(pipeline, pixels: Tensor, found: tuple[Tensor, Tensor] | None = None) -> BlurReading:
+def search_blur(
+    pipeline, pixels: Tensor, found: tuple[Tensor, Tensor] | None = None, free: BlurReading | None = None
+) -> BlurReading:
     """The blur of one image `(1, 3, H, W)` in [-1, 1]: of several readings the one that explains it best.
 
     Readings compete: the kernel with the smallest `reblur_residual` in the denoised window with most edges wins, and
@@ -72,14 +74,15 @@ def search_blur(pipeline, pixels: Tensor, found: tuple[Tensor, Tensor] | None = 
     no shake, and the networks read soft blur and straight lines better than least squares do. Where a very different
     kernel explains the photograph as well, the reading without the search is returned and marked `doubtful`.
 
-    found: hypotheses and evidence of `search_evidence`, if it has already run.
+    found: hypotheses and evidence of `search_evidence`, if it has already run. free: the reading without the search,
+        likewise.
     """
     window = reduce_noise((pixels[best_window(luminance(pixels))] + 1) / 2)
     light = luminance(window)
-    free = pipeline.read_blur(pixels)
+    free = pipeline.read_blur(pixels) if free is None else free
+    assert free is not None and free.kernels is not None  # there is a blur decoder
     if found is None and (found := search_evidence(light, free.kernels)) is None:
-        free.doubtful = torch.zeros(1, dtype=torch.bool, device=pixels.device)
-        return free
+        return replace(free, doubtful=torch.zeros(1, dtype=torch.bool, device=pixels.device))
     hypotheses, evidence = found
     searched = pipeline.read_blur(pixels, hypotheses[:, 0], evidence)
     kernels: list[Tensor] = []

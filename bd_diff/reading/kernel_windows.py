@@ -3,7 +3,6 @@
 import torch
 from torch import Tensor
 
-from bd_diff.blur.kernels import same_size
 from bd_diff.models.known_blur import WINDOW, window_grid
 
 
@@ -12,6 +11,4 @@ def window_kernels(pipeline, pixels: Tensor, window: int = WINDOW, fast: bool = 
     """Kernels `(windows, B, k, k)` of pixels `(B, 3, H, W)` in [-1, 1], each read from its own window."""
     height, width = pixels.shape[-2:]
     grid = window_grid(height, width, window)
-    return torch.stack(
-        same_size([pipeline.encode_image(one, fast).kernels for one in grid.cut(pixels, range(len(grid)))])
-    )
+    return torch.stack([pipeline.encode_image(one, fast).kernels for one in grid.cut(pixels, range(len(grid)))])

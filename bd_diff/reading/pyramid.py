@@ -22,11 +22,7 @@ from bd_diff.reading.verdict import extents
 
 RATIO = math.sqrt(0.5)  # of one scale to the next
 COARSEST, SMALLEST_SIDE = 6, 96  # steps; pixels a side of what blur is read from
-AGREEING, GROWTH, SMALL = (
-    0.025,
-    1.17,
-    1.5,
-)  # see `agree` (these and the following: ours, measured on training photographs)
+AGREEING, GROWTH, SMALL = 0.025, 1.17, 1.5  # see `agree` (all that follow: ours, measured on training photographs)
 HALVES, FITS = (1.0, 0.5, 0.25, 0.125), 20  # scales of the search; pixels: a wider kernel is looked for at the next
 NEAR = 0.05  # distance of kernels from which on a reading contradicts that of a coarser scale
 LEAST = 0.6  # share of the free kernel's extent below which what the search found is not the same blur
@@ -53,14 +49,15 @@ def read_at_scales(pipeline, pixels: Tensor, search: bool = True) -> BlurReading
         return free[-1]
     if finest is None:
         seems_wide = max(reach(kernel_of(one)) for one in free[:2]) >= WIDE / 2
-        return (found_wide(pipeline, pixels) if seems_wide else None) or search_blur(pipeline, pixels)
+        return (found_wide(pipeline, pixels) if seems_wide else None) or search_blur(pipeline, pixels, free=free[-1])
     scale, coarse = scales[finest], free[finest]
     nearest, found, won = 1.0, free[-1], False
     if search:
         extent = reach(kernel_of(coarse)) / scale  # pixels, at full size
         sizes = [one for one in HALVES if min(pixels.shape[-2:]) * one >= SMALLEST_WINDOW]
         nearest = next((one for one in sizes if extent * one <= FITS), sizes[-1])
-        found = search_blur(pipeline, reduced(pixels, nearest))
+        read = free[-1 - 2 * HALVES.index(nearest)]  # two scales are a half
+        found = search_blur(pipeline, reduced(pixels, nearest), free=read)
         won = is_shake(found) and reach(kernel_of(found)) >= LEAST * extent * nearest
     if won and nearest < 1:
         return carry(pipeline, pixels, found, nearest) or at_scale(found, nearest)
@@ -147,16 +144,16 @@ def found_wide(pipeline, pixels: Tensor) -> BlurReading | None:
 
 
 def carry(pipeline, pixels: Tensor, coarse: BlurReading, scale: float) -> BlurReading | None:
-    """A reading of the image made smaller by `scale`, its kernel enlarged step by step and refined at each (coarse to
-    fine, as in Fergus et al. 2006); None where no kernel explains the image better than no blur does.
+    """A reading of the image made smaller by `scale`, one of `HALVES`, with its kernel at full size: enlarged step by
+    step and refined at each (coarse to fine, as in Fergus et al. 2006); None where no kernel explains the image better
+    than no blur does.
     """
     kernels = kernel_of(coarse)
     while scale < 1:
-        ratio = min(2, 1 / scale)
-        scale, size = scale * ratio, enlarged_size(kernels, ratio)
+        scale, size = 2 * scale, enlarged_size(kernels, 2)
         seen = reduced(pixels, scale)
         window = reduce_noise((seen[best_window(luminance(seen), WINDOW * size)] + 1) / 2)
-        enlarged = resize_kernels(kernels, size, ratio)
+        enlarged = resize_kernels(kernels, size, 2)
         candidates = [delta(1, size, pixels.device), enlarged]
         if is_shake(coarse):
             candidates.append(refine(pipeline, window, coarse, enlarged))

@@ -101,7 +101,7 @@ def test_scales_that_disagree_say_nothing(monkeypatch):
     always = SimpleNamespace(read_blur=lambda pixels: fixed)
     assert read_at_scales(always, torch.rand(1, 3, 600, 800), search=False).scale is None
     monkeypatch.setattr(
-        pyramid, "search_blur", lambda pipeline, pixels: reading(WIDE, doubtful=True, mark=pixels.shape[-1])
+        pyramid, "search_blur", lambda pipeline, pixels, free=None: reading(WIDE, doubtful=True, mark=pixels.shape[-1])
     )
     assert read_at_scales(always, torch.rand(1, 3, 600, 800)).features[0, 0, 0] == 800
 
@@ -110,7 +110,7 @@ def test_scales_that_disagree_say_nothing(monkeypatch):
 def test_a_wide_shake_is_carried_to_full_size_and_other_wide_blur_stays_at_its_scale(scene, monkeypatch, trust, size):
     sharp, blurry = scene
 
-    def search_blur(pipeline, pixels):
+    def search_blur(pipeline, pixels, free=None):
         seen = reading(resize_kernels(WIDE, 33, pixels.shape[-1] / blurry.shape[-1]))
         seen.search_confidence = torch.tensor([trust])
         return seen
