@@ -6,7 +6,7 @@ if TYPE_CHECKING:
     from bd_diff.pipeline import BDDiffPipeline, BDDiffPipelineOutput
 
 __all__ = ["BDDiffPipeline", "BDDiffPipelineOutput"]
-__version__ = "0.2.0"
+__version__ = "0.3.0"
 
 
 def __getattr__(name: str):

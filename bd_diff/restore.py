@@ -91,6 +91,9 @@ class PipelineRestorer(Restorer):
         return self.run(images, **settings).images
 
     def check_settings(self, generator=None, fast: bool = False, **settings) -> None:
+        steps, most = settings.get("num_inference_steps") or 1, self.pipeline.config.most_steps
+        if 0 < most < steps:
+            raise ValueError(f"{steps} steps: this model's results get worse with more than {most}")
         self.pipeline.check_settings(**settings)
 
     def run(self, images: Tensor, **settings):

@@ -101,7 +101,7 @@ def adaptation_config(
         networks={},
         optimizer={"lr": 3e-4, "weight_decay": 1e-2, "betas": [0.9, 0.99]},
         # None of the tasks on the photographs themselves: they gained nothing (assets/docs/adapting.md).
-        weights={"kernel": 0.5, "deblur": 1.0, "transfer": 0.2},
+        weights={"kernel": 0.5, "carry": 0.2, "deblur": 1.0, "transfer": 0.2},
         families=dict(TRAINED_ON),
         noise=4 / 255,
         data=DataConfig(sharp=str(sharp), target=str(target), target_exclude=str(out / "held_out.txt"), crop=CROP),

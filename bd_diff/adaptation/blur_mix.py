@@ -18,7 +18,6 @@ from torch.nn.functional import one_hot
 
 from bd_diff.adaptation.domain_gap import middle, synthetic_pair
 from bd_diff.blur.camera import RandomCamera
-from bd_diff.blur.synthesis import FAMILIES
 from bd_diff.data.crops import PhotographSource, draw, seeded
 from bd_diff.data.images import list_images, read_image, to_tensor
 from bd_diff.data.noise import noise_level
@@ -39,7 +38,7 @@ SMALLEST = 96  # pixels a side, below which a photograph is left out
 ROUNDS = 120  # synthetic photographs of each family that the families are told by
 MOST = 64  # photographs that are looked at
 SUM_WEIGHT = 10.0  # how strictly the shares sum to one while they are fitted
-KINDS = [family for family in FAMILIES if family not in ("delta", "box")]  # no blur, and one that no camera makes
+KINDS = ("gaussian", "line", "shake", "disc")  # the families that are told apart
 RIDGE = 0.01  # of the kernel ridge regression, on a kernel that is 1 for equals
 
 

@@ -186,7 +186,7 @@ def joint_config(
         networks={} if source else config.networks,
         start_from=str(source) if source else None,
         optimizer=config.optimizer,
-        weights={"kernel": 0.5, "deblur": 1.0, "transfer": 0.2, **weights},
+        weights={"kernel": 0.5, "carry": 0.2, "deblur": 1.0, "transfer": 0.2, **weights},
         **{"families": config.families, "noise": config.noise, **synthesis},
         data=DataConfig(
             sharp=config.sharp,

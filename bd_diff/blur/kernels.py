@@ -3,6 +3,8 @@
 Every kernel is non-negative and sums to one; k is odd. Parameters are tensors `(B,)`, in pixels or radians.
 """
 
+import math
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -50,13 +52,14 @@ def disc(radius: Tensor, size: int = SIZE) -> Tensor:
     return normalize((radius.reshape(-1, 1, 1) + 0.5 - torch.hypot(rows, columns)).clamp(0, 1))
 
 
-def splat(rows: Tensor, columns: Tensor, size: int = SIZE) -> Tensor:
+def splat(rows: Tensor, columns: Tensor, size: int = SIZE, time: Tensor | None = None) -> Tensor:
     """Kernel of a path: points `(B, n)`, offsets from the centre, shared bilinearly among their four pixels; those that
-    leave the window are lost.
+    leave the window are lost. `time` `(B, n)` is how long the camera stays at each, by default equally long.
     """
     reach = size // 2
     kernels = torch.zeros(rows.shape[0], size * size, device=rows.device)
     inside = torch.maximum(rows.abs(), columns.abs()) <= reach
+    inside = inside if time is None else inside * time
     rows, columns = (points.clamp(-reach, reach - 1e-3) + reach for points in (rows, columns))
     top, left = rows.floor(), columns.floor()
     for row, row_share in ((top, 1 - (rows - top)), (top + 1, rows - top)):
@@ -95,6 +98,86 @@ def shake(extent: Tensor, generator: torch.Generator | None = None, size: int = 
     """Camera shake: the kernel of a random `walk`."""
     rows, columns = walk(extent, generator).unbind(1)
     return splat(rows, columns, size)
+
+
+def hand_path(extent: Tensor, generator: torch.Generator | None = None) -> tuple[Tensor, Tensor]:
+    """Paths `(B, 2, n)` of a camera held by hand, about their centroid, and the time spent at each point `(B, n)`.
+
+    Smoother than a `walk`, as the paths behind measured kernels are (Levin et al., "Understanding and evaluating blind
+    deconvolution algorithms", 2009): a drift and a few sways whose amplitude falls with their frequency, as the spectra
+    of hand tremor do. The speed varies by a factor of a few, and every second path has a point where the camera rests
+    for up to half of the exposure. Like a `walk` it reaches `extent` / 2 pixels. The constants are ours.
+    """
+    batch, points, sways = extent.shape[0], 256, 5
+    device = generator.device if generator else None
+    moment = torch.linspace(0, 1, points, device=device)
+    frequency = 0.5 * torch.arange(1, sways + 1, device=device)  # cycles an exposure
+    amplitude = torch.randn(batch, 3, sways, generator=generator, device=device) / frequency**1.5
+    phase = 2 * math.pi * torch.rand(batch, 3, sways, 1, generator=generator, device=device)
+    waves = torch.sin(2 * math.pi * frequency[:, None] * moment + phase)
+    curves = (amplitude[..., None] * waves).sum(2)  # (B, 3, n): rows, columns, slowness
+    slowness = torch.softmax(0.4 * curves[:, 2], -1)
+    where, share = torch.rand(2, batch, 1, generator=generator, device=device)
+    rest = torch.softmax(-((moment - where) / 0.01).square(), -1)
+    time = slowness.lerp(rest, (share - 0.5).clamp_min(0))
+    path = curves[:, :2]
+    path = path - (path * time[:, None]).sum(-1, keepdim=True)
+    longest = path.abs().amax((1, 2), keepdim=True).clamp_min(1e-6)
+    return (path / longest).to(extent.device) * extent.reshape(-1, 1, 1) / 2, time.to(extent.device)
+
+
+def hand_shake(extent: Tensor, generator: torch.Generator | None = None, size: int = SIZE) -> Tensor:
+    """Camera shake as measured: a smooth `hand_path`, thick (see `draw_pens`)."""
+    path, time = hand_path(extent, generator)
+    thin = splat(path[:, 0], path[:, 1], size, time)
+    return thicken(thin, draw_pens(len(extent), generator, extent.device))
+
+
+def draw_pens(batch: int, generator: torch.Generator | None = None, device=None) -> Tensor:
+    """Small kernels `(B, 17, 17)` as thick as a lens and a sensor draw a path: a Gaussian of deviation 0.3 to 2 pixels
+    or, even chances, a disc of the same deviation (half its radius).
+    """
+    thinnest, thickest = 0.3, 2.0
+    drawn = torch.rand(2, batch, generator=generator, device=generator.device if generator else None)
+    share, kind = drawn.to(device)
+    deviation = thinnest + (thickest - thinnest) * share
+    size = 2 * math.ceil(4 * thickest) + 1
+    return torch.where((kind < 0.5)[:, None, None], gaussian(deviation, size), disc(2 * deviation, size))
+
+
+def thicken(kernels: Tensor, pens: Tensor) -> Tensor:
+    """Kernels `(B, k, k)`, each drawn by its pen `(B, p, p)`; what leaves the window is lost."""
+    padded = F.pad(kernels[:, None], (pens.shape[-1] // 2,) * 4)
+    return normalize(convolve(padded, pens)[:, 0].clamp_min(0))
+
+
+def ghost(distance: Tensor, angle: Tensor, generator: torch.Generator | None = None, size: int = SIZE) -> Tensor:
+    """A double image: the camera rests at two points, `distance` pixels apart, and is seen moving between them little
+    or not at all; about the centroid, thick (see `draw_pens`).
+    """
+    device = generator.device if generator else None
+    drawn = torch.rand(2, len(angle), 1, generator=generator, device=device).to(angle.device)
+    share, moving = 0.3 + 0.4 * drawn[0], (drawn[1] - 0.5).clamp_min(0)
+    steps = torch.linspace(0, 1, 4 * size, device=angle.device)
+    time = moving / len(steps) + (1 - moving) * torch.where(steps == 0, 1 - share, torch.where(steps == 1, share, 0.0))
+    along = (steps - (steps * time).sum(-1, keepdim=True)) * distance[:, None]
+    thin = splat(along * angle.sin()[:, None], along * angle.cos()[:, None], size, time)
+    return thicken(thin, draw_pens(len(angle), generator, angle.device))
+
+
+def astigmatism(sigma: Tensor, angle: Tensor, generator: torch.Generator | None = None, size: int = SIZE) -> Tensor:
+    """A lens that does not focus alike in all directions: an elliptic Gaussian, `sigma` along its longer axis at
+    `angle` and 0.3 to 1 times that across, in a halo of up to a third of the light that falls off exponentially, in 2
+    to 6 pixels, as light scattered in lenses does.
+    """
+    device = generator.device if generator else None
+    ratio, share, fall = torch.rand(3, len(sigma), generator=generator, device=device).to(sigma.device)[..., None, None]
+    rows, columns = grid(size, sigma.device)
+    sigma, angle = sigma.reshape(-1, 1, 1), angle.reshape(-1, 1, 1)
+    along, across = columns * angle.cos() + rows * angle.sin(), rows * angle.cos() - columns * angle.sin()
+    core = normalize(torch.exp(-0.5 * (along.square() + (across / (0.3 + 0.7 * ratio)).square()) / sigma.square()))
+    halo = normalize(torch.exp(-torch.hypot(rows, columns) / (2 + 4 * fall)))
+    return core.lerp(halo, share / 3)
 
 
 def blur(images: Tensor, kernels: Tensor, mode: str = "reflect") -> Tensor:

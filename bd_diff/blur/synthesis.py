@@ -18,7 +18,7 @@ class Family:
 
     `make(parameter (B,), angle (B,), generator, size) -> (B, k, k)`. `reach` is how far a kernel goes from its
     middle, in pixels per unit of the parameter. A family with a `step` takes only the values easiest, easiest + step,
-    and so on.
+    and so on. One that is `drawn` depends on the generator, too: a seed names one of its kernels.
     """
 
     make: Callable[[Tensor, Tensor, Generator, int], Tensor]
@@ -27,6 +27,7 @@ class Family:
     hardest: float
     reach: float
     step: float = 0.0
+    drawn: bool = False
 
     def scale(self, share: Tensor, severity: float) -> Tensor:
         """Parameters `(B,)` from uniform shares in [0, 1): uniform from the easiest to `severity` of the way up."""
@@ -41,9 +42,16 @@ FAMILIES = {
     "gaussian": Family(lambda p, a, g, size: kernels.gaussian(p, size), "sigma in pixels", 0.5, 3, reach=5),
     "box": Family(lambda p, a, g, size: kernels.box(p, size), "width in pixels, odd", 3, 29, reach=0.5, step=2),
     "line": Family(lambda p, a, g, size: kernels.line(p, a, size), "length in pixels", 5, 25, reach=0.5),
-    "shake": Family(lambda p, a, g, size: kernels.shake(p, g, size), "extent in pixels", 6, 26, reach=0.5),
+    "shake": Family(lambda p, a, g, size: kernels.shake(p, g, size), "extent in pixels", 6, 26, 0.5, drawn=True),
     "disc": Family(lambda p, a, g, size: kernels.disc(p, size), "radius in pixels", 1, 8, reach=1),
+    "hand_shake": Family(
+        lambda p, a, g, size: kernels.hand_shake(p, g, size), "extent in pixels", 4, 24, 0.6, drawn=True
+    ),
+    "ghost": Family(kernels.ghost, "distance in pixels", 3, 18, reach=0.9, drawn=True),
+    "astigmatism": Family(kernels.astigmatism, "sigma in pixels", 0.6, 3.5, reach=5, drawn=True),
 }
+
+DIRECTED = ("line", "ghost", "astigmatism")  # families whose kernels have an angle
 
 FIELD = 3  # kernels along each side of the image where blur varies
 
@@ -113,9 +121,9 @@ def draw_fields(
 class Blur:
     """One blur, in full: whoever stores `parameters()` can make the same blur again and apply it to another image.
 
-    `parameter` is the family's (see `FAMILIES`), `angle` in radians, `seed` fixes a shake's path. `variation` is how
-    the blur differs over the image: 0 is one kernel for all of it. Shake: rolling the camera moves the middle of an
-    edge by up to `variation` times what shaking it does. Other families: the parameter grows by that share from the
+    `parameter` is the family's (see `FAMILIES`), `angle` in radians, `seed` fixes a path. `variation` is how the
+    blur differs over the image: 0 is one kernel for all of it. Shakes: rolling the camera moves the middle of an edge
+    by up to `variation` times what shaking it does. Other families: the parameter grows by that share from the
     centre to the edge that `angle` points at, and shrinks by it to the opposite one.
 
     Raises `ValueError` for a family that does not exist.
@@ -136,9 +144,9 @@ class Blur:
         words = [self.family]
         if self.family != "delta":
             words.append(f"{self.parameter:.1f}px")
-        if self.family == "line":
+        if self.family in DIRECTED:
             words.append(f"{math.degrees(self.angle):03.0f}deg")
-        if self.family == "shake":
+        if FAMILIES[self.family].drawn:
             words.append(f"seed{self.seed}")
         if self.variation:
             words.append(f"varying{self.variation:.2f}")
@@ -168,21 +176,34 @@ class Blur:
             return self.kernel(size)[None, None]
         along = torch.linspace(-1, 1, FIELD)
         down, right = torch.meshgrid(along, along, indexing="ij")
-        if self.family == "shake":
+        if self.family in ("shake", "hand_shake"):
             return self.rolling_shake(down.flatten(), right.flatten(), size).reshape(FIELD, FIELD, size, size)
         family = FAMILIES[self.family]
         growth = 1 + self.variation * (right * math.cos(self.angle) + down * math.sin(self.angle)).flatten()
         parameter = (self.parameter * growth).clamp_min(min(1.0, family.easiest))
         angle = torch.full_like(parameter, self.angle)
-        return family.make(parameter, angle, torch.Generator(), size).reshape(FIELD, FIELD, size, size)
+        # One by one, so that what is drawn is the same everywhere.
+        made = [
+            family.make(*one, torch.Generator().manual_seed(self.seed), size)
+            for one in zip(parameter.split(1), angle.split(1), strict=True)
+        ]
+        return torch.cat(made).reshape(FIELD, FIELD, size, size)
 
     def rolling_shake(self, down: Tensor, right: Tensor, size: int) -> Tensor:
         """Kernels `(n, k, k)` of one camera path that shifts and rolls, seen at positions `(n,)` in [-1, 1]."""
         generator = torch.Generator().manual_seed(self.seed)
-        rows, columns = kernels.walk(torch.tensor([self.parameter]), generator)[0]
-        roll = kernels.walk(torch.tensor([self.parameter * self.variation]), generator)[0, 0]
+        extent, rolled = torch.tensor([[self.parameter], [self.parameter * self.variation]])
+        time = pens = None
+        if self.family == "shake":
+            (rows, columns), roll = kernels.walk(extent, generator)[0], kernels.walk(rolled, generator)[0, 0]
+        else:
+            path, time = kernels.hand_path(extent, generator)
+            pens = kernels.draw_pens(1, generator)
+            (rows, columns), roll = path[0], kernels.hand_path(rolled, generator)[0][0, 0]
+            time, pens = time.expand(len(down), -1), pens.expand(len(down), -1, -1)
         # A small turn by r moves the point (down, right) by r * (right, -down).
-        return kernels.splat(rows + right[:, None] * roll, columns - down[:, None] * roll, size)
+        drawn = kernels.splat(rows + right[:, None] * roll, columns - down[:, None] * roll, size, time)
+        return drawn if pens is None else kernels.thicken(drawn, pens)
 
     def apply(self, images: Tensor, size: int | None = None) -> Tensor:
         """Blur images `(B, C, H, W)`, all by this blur; the border is reflected."""

@@ -27,7 +27,6 @@ def init(
         ),
     ] = None,
     structure_tokens: Annotated[int, typer.Option(min=1)] = 64,
-    blur_tokens: Annotated[int, typer.Option(min=1)] = 16,
     hidden_size: Annotated[int, typer.Option(min=64, help="Width of the Q-Formers, a multiple of 64.")] = 512,
     layers: Annotated[int, typer.Option(min=1, help="Layers of each Q-Former.")] = 4,
     seed: Annotated[int, typer.Option(help="The seed of the new weights.")] = 0,
@@ -51,7 +50,7 @@ def init(
     size = {"hidden_size": hidden_size, "num_layers": layers, "num_heads": hidden_size // 64}
     sections = {
         "structure_qformer": size | {"num_queries": structure_tokens},
-        "blur_qformer": size | {"num_queries": blur_tokens},
+        "blur_qformer": size,
     }
     if config:
         sections = read_yaml(config).get("networks") or {}

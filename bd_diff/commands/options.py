@@ -9,7 +9,10 @@ import typer
 from bd_diff.assets import asset
 
 Model = Annotated[str | None, typer.Option(help="Model folder or Hugging Face id; by default the one that ships.")]
-Steps = Annotated[int | None, typer.Option(min=1, help="Diffusion steps; by default the model's own.")]
+Steps = Annotated[
+    int | None,
+    typer.Option(min=1, help="Diffusion steps, for models over Stable Diffusion; by default the model's own."),
+]
 Seed = Annotated[int, typer.Option(help="Same seed, same image.")]
 Fast = Annotated[bool, typer.Option("--fast", help="Learned estimate of the kernel only: faster, less exact.")]
 Strength = Annotated[float | None, typer.Option(min=0, max=1, help="0 returns the photograph, 1 the full result.")]

@@ -43,6 +43,7 @@ def probe(
         "probes": decoupling.token_probes(pipeline, photographs, samples, seed, bar),
         "structure": decoupling.structure_distance(pipeline, photographs, seed),
         "swap": decoupling.swap_inside_a_blur(pipeline, photographs, seed, fast),
+        "tokens": decoupling.token_swaps(pipeline, photographs, seed, fast, bar),
         "map": decoupling.map_correlation(pipeline, photographs, seed, fast, bar),
         "transfer": transfer_margin(pipeline, photographs, seed, fast, progress=bar),
     }
@@ -66,6 +67,11 @@ def told(figures: dict) -> list[str]:
         *(f"  {name:<22}{value:>7.3f}" for name, value in figures["probes"].items()),
         f"structure tokens: blurred photograph {blurred:.2e} away, another photograph {other:.2e}",
         f"swap of two references: of one blur {same:.2f} dB alike, of two blurs {different:.2f} dB",
+        "deblurring by its own tokens, and by others (gain in dB PSNR):",
+        *(
+            f"  {family:<10}" + ", ".join(f"{name} {gain:+.2f}" for name, gain in row.items())
+            for family, row in figures["tokens"].items()
+        ),
         "re-blur map against true error, rank correlation: "
         + ", ".join(f"{name} {value:.2f}" for name, value in figures["map"].items()),
         f"{'blur transfer':<14} {'right':>9} {'wrong':>9} {'margin':>9}",

@@ -40,6 +40,7 @@ def sample(
     blurred = folder / "blurry" if (folder / "blurry").is_dir() else folder
     chosen = listed_images(blurred, names) if names else list_images(blurred)
     restorer = load_system(model, device, dtype)
+    restorer.check_settings(**call_settings(restorer, seed, num_inference_steps=steps, fast=fast))
     rows, seconds = [], []
     print(f"{'photograph':<28} {'size':>9} {'seconds':>8} {'PSNR before':>12} {'after':>7}")
     for path in chosen:

@@ -31,6 +31,7 @@ def transfer(
         part_of(*one, deblur=False) for one in ((photograph, str(structure)), (read_image(blur), str(blur)))
     )
     restorer = load_pipeline(model, device, dtype)
+    restorer.check_settings(num_inference_steps=steps)
     settings = call_settings(restorer, seed, num_inference_steps=steps, blur_image=reference.pixels[None])
     (result,) = restorer(part.pixels[None], **settings)
     save_image(to_image(part.put_back(result), like=photograph), out)

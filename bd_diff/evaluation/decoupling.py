@@ -125,6 +125,55 @@ def swap_inside_a_blur(pipeline, photographs: Sequence[Tensor], seed: int = 0, f
 
 
 @torch.no_grad()
+def token_swaps(
+    pipeline, photographs: Sequence[Tensor], seed: int = 0, fast: bool = False, progress: Progress = lambda items: items
+) -> dict[str, dict[str, float]]:
+    """What deblurring gains, in dB PSNR, by which tokens: an ablation, for each blur family.
+
+    `own`: by the photograph's own tokens. `blur of another`: by the kernel that is decoded of the blur tokens of the
+    next photograph, which has another blur of the family. `shuffled blur`: of its own blur tokens in random order.
+    `structure of another`, `no structure`: by its own kernel and the structure tokens of the next photograph, or zeros.
+    """
+    windows, rows = windows_of(photographs), {}
+    for family in progress(PROBED):
+        pairs = []
+        for index, window in enumerate(windows):
+            generator = seeded(seed, index, 4)
+            pairs.append((noisy(reblur(window, draw_blur(family, generator).kernel()[None]), generator), window))
+        readings = [pipeline.encode_image((blurry * 2 - 1).to(pipeline.device), fast) for blurry, _ in pairs]
+        structures = [
+            pipeline.structure_qformer(pipeline.image_encoder.encode_structure((blurry * 2 - 1).to(pipeline.device)))
+            for blurry, _ in pairs
+        ]
+        found: dict[str, list[float]] = {}
+        for index, (blurry, window) in enumerate(pairs):
+            own, other = readings[index], readings[(index + 1) % len(pairs)]
+            order = torch.randperm(own.tokens.shape[1], generator=seeded(seed, index, 5)).to(own.tokens.device)
+            another = structures[(index + 1) % len(pairs)]
+            kernels = {
+                "own": own.kernels,
+                "blur of another": other.kernels,
+                "shuffled blur": pipeline.blur_decoder(own.tokens[:, order], own.kernels.shape[-1]),
+            }
+            structure = {"structure of another": another, "no structure": torch.zeros_like(another)}
+
+            def gained(kernels: Tensor, blurry=blurry, window=window) -> float:
+                noise = torch.Generator().manual_seed(seed)
+                result = pipeline(blurry, kernels=kernels, generator=noise, output_type="pt").images.cpu()
+                return float(psnr(result, window) - psnr(blurry, window))
+
+            gains = {name: gained(one) for name, one in kernels.items()}
+            for name, tokens in structure.items():
+                hook = pipeline.structure_qformer.register_forward_hook(lambda *_, tokens=tokens: tokens)
+                gains[name] = gained(own.kernels)
+                hook.remove()
+            for name, gain in gains.items():
+                found.setdefault(name, []).append(gain)
+        rows[family] = {name: sum(values) / len(values) for name, values in found.items()}
+    return rows
+
+
+@torch.no_grad()
 def map_correlation(
     pipeline, photographs: Sequence[Tensor], seed: int = 0, fast: bool = False, progress: Progress = lambda items: items
 ) -> dict[str, float]:

@@ -1,70 +1,62 @@
-"""Blur tokens -> what blur is: a kernel."""
+"""Blur tokens -> what blur is: a kernel, painted patch by patch."""
+
+import math
 
 import torch
 from diffusers import ConfigMixin, ModelMixin
 from diffusers.configuration_utils import register_to_config
 from torch import Tensor, nn
+from torch.nn.functional import pixel_shuffle
 
 from bd_diff.blur.kernels import SIZE, grid
-from bd_diff.models.image_encoder import ResidualBlock
-
-COARSE = 9  # pixels a side of the pictures that the tokens paint of the kernel
-PICTURES = 4  # painted by each token
+from bd_diff.models.layers import ResidualBlock
+from bd_diff.models.patches import PATCH, from_patches, patches_a_side
 
 
 class BlurDecoder(ModelMixin, ConfigMixin):
-    """Kernels from blur tokens, sharpened by the encoder's maps (ours).
+    """Kernels from blur tokens and nothing else (ours).
 
-    Sixteen tokens are a narrow way for a one-pixel line at any angle; the maps keep it thin. Where the search gave a
-    hypothesis, two kernels are decoded, one free and one that corrects the hypothesis, and mixed by how far it is to be
-    trusted: the search is right about shakes and wrong about soft blur.
+    Each token paints its patch in a few pictures; convolutions over all of them join the patches, and the first picture
+    goes through as it is.
     """
 
     @register_to_config
-    def __init__(self, num_tokens: int = 16, token_channels: int = 128, map_channels: int = 32):
+    def __init__(self, token_channels: int = 128, pictures: int = 8, map_channels: int = 32):
         super().__init__()
-        self.paint = nn.Linear(token_channels, PICTURES * COARSE**2)
-        self.grow = nn.Sequential(
-            nn.Conv2d(num_tokens * PICTURES, map_channels, 3, padding=1),
-            ResidualBlock(map_channels),
-            nn.Upsample(size=SIZE, mode="bilinear"),
-        )
+        self.paint = nn.Linear(token_channels, pictures * PATCH**2)
+        self.grow = nn.Conv2d(pictures + 3, map_channels, 3, padding=1)
         self.refine = nn.Sequential(
             ResidualBlock(map_channels),
             ResidualBlock(map_channels),
             nn.GroupNorm(1, map_channels),
         )
-        self.to_logits = nn.Conv2d(map_channels, 2, 3, padding=1)
+        self.to_logits = nn.Conv2d(map_channels, 1, 3, padding=1)
         nn.init.zeros_(self.to_logits.weight)
-        rows, columns = grid(SIZE)
-        self.prior = nn.Parameter(-torch.hypot(rows, columns) / 6)
-        # Saved models name this layer `trust`; it gives `search_confidence`.
-        self.trust = nn.Linear(num_tokens * token_channels, 1)
-        nn.init.zeros_(self.trust.weight)
-        nn.init.zeros_(self.trust.bias)
+        self.fall = nn.Parameter(torch.tensor([1 / 6]))  # of the untrained logits, a pixel
 
-    def forward(self, tokens: Tensor, maps: Tensor, hypothesis: Tensor | None = None) -> Tensor:
-        """Blur kernels `(B, 33, 33)`, non-negative, each of sum one.
-
-        tokens: blur tokens `(B, T, D)`. maps: `ImageEncoder`'s features of the lag maps, `(B, M, 33, 33)`.
-        hypothesis: kernels `(B, 33, 33)` that the search found, zero where it found none.
+    def forward(self, tokens: Tensor, size: int = SIZE) -> Tensor:
+        """Kernels `(B, size, size)`, non-negative, sum one, from tokens `(B, N, D)`, as many as such a kernel has
+        patches. Raises ValueError for another number of tokens.
         """
-        pictures = self.paint(tokens).reshape(len(tokens), -1, COARSE, COARSE)  # (B, T * PICTURES, 9, 9)
-        logits = self.to_logits(self.refine(self.grow(pictures) + maps)).float()  # (B, 2, 33, 33)
-        if hypothesis is None:
-            hypothesis = torch.zeros_like(logits[:, 0])
-        free = to_kernels(logits[:, 0] + self.prior.float())
-        corrected = to_kernels(logits[:, 1] + (hypothesis + 3e-4).log())
-        return free.lerp(
-            corrected, self.search_confidence(tokens)[:, None, None] * hypothesis.sum((1, 2), keepdim=True)
-        )
+        if tokens.shape[1] != patches_a_side(size) ** 2:
+            raise ValueError(
+                f"a kernel of {size} pixels a side has {patches_a_side(size) ** 2} tokens, not {tokens.shape[1]}"
+            )
+        rows = math.isqrt(tokens.shape[1])
+        painted = self.paint(tokens).transpose(1, 2).unflatten(2, (rows, rows))  # (B, P * 25, n, n)
+        painted = from_patches(pixel_shuffle(painted, PATCH), size)  # (B, P, size, size)
+        where, radius = place_maps(size, tokens.device)
+        seen = torch.cat([painted, where.to(painted.dtype).expand(len(tokens), -1, -1, -1)], 1)
+        logits = (painted[:, :1] + self.to_logits(self.refine(self.grow(seen))))[:, 0].float()
+        return to_kernels(logits - self.fall.float() * radius)
 
-    def search_confidence(self, tokens: Tensor) -> Tensor:
-        """Confidence `(B,)` in [0, 1] that the kernel search is right, from blur tokens `(B, T, D)`.
 
-        It is the share of the kernel that is the corrected hypothesis of the search; the rest is read from the tokens.
-        """
-        return self.trust(tokens.flatten(1)).float().sigmoid()[:, 0]
+def place_maps(size: int, device=None) -> tuple[Tensor, Tensor]:
+    """Three maps `(1, 3, size, size)` of where a kernel's pixels are, and their distance `(size, size)` from the
+    middle in pixels.
+    """
+    radius = torch.hypot(*grid(size, device))
+    return torch.stack([torch.exp(-radius / 2), torch.exp(-radius / 8), radius / 24])[None], radius
 
 
 def to_kernels(logits: Tensor) -> Tensor:

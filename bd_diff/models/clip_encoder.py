@@ -67,6 +67,9 @@ class ClipImageEncoder(ModelMixin, ConfigMixin):
     def encode_blur(self, maps, spectrum, hypothesis=None, evidence=None) -> ImageFeatures:
         return self.blur.encode_blur(maps, spectrum, hypothesis, evidence)
 
+    def encode_kernel(self, kernels: Tensor) -> Tensor:
+        return self.blur.encode_kernel(kernels)
+
     def load_tower(self) -> None:
         """Fill the tower from `source`: for transformers a folder or hub id; for OpenCLIP `NAME:PRETRAINED`, such as
         `ViT-H-14:laion2b_s32b_b79k`, or a .safetensors file of the tower. Raises ValueError where that does not fit.

@@ -11,6 +11,7 @@ from diffusers import DDIMScheduler
 from bd_diff.models.blur_decoder import BlurDecoder
 from bd_diff.models.clip_encoder import ClipImageEncoder
 from bd_diff.models.image_encoder import ImageEncoder
+from bd_diff.models.patch_qformer import PatchQFormer
 from bd_diff.models.pixel_vae import PixelVAE
 from bd_diff.models.qformer import QFormer
 from bd_diff.models.unet import NAFUNet
@@ -18,7 +19,7 @@ from bd_diff.models.unet import NAFUNet
 COMPONENTS = {
     "image_encoder": ImageEncoder,
     "structure_qformer": QFormer,
-    "blur_qformer": QFormer,
+    "blur_qformer": PatchQFormer,  # QFormer where there is no blur decoder
     "blur_decoder": BlurDecoder,
     "unet": NAFUNet,
     "vae": PixelVAE,
@@ -32,18 +33,22 @@ def build_components(sections: dict[str, Any], **ready) -> dict[str, Any]:
 
     Each section holds the keyword arguments of its component's constructor; `class` in a section names another class of
     this package or of diffusers; `pipeline` holds the plain settings. Components in `ready` are taken as they are; a
-    section `blur_decoder` that is None leaves it out. Raises ValueError for unknown names.
+    section `blur_decoder` that is None leaves it out, and blur tokens are then those of a `QFormer`. Raises ValueError
+    for unknown names.
     """
     if unknown := sorted(set(sections) - {*COMPONENTS, "pipeline"}):
         raise ValueError(
             f"networks: there is no component {unknown[0]}; the sections are {', '.join(COMPONENTS)}, pipeline"
         )
+    explicit = sections.get("blur_decoder", {}) is not None
     components = {}
     for name, default in COMPONENTS.items():
+        if name == "blur_qformer" and not explicit:
+            default = QFormer
         if name in ready:
             components[name] = ready[name]
             continue
-        if name == "blur_decoder" and sections.get(name, {}) is None:
+        if name == "blur_decoder" and not explicit:
             components[name] = None
             continue
         arguments = dict(sections.get(name) or {})

@@ -28,6 +28,7 @@ FLOATS = {"F64", "F32", "F16", "BF16"}
 WHOLE = {"I64", "I32", "I16", "I8", "U64", "U32", "U16", "U8", "BOOL"}
 SETTINGS = {  # of a pipeline: type, lowest and highest value
     "default_steps": (int, 1, 10_000),
+    "most_steps": (int, 0, 10_000),
     "refinements": (int, 0, 100),
     "tile": (int, 0, LARGEST_NUMBER),
     "caution": (float, 0, 1),
@@ -152,10 +153,21 @@ def check_files(folder: Path) -> list[Path]:
                 check_numbers(config, read_json(config), LARGEST_NUMBER)
         networks = [folder / name for name in components if (folder / name / "config.json").exists()]
     for network in networks:
+        check_version(network)
         weight_files(network)
         longest = max((side for shape, _ in headers(network).values() for side in shape), default=0)
         check_numbers(network / "config.json", read_json(network / "config.json"), max(longest, LARGEST_NUMBER))
     return networks
+
+
+def check_version(network: Path) -> None:
+    """Raise `ValueError` for a network that only earlier versions load."""
+    config = read_json(network / "config.json")
+    if config.get("_class_name") == "BlurDecoder" and "num_tokens" in config:
+        raise ValueError(
+            f"{network} is of bd-diff 0.2.0 or before, whose blur tokens were others; use it with that version, or "
+            "train or adapt again"
+        )
 
 
 def is_ours(library: str) -> bool:

@@ -50,11 +50,19 @@ class QFormer(ModelMixin, ConfigMixin):
         return self.fade(self.to_tokens(hidden), strength)
 
     def fade(self, tokens: Tensor, strength: float | Tensor) -> Tensor:
-        """From the null tokens, which mean "no blur" whatever the image, at `strength` 0, to `tokens` at 1.
+        """From the null tokens, which mean "no blur" whatever the image, at `strength` 0, to `tokens` at 1 (`fade`)."""
+        return fade(self.null_tokens, tokens, strength)
 
-        `strength` is a number or `(B,)`. Fading instead of choosing keeps every parameter in the graph, so that
-        processes with different tasks stay in step.
-        """
-        null = self.null_tokens
-        strength = torch.as_tensor(strength, dtype=null.dtype, device=null.device).reshape(-1, 1, 1)
-        return null.lerp(tokens.to(null.dtype), strength)
+    def no_blur(self, batch: int) -> Tensor:
+        """The condition of deblurring: the null tokens `(batch, Q, D)`."""
+        return self.null_tokens.expand(batch, -1, -1)
+
+
+def fade(null_tokens: Tensor, tokens: Tensor, strength: float | Tensor) -> Tensor:
+    """Tokens `(B, Q, D)` between `null_tokens` `(1, 1 or Q, D)` at `strength` 0 and `tokens` at 1.
+
+    `strength` is a number or `(B,)`. Fading instead of choosing keeps every parameter in the graph, so that processes
+    with different tasks stay in step.
+    """
+    strength = torch.as_tensor(strength, dtype=null_tokens.dtype, device=null_tokens.device).reshape(-1, 1, 1)
+    return null_tokens.lerp(tokens.to(null_tokens.dtype), strength)

@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 import numpy as np
 import PIL.Image
@@ -28,6 +29,7 @@ from bd_diff.models.conditioning import (
 )
 from bd_diff.models.image_encoder import ImageEncoder
 from bd_diff.models.known_blur import KnownBlur, Tile
+from bd_diff.models.patch_qformer import PatchQFormer
 from bd_diff.models.pixel_vae import PixelVAE
 from bd_diff.models.qformer import QFormer
 from bd_diff.models.refined_vae import RefinedVAE
@@ -58,6 +60,7 @@ class BDDiffPipeline(SavedPipeline):
         blur_decoder: blur tokens to kernels; None leaves the explicit operator out, as in the paper.
         unet, vae, scheduler: the diffusion model; `in_channels` of the UNet is the latents plus the condition.
         default_steps: sampling steps where the call names none.
+        most_steps: more than these make results worse, and the command line and the page refuse them; 0 is no bound.
         residual: the UNet diffuses the difference to the first guess (small model) or the latents themselves.
         search: look for the kernel in the photograph's edges too (slower, needs 192 pixels a side; right about shake).
         refinements: rounds in which kernel and picture improve each other after the search, where it found a shake.
@@ -79,7 +82,7 @@ class BDDiffPipeline(SavedPipeline):
         self,
         image_encoder: ImageEncoder | ClipImageEncoder,
         structure_qformer: QFormer,
-        blur_qformer: QFormer,
+        blur_qformer: PatchQFormer | QFormer,
         blur_decoder: BlurDecoder | None,
         unet: NAFUNet | UNet2DConditionModel,
         vae: PixelVAE | AutoencoderKL | AutoencoderTiny,
@@ -93,6 +96,7 @@ class BDDiffPipeline(SavedPipeline):
         linear_light: bool = False,
         consistency: float = 0.0,
         transfer_gain: float = 1.0,
+        most_steps: int = 0,
         base: dict[str, str] | None = None,
     ):
         super().__init__()
@@ -115,6 +119,7 @@ class BDDiffPipeline(SavedPipeline):
             linear_light=linear_light,
             consistency=consistency,
             transfer_gain=transfer_gain,
+            most_steps=most_steps,
             base=base,
         )
         if consistency and scheduler.config.get("prediction_type") != "sample":
@@ -189,16 +194,17 @@ class BDDiffPipeline(SavedPipeline):
             doubtful = reading.doubtful if references is None else None
             kernels = None if reading.kernels is None else at_full_size(reading).expand(count, -1, -1)  # (B, k, k)
         else:
-            kernels, reading = as_kernels(kernels, count).to(seen.device), self.read_blur(seen)
+            kernels, reading = as_kernels(kernels, count).to(seen.device), None
         shares = photographs.new_full((count, 1, 1, 1), strength)  # of the result, the rest is the image
         if references is None:
-            blur_tokens = self.blur_qformer(reading.features, 0.0)  # (B, T, D): no blur
+            blur_tokens = self.blur_qformer.no_blur(count)  # (B, T, D)
             if not kernel_windows and doubtful is not None:
                 shares = shares * (1 - self.config.caution * doubtful[:, None, None, None])
         else:
+            assert reading is not None  # kernels are given in deblurring alone
             blur_tokens = reading.tokens.expand(count, -1, -1)  # (B, T, D): the references' blur
 
-        if deblurring and reading.scale is not None and reading.scale.min() < 1:
+        if deblurring and reading is not None and reading.scale is not None and reading.scale.min() < 1:
             images = restore_reduced(
                 self,
                 photographs,
@@ -367,12 +373,13 @@ class BDDiffPipeline(SavedPipeline):
         """`encode_image`, at the scales at which blur is read best (`bd_diff.reading.pyramid`)."""
         if self.blur_decoder is None:
             return self.read_blur(pixels)
-        return stack([read_at_scales(self, one, self.config.search and not fast) for one in pixels.split(1)])
+        search = self.config.search and not fast
+        return self.tell(stack([read_at_scales(self, one, search) for one in pixels.split(1)]))
 
     def encode_image(
         self, pixels: Tensor, fast: bool = False, found: tuple[Tensor, Tensor] | None = None
     ) -> BlurReading:
-        """Estimate the blur of pixels `(B, 3, H, W)` in [-1, 1]: features, tokens and kernels.
+        """Estimate the blur of pixels `(B, 3, H, W)` in [-1, 1]: tokens, and the kernels that these are decoded to.
 
         The kernel search runs unless `fast`, `config.search` is off, or a side is below `SMALLEST_WINDOW` pixels
         (`bd_diff.reading.blur_reading.search_blur`). It reads each image by itself, so that the result for an image
@@ -380,40 +387,46 @@ class BDDiffPipeline(SavedPipeline):
 
         found: hypotheses and evidence of the search (`search_evidence`), if it has already run.
         """
-        if self.blur_decoder is None or fast or not self.config.search or min(pixels.shape[-2:]) < SMALLEST_WINDOW:
+        if self.blur_decoder is None:
             return self.read_blur(pixels)
+        if fast or not self.config.search or min(pixels.shape[-2:]) < SMALLEST_WINDOW:
+            return self.tell(self.read_blur(pixels))
         if found is None:
-            return stack([search_blur(self, one) for one in pixels.split(1)])
+            return self.tell(stack([search_blur(self, one) for one in pixels.split(1)]))
         findings = zip(*(maps.split(1) for maps in found), strict=True)
-        return stack([search_blur(self, *one) for one in zip(pixels.split(1), findings, strict=True)])
+        return self.tell(stack([search_blur(self, *one) for one in zip(pixels.split(1), findings, strict=True)]))
 
     def read_blur(
         self, pixels: Tensor, hypothesis: Tensor | None = None, evidence: Tensor | None = None
     ) -> BlurReading:
-        """Read the blur of pixels `(B, 3, H, W)` in [-1, 1] by the networks once, without a search.
+        """Read the blur of pixels `(B, 3, H, W)` in [-1, 1] by the image encoder once, without a search: kernels, not
+        told as tokens yet; without a blur decoder tokens alone.
 
         hypothesis, evidence: the best kernel `(B, k, k)` and the evidence `(B, 2, k, k)` of a search, if it has run.
         """
         features = self.image_encoder(pixels, hypothesis, evidence, read=("blur",))
-        tokens = self.blur_qformer(features.blur)
-        reading = BlurReading(features=features.blur, tokens=tokens)
-        if self.blur_decoder is not None:
-            reading.kernels = self.blur_decoder(tokens, features.maps, hypothesis)
-            reading.search_confidence = self.blur_decoder.search_confidence(tokens)
-        return reading
+        if self.blur_decoder is None:
+            return BlurReading(tokens=self.blur_qformer(features.blur))
+        return BlurReading(kernels=features.kernels, search_confidence=features.confidence)
 
-    def deblur_window(self, pixels: Tensor, kernels: Tensor, features: Tensor) -> Tensor:
+    def tell(self, reading: BlurReading) -> BlurReading:
+        """A reading as blur tokens `(B, N, D)`, with the kernels that are decoded from these and nothing else."""
+        assert reading.kernels is not None  # there is a blur decoder
+        tokens = self.blur_qformer(self.image_encoder.encode_kernel(reading.kernels))
+        kernels = self.blur_decoder(tokens, reading.kernels.shape[-1])
+        return replace(reading, tokens=tokens, kernels=kernels)
+
+    def deblur_window(self, pixels: Tensor, kernels: Tensor) -> Tensor:
         """Deblur pixels `(B, 3, H, W)` in [-1, 1] by kernels `(B, k, k)` in one step; returns the same shape and range.
 
-        The starting noise is zero, its mean, so that the result is not random. features: `BlurReading.features`.
+        The starting noise is zero, its mean, so that the result is not random.
         """
         height, width = pixels.shape[-2:]
         grid = self.grid(height, width, tile=0)
         blur = KnownBlur(kernels, self.config.linear_light)
         tile = Tile(pixels, (...,), grid.tile, blur.guesses(pixels), blur)
         noise = torch.zeros(self.latent_shape(grid, len(pixels)), device=pixels.device, dtype=self.unet.dtype)
-        blur_tokens = self.blur_qformer(features, 0.0).expand(len(pixels), -1, -1)
-        _, latents = self.denoise(tile, blur_tokens, noise, 1)
+        _, latents = self.denoise(tile, self.blur_qformer.no_blur(len(pixels)), noise, 1)
         return self.decode(latents, tile.guesses)[..., :height, :width].float().clamp(-1, 1)
 
     def grid(self, height: int, width: int, tile: int) -> Grid:

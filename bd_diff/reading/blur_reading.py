@@ -30,16 +30,16 @@ CONFIDENT, CLEARLY, BETTER = 0.3, 0.94, 0.965  # see `search_blur`
 
 @dataclass
 class BlurReading(BaseOutput):
-    """The blur of images: `features` `(B, N, C)`, `tokens` `(B, T, D)`; with a blur decoder, `kernels` `(B, k, k)`.
+    """The blur of images: with a blur decoder `kernels` `(B, k, k)`; once it is told, or without one, blur `tokens`
+    `(B, T, D)`.
 
-    With the search also `search_confidence` `(B,)` in [0, 1], the decoder's confidence in what the search found.
+    `search_confidence` `(B,)` in [0, 1]: the image encoder's confidence in what the search finds in such an image.
     `doubtful` `(B,)`: whether the readings contradict each other. `scale` `(B,)`: below 1 where the kernels are those
     of the image made smaller by it.
     """
 
-    features: Tensor
-    tokens: Tensor
     kernels: Tensor | None = None
+    tokens: Tensor | None = None
     search_confidence: Tensor | None = None
     doubtful: Tensor | None = None
     scale: Tensor | None = None
@@ -99,22 +99,15 @@ def search_blur(
     if pipeline.config.refinements and (
         searched.search_confidence > CONFIDENT or reblur_residual(light, hypotheses[:, 0]) < CLEARLY * min(residuals)
     ):
-        refined = refine(pipeline, window, searched, torch.cat([searched.kernels, hypotheses[0]]))
+        refined = refine(pipeline, window, torch.cat([searched.kernels, hypotheses[0]]))
         index = best(*refined.split(1))
-        index = best(refine(pipeline, window, searched, kernels[index]))
+        index = best(refine(pipeline, window, kernels[index]))
         doubtful = uncertain(torch.cat(kernels), torch.cat(residuals), index)
         index = 0 if doubtful else index
-    reading = searched if index else free
-    return BlurReading(
-        features=reading.features,
-        tokens=reading.tokens,
-        kernels=kernels[index],
-        search_confidence=searched.search_confidence,
-        doubtful=doubtful,
-    )
+    return replace(searched, kernels=kernels[index], doubtful=doubtful)
 
 
-def refine(pipeline, window: Tensor, reading: BlurReading, kernels: Tensor) -> Tensor:
+def refine(pipeline, window: Tensor, kernels: Tensor) -> Tensor:
     """Better kernels `(S, k, k)` for a window `(1, 3, h, w)` in [0, 1], each in `config.refinements` rounds.
 
     Settings as in `kernel_search.Start` (ours, measured).
@@ -123,7 +116,7 @@ def refine(pipeline, window: Tensor, reading: BlurReading, kernels: Tensor) -> T
     lights, size = luminance(windows), kernels.shape[-1]
     edges, ridge, floor = (kernels.new_full((len(kernels),), value) for value in (30.0 * size, 4.0, 0.05))
     for _ in range(pipeline.config.refinements):
-        sharp = (luminance(pipeline.deblur_window(windows * 2 - 1, kernels, reading.features)) + 1) / 2
+        sharp = (luminance(pipeline.deblur_window(windows * 2 - 1, kernels)) + 1) / 2
         strongest = strong_gradients(sharp, edge_threshold(sharp, edges))
         kernels = kernel_from_edges(strongest, lights, size, ridge, border=16)
         kernels = centre(clean(kernels.clamp_min(0), floor))

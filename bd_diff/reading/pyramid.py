@@ -68,7 +68,7 @@ def read_at_scales(pipeline, pixels: Tensor, search: bool = True) -> BlurReading
 
 def at_scale(reading: BlurReading, scale: float) -> BlurReading:
     """A reading that is beyond doubt, of the image made smaller by `scale`."""
-    ones = reading.features.new_ones(1)
+    ones = kernel_of(reading).new_ones(1)
     return replace(reading, doubtful=ones < 0, scale=ones * scale)
 
 
@@ -156,8 +156,8 @@ def carry(pipeline, pixels: Tensor, coarse: BlurReading, scale: float) -> BlurRe
         enlarged = resize_kernels(kernels, size, 2)
         candidates = [delta(1, size, pixels.device), enlarged]
         if is_shake(coarse):
-            candidates.append(refine(pipeline, window, coarse, enlarged))
-            candidates.append(refine(pipeline, window, coarse, candidates[-1]))
+            candidates.append(refine(pipeline, window, enlarged))
+            candidates.append(refine(pipeline, window, candidates[-1]))
         residuals = [float(reblur_residual(luminance(window), one)) for one in candidates]
         best = min(range(len(candidates)), key=residuals.__getitem__)
         if best == 0:

@@ -54,7 +54,7 @@ class KernelEstimator(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         features = self.image_encoder(images * 2 - 1, read=("blur",))
-        return self.blur_decoder(self.blur_qformer(features.blur), features.maps)
+        return self.blur_decoder(self.blur_qformer(features.blur))
 
 
 @torch.no_grad()

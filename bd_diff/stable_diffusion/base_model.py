@@ -237,10 +237,7 @@ def components_from_base(base: Base, sections: dict[str, Any] | None = None) -> 
     structure = {"feature_channels": tower.get("hidden_size") or tower.get("width") or features}
     sections["structure_qformer"] = tokens | structure | sections.get("structure_qformer", {})
     sections["blur_qformer"] = tokens | {"feature_channels": features} | sections.get("blur_qformer", {})
-    count = sections["blur_qformer"].setdefault("num_queries", 16)
-    maps = {"map_channels": encoder["map_channels"]} if "map_channels" in encoder else {}
-    decoder = tokens | {"num_tokens": count} | maps | sections.get("blur_decoder", {})
-    sections["blur_decoder"] = decoder if explicit else None
+    sections["blur_decoder"] = tokens | sections.get("blur_decoder", {}) if explicit else None
     sections["pipeline"] = {"residual": False, "default_steps": 20, "base": origin} | sections.get("pipeline", {})
     components = build_components(sections, unet=base.unet, vae=base.vae, scheduler=base.scheduler)
     if encoder.get("source") and base.sha256:

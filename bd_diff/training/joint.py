@@ -30,7 +30,7 @@ from bd_diff.training.memory_savings import (
     use_attention,
     use_checkpointing,
 )
-from bd_diff.training.objective import TARGET_TASKS, JointObjective
+from bd_diff.training.objective import READER_TASKS, TARGET_TASKS, JointObjective
 from bd_diff.training.pipelines import build_pipeline, load_pipeline, pipeline_from_base, save_pipeline
 from bd_diff.training.samples import JointSamples, collate_joint
 from bd_diff.training.validation import Validation
@@ -73,6 +73,7 @@ class JointConfig:
     target_rows: int = 1  # of a batch
     last_step_share: float = 0.75  # of the samples are denoised from noise alone, as one-step sampling does
     back_translation_from: int = 0  # step
+    carried: int = 4  # kernels a step in the task `carry`
     trained: tuple[str, ...] = ()  # networks that learn, the others stay as they are; none named: all but the VAE
     start_from: str | None = None  # pipeline folder to begin with instead of random weights
     base: tuple[
@@ -112,6 +113,8 @@ def train_joint(
     if config.compile:
         objective.networks["unet"].compile(dynamic=False)
     accelerator = start(run)
+    if objective.carries_alone and accelerator.num_processes > 1:
+        raise ValueError("weights: carry alone teaches a part of the networks; train it in one process")
     samples = joint_samples(config)
     validate = None
     if watch:
@@ -184,7 +187,7 @@ def joint_objective(config: JointConfig, pipeline: BDDiffPipeline) -> JointObjec
     """The objective over a pipeline's networks. Raises ValueError for settings that they do not have."""
     networks = nn.ModuleDict({name: part for name, part in pipeline.components.items() if isinstance(part, nn.Module)})
     choose_trained(networks, config.trained)
-    if "blur_decoder" in networks and not config.weights.get("kernel"):
+    if "blur_decoder" in networks and not any(config.weights.get(task) for task in READER_TASKS):
         networks["blur_decoder"].requires_grad_(False)  # nothing would teach it
     use_attention(networks["unet"], config.attention_backend)
     if config.gradient_checkpointing:
@@ -211,6 +214,7 @@ def joint_objective(config: JointConfig, pipeline: BDDiffPipeline) -> JointObjec
         snr_gamma=config.snr_gamma,
         sampling_steps=config.sampling_steps,
         linear_light=pipeline.config.linear_light,
+        carried=config.carried,
     )
 
 

@@ -8,9 +8,9 @@ import torch.nn.functional as F
 from torch import Generator, Tensor, nn
 
 from bd_diff.blur.camera import RandomCamera
-from bd_diff.blur.kernels import SIZE, transfer_function
+from bd_diff.blur.kernels import SIZE, normalize, transfer_function
 from bd_diff.blur.operator import natural_power, reblur
-from bd_diff.blur.synthesis import draw_fields
+from bd_diff.blur.synthesis import draw_fields, draw_kernels
 from bd_diff.data.pixels import luminance
 from bd_diff.models.conditioning import (
     condition,
@@ -29,7 +29,9 @@ from bd_diff.models.samplers import take_step
 from bd_diff.training.encode_once import EncodeOnce
 from bd_diff.training.losses import weighted_sum
 
+READER_TASKS = ("kernel", "carry")
 TARGET_TASKS = ("cross_crop", "reconstruction", "back_translation")
+CARRIED_SIZES, LARGER = (49, 65, 97, 129), 0.25  # pixels a side of a kernel, and how often it has one of these
 
 
 @dataclass
@@ -61,7 +63,8 @@ class JointObjective(nn.Module):
 
     | task            | structure from | blur from        | must produce                              |
     |-----------------|----------------|------------------|-------------------------------------------|
-    | kernel          |                | k * x, or banked | k (ours: supervises the blur decoder)     |
+    | kernel          |                | k * x, or banked | k, through its tokens (ours)              |
+    | carry           |                | k, given         | k, through its tokens (ours)              |
     | deblur          | k * x          | none             | x                                         |
     | identity        | x              | none             | x (the share of k that is no blur)        |
     | transfer        | x1             | k * x2           | k * x1                                    |
@@ -70,12 +73,12 @@ class JointObjective(nn.Module):
     | back_translation| y'             | none             | x, where y' = x with the blur of y, noisy |
 
     x sharp, k a synthetic blur, y an unpaired blurry photograph of the target domain. Tasks on y are there when the
-    batch has `target`. `weights` gives each task's share of the loss; a task of weight 0 is left out, and with the
-    kernel alone the UNet does not run. `transfer_rows` and `target_rows` of a batch take part in transfer and in the
-    tasks on y. The synthetic blur averages display values, or with a `curve` (see `bd_diff.blur.camera`) the light;
-    with a `variation` (see `bd_diff.blur.synthesis`) it differs over the image, and k is the one in the middle.
-    Without a blur decoder among the networks there are no kernels: the UNet sees the image alone, beside the tokens, as
-    in the paper.
+    batch has `target`. `weights` gives each task's share of the loss; a task of weight 0 is left out, with the first
+    two alone the UNet does not run, and with `carry` alone no photograph is looked at. `carried` kernels are carried in
+    a step; `transfer_rows` and `target_rows` of a batch take part in transfer and in the tasks on y. The synthetic blur
+    averages display values, or with a `curve` (see `bd_diff.blur.camera`) the light; with a `variation` (see
+    `bd_diff.blur.synthesis`) it differs over the image, and k is the one in the middle. Without a blur decoder among
+    the networks there are no kernels: the UNet sees the image alone, beside the tokens, as in the paper.
     """
 
     networks: Any  # nn.ModuleDict of diffusers' models, which have more methods than its type says
@@ -104,23 +107,25 @@ class JointObjective(nn.Module):
         snr_gamma: float = 0.0,
         sampling_steps: int = 1,
         linear_light: bool = False,
+        carried: int = 4,
     ):
         super().__init__()
         if error not in ("absolute", "squared"):
             raise ValueError(f"error is {error!r}; it must be absolute or squared")
-        unknown = set(weights) - {"kernel", "deblur", "transfer", *TARGET_TASKS}
+        unknown = set(weights) - {*READER_TASKS, "deblur", "transfer", *TARGET_TASKS}
         if unknown:
             raise ValueError(f"there is no task {', '.join(sorted(unknown))} to weigh")
         self.networks, self.scheduler, self.weights, self.families = networks, scheduler, weights, families
         self.variation, self.noise = variation, noise
         self.camera = RandomCamera(noise, curve, curve_share, jpeg, jpeg_share, noise_skew)
         self.transfer_rows, self.target_rows = transfer_rows, target_rows
-        self.linear_light = linear_light
+        self.linear_light, self.carried = linear_light, carried
         self.crop, self.last_step_share, self.back_translation_from = crop, last_step_share, back_translation_from
         self.residual, self.error, self.snr_gamma, self.sampling_steps = residual, error, snr_gamma, sampling_steps
-        self.restores = any(weight for task, weight in weights.items() if task != "kernel")
-        if "blur_decoder" not in networks and (weights.get("kernel") or not self.restores):
-            raise ValueError("weights: without a blur_decoder no kernel is learned; set kernel to 0, others not")
+        self.restores = any(weight for task, weight in weights.items() if task not in READER_TASKS)
+        if "blur_decoder" not in networks and (not self.restores or any(weights.get(task) for task in READER_TASKS)):
+            raise ValueError("weights: without a blur_decoder no kernel is learned; kernel and carry must be 0")
+        self.carries_alone = [task for task, weight in weights.items() if weight] == ["carry"]
         self.remembering: EncodeOnce | None = None
         self.register_buffer("steps", torch.zeros((), dtype=torch.long))
 
@@ -143,6 +148,9 @@ class JointObjective(nn.Module):
 
     def tasks(self, batch: dict[str, Tensor], generator: Generator) -> dict[str, Tensor]:
         """The loss of every task."""
+        carried = {"carry": self.carry(generator)} if self.weights.get("carry") else {}
+        if self.carries_alone:
+            return carried
         with torch.autocast(batch["sharp"].device.type, enabled=False):
             sharp, blurry, kernels, seen = self.synthesize(batch, generator)
         read = len(seen["maps"])
@@ -153,7 +161,7 @@ class JointObjective(nn.Module):
         if "estimates_estimate" in batch:
             structure = torch.cat([structure, self.structure_of(blurry[read:])])
             guess = None if guess is None else torch.cat([guess, batch["estimates_estimate"]])
-        losses = {} if estimated is None else {"kernel": kernel_loss(estimated, kernels[:read])}
+        losses = carried if estimated is None else carried | {"kernel": kernel_loss(estimated, kernels[:read])}
         if not self.restores:  # processes stay in step only where every parameter has a gradient
             losses["kernel"] = losses["kernel"] + 0 * (structure.sum() + self.tokens(structure, tokens, 0.0).sum())
         tasks: dict[str, Denoising] = {}
@@ -174,6 +182,26 @@ class JointObjective(nn.Module):
             if self.weights.get("back_translation"):
                 losses["back_translation"] = sharp.new_zeros(())  # before its step
         return losses | self.denoise(tasks)
+
+    def carry(self, generator: Generator) -> Tensor:
+        """How differently given kernels blur once they have been through their tokens, and half their L1 distance.
+
+        Of four kernels one is a mixture of two, as doubtful readings are. At every fourth step all are larger than
+        `SIZE`, every second one of these because it is made larger.
+        """
+        kernels, _ = draw_kernels(self.carried, generator, self.families)
+        shares = torch.rand(len(kernels[::4]), 1, 1, generator=generator)
+        kernels[::4] = kernels[::4].lerp(kernels.roll(-1, 0)[::4], shares)
+        kernels = kernels.to(self.steps.device)
+        size = SIZE
+        if torch.rand((), generator=generator) < LARGER:
+            size = CARRIED_SIZES[int(torch.randint(len(CARRIED_SIZES), (), generator=generator))]
+            kernels = kernels[: max(2, self.carried * SIZE**2 // size**2)]
+            enlarged = F.interpolate(kernels[::2, None], (size, size), mode="bilinear", align_corners=True)[:, 0]
+            kernels = torch.cat([normalize(enlarged), F.pad(kernels[1::2], ((size - SIZE) // 2,) * 4)])
+        tokens = self.networks["blur_qformer"](self.networks["image_encoder"].encode_kernel(kernels))
+        carried = self.networks["blur_decoder"](tokens, size)
+        return kernel_loss(carried, kernels) + 0.5 * (carried - kernels).abs().sum((1, 2)).mean()
 
     def target_tasks(self, target: Tensor, sharp: Tensor, generator: Generator) -> dict[str, Denoising]:
         """Tasks on unpaired photographs: two crops of each, `(B, 2, 3, H, W)` in [-1, 1]."""
@@ -261,9 +289,9 @@ class JointObjective(nn.Module):
         features = self.networks["image_encoder"].encode_blur(maps, spectrum, hypothesis, evidence)
         features.structure = self.structure_of(pixels)
         tokens = self.networks["blur_qformer"](features.blur)
-        if "blur_decoder" not in self.networks:  # processes stay in step only where every parameter has a gradient
-            return features, tokens + 0 * features.maps.mean(), None
-        return features, tokens, self.networks["blur_decoder"](tokens, features.maps, hypothesis)
+        if "blur_decoder" not in self.networks:
+            return features, tokens, None
+        return features, tokens, self.networks["blur_decoder"](tokens)
 
     def structure_of(self, pixels: Tensor) -> Tensor:
         return self.networks["image_encoder"].encode_structure(pixels)
@@ -360,8 +388,9 @@ def kernel_loss(estimated: Tensor, true: Tensor) -> Tensor:
     what they do to photographs; the same of the magnitudes, which a kernel mirrored by mistake gets right; and half the
     L1 distance of both kernels smoothed by one pixel.
     """
-    A, B = (transfer_function(kernels, 64, 64) for kernels in (estimated, true))
-    weight = natural_power(64, device=true.device)
+    side = 2 * (true.shape[-1] - 1)  # 64 for kernels of 33 pixels
+    A, B = (transfer_function(kernels, side, side) for kernels in (estimated, true))
+    weight = natural_power(side, device=true.device)
     difference = ((A - B).abs().square() * weight / weight.mean()).mean((1, 2)).add(1e-8).sqrt()
     milder = weight.sqrt() / weight.sqrt().mean()
     magnitude = ((A.abs() - B.abs()).square() * milder).mean((1, 2)).add(1e-8).sqrt()

@@ -58,8 +58,16 @@ pipe.to(torch.float16).save_pretrained('$runs/$2')"
 target="data.target=$blurry"
 restorer="--networks unet structure_qformer"
 
+# Tokens that carry kernels; then more of those that are hard to carry.
+(
+  PROCESSES=1
+  joint tokens "" tokens1
+  joint tokens tokens1/pipeline tokens run.seed=2 optimizer.lr=1.0e-3 \
+    "families={delta: 0.04, gaussian: 0.08, line: 0.18, shake: 0.45, disc: 0.06, box: 0.03, hand_shake: 0.08, \
+ghost: 0.05, astigmatism: 0.03}"
+)
 # Blur in display values, with little noise.
-joint warmup "" warmup
+joint warmup tokens/pipeline warmup
 bank kernel_bank kernel_bank
 known="data.bank=$runs/kernel_bank"
 joint joint warmup/pipeline joint $known "$target"

@@ -28,6 +28,7 @@ from bd_diff.blur.kernels import SIZE
 from bd_diff.data.crops import seeded
 from bd_diff.data.procedural import ProceduralImages
 from bd_diff.models.image_encoder import ImageEncoder
+from bd_diff.models.patch_qformer import NULL_TOKENS
 from bd_diff.pipeline import BDDiffPipeline
 from bd_diff.stable_diffusion.adapters import add_lora
 from bd_diff.stable_diffusion.base_model import load_base
@@ -163,7 +164,7 @@ def main() -> None:
 
     unet, latents = pipeline.unet, given.side // pipeline.vae_scale_factor
     noisy = torch.randn(given.batch, unet.config.in_channels, latents, latents, device=device)
-    count = sum(part.config.num_queries for part in (pipeline.structure_qformer, pipeline.blur_qformer))
+    count = pipeline.structure_qformer.config.num_queries + NULL_TOKENS
     tokens = torch.randn(given.batch, count, unet.config.cross_attention_dim, device=device)
     times = torch.full((given.batch,), 500, device=device)
 

@@ -15,6 +15,8 @@ from bd_diff.blur.synthesis import FAMILIES, Blur, blur_field, draw_blur, draw_f
 MIX = {"delta": 0.1, "gaussian": 0.3, "line": 0.3, "shake": 0.3}
 families = st.sampled_from(sorted(FAMILIES))
 seeds = st.integers(0, 2**31 - 1)
+SHAKE_MOMENTS = 6.4076, 16.3269, -5.3145  # of the first version's kernels: what tables were measured with
+DRAWN_MOMENTS = 21.4913, 4.1401, -6.7504
 
 
 def generator(seed=0):
@@ -63,6 +65,62 @@ def test_kernels_agree_with_their_formulas():
     shake = Blur("shake", 16, seed=5).kernel() > 1e-4
     reach = torch.maximum(rows.abs(), columns.abs())[shake].max()
     assert 7 <= reach <= 9  # extent 16: 8 pixels from the mean, shared with the next pixel
+
+
+def moments(kernel):
+    """Mass-weighted mean squares along rows and columns, and their mean product, of a kernel `(k, k)`."""
+    rows, columns = kernels.grid(kernel.shape[-1])
+    return float((kernel * rows**2).sum()), float((kernel * columns**2).sum()), float((kernel * rows * columns).sum())
+
+
+def test_the_shakes_of_the_tables_are_the_same_for_ever():
+    kernel = Blur("shake", 16, seed=5).kernel()
+    assert moments(kernel) == pytest.approx(SHAKE_MOMENTS, rel=1e-4)
+    (kernel,), _ = draw_kernels(1, generator(2), {"shake": 1.0})
+    assert moments(kernel) == pytest.approx(DRAWN_MOMENTS, rel=1e-4)
+
+
+def test_a_shake_by_hand_is_thicker_than_a_walk_and_about_its_centroid():
+    by_hand, _ = draw_kernels(64, generator(), {"hand_shake": 1.0})
+    walked, _ = draw_kernels(64, generator(), {"shake": 1.0})
+
+    def steps(drawn):  # how much neighbours differ: strokes a pixel thin are all steps
+        return ((drawn.diff(dim=1).abs().sum((1, 2)) + drawn.diff(dim=2).abs().sum((1, 2))) / 2).mean()
+
+    assert steps(by_hand) < 0.6 * steps(walked)
+    rows, columns = kernels.grid(33)
+    assert (by_hand * rows).sum((1, 2)).abs().max() < 0.7 and (by_hand * columns).sum((1, 2)).abs().max() < 0.7
+
+
+def test_a_camera_held_by_hand_rests():
+    _, time = kernels.hand_path(torch.full((200,), 16.0), generator())
+    assert torch.allclose(time.sum(1), torch.ones(200), atol=1e-5)
+    longest = time.unfold(1, 12, 1).sum(-1).amax(1)  # of a twentieth of the path
+    assert 0.2 < (longest > 0.2).float().mean() < 0.7
+
+
+def test_a_ghost_is_there_twice_at_its_distance():
+    kernel = Blur("ghost", 16, angle=0.0, seed=1).kernel()
+    columns = kernel.sum(0)
+    peaks = [i for i in range(1, len(columns) - 1) if columns[i] >= columns[i - 1] and columns[i] > columns[i + 1]]
+    strongest = sorted(peaks, key=lambda i: -columns[i])[:2]
+    assert abs(strongest[0] - strongest[1]) == pytest.approx(16, abs=1)
+
+
+def test_an_astigmatic_lens_blurs_most_along_its_angle():
+    for seed in range(8):
+        down, right, together = moments(Blur("astigmatism", 3, angle=0.0, seed=seed).kernel(33))
+        turned = moments(Blur("astigmatism", 3, angle=math.pi / 2, seed=seed).kernel(33))
+        assert right > down and abs(together) < 1e-3
+        assert turned[:2] == pytest.approx((right, down), rel=1e-3)
+
+
+@pytest.mark.parametrize("family", ["shake", "hand_shake", "ghost", "astigmatism"])
+def test_the_middle_of_a_blur_that_varies_is_its_kernel(family):
+    blur = Blur(family, 9, angle=0.7, seed=3, variation=0.5)
+    field = blur.field(33)
+    assert torch.allclose(field[1, 1], blur.kernel(33), atol=1e-6)
+    assert (field[0, 0] - field[1, 1]).abs().sum() > 0.1
 
 
 @settings(max_examples=20, deadline=None)

@@ -3,6 +3,7 @@
 import json
 import os
 import resource
+import shutil
 import subprocess
 import sys
 
@@ -312,6 +313,16 @@ def test_the_same_seed_gives_the_same_file(bd_diff, tiny_pipeline_folder, photos
         )
         assert code == 0, errors
     assert (tmp_path / "one.png").read_bytes() == (tmp_path / "two.png").read_bytes()
+
+
+def test_more_steps_than_help_are_refused_before_the_first_photograph(bd_diff, tiny_pipeline_folder, photos, tmp_path):
+    model = tmp_path / "model"
+    shutil.copytree(tiny_pipeline_folder, model)
+    index = json.loads((model / "model_index.json").read_text())
+    (model / "model_index.json").write_text(json.dumps(index | {"most_steps": 1}))
+    code, _, errors = bd_diff("deblur", photos, "--out", tmp_path / "out", "--model", model, "--steps", 2)
+    assert code == 1 and not (tmp_path / "out/a.png").exists()
+    in_one_line(errors, "2 steps: this model's results get worse with more than 1")
 
 
 def test_another_seed_gives_another_image(tiny_pipeline_folder):

@@ -6,6 +6,8 @@ from types import SimpleNamespace
 import pytest
 import torch
 
+from bd_diff.blur.kernels import line
+from bd_diff.blur.operator import data_consistency
 from bd_diff.data.images import save_image, to_image
 from bd_diff.data.procedural import procedural_image
 from bd_diff.evaluation import decoupling
@@ -61,7 +63,31 @@ def test_every_probe_runs_on_a_real_pipeline(tiny_pipeline_folder, photographs, 
         save_image(to_image(image), tmp_path / f"sharp/{index}.png")
     probe(tmp_path / "sharp", model=str(tiny_pipeline_folder), fast=True, samples=30, out=tmp_path / "out")
     figures = json.loads((tmp_path / "out/probe.json").read_text())
-    assert set(figures) == {"probes", "structure", "swap", "map", "transfer"} and (tmp_path / "out/probe.png").exists()
+    assert (
+        set(figures) == {"probes", "structure", "swap", "tokens", "map", "transfer"}
+        and (tmp_path / "out/probe.png").exists()
+    )
     assert "structure tokens" in capsys.readouterr().out
+    swapped = figures["tokens"]["line"]
+    assert set(swapped) == {"own", "blur of another", "shuffled blur", "structure of another", "no structure"}
     with pytest.raises(ValueError, match="needs 3 photographs"):
         decoupling.swap_inside_a_blur(None, photographs[:2])
+
+
+def test_swaps_tell_tokens_that_matter_from_decoration(tiny_pipeline, photographs, monkeypatch):
+    """A pipeline whose result is its kernel's alone: blur tokens matter, structure tokens do not."""
+    reading = {}
+
+    def encode_image(pixels, fast):
+        kernel = line(torch.tensor([5.0 + 8 * len(reading)]), torch.tensor([0.0]))
+        return reading.setdefault(len(reading), SimpleNamespace(tokens=torch.zeros(1, 49, 16), kernels=kernel))
+
+    def restored(self, image, kernels, **settings):
+        return SimpleNamespace(images=data_consistency(image, image, kernels, torch.tensor([1e-3])))
+
+    monkeypatch.setattr(type(tiny_pipeline), "__call__", restored)
+    monkeypatch.setattr(tiny_pipeline, "encode_image", encode_image)
+    monkeypatch.setattr(decoupling, "PROBED", ("line",))
+    row = decoupling.token_swaps(tiny_pipeline, photographs[:2])["line"]
+    assert row["own"] == row["structure of another"] == row["no structure"]
+    assert abs(row["own"] - row["blur of another"]) > 0.5

@@ -10,6 +10,7 @@ from bd_diff.models.blur_decoder import BlurDecoder
 from bd_diff.models.conditioning import condition, deblur_guesses, to_latents, to_pixels, transfer_guesses
 from bd_diff.models.image_encoder import ImageEncoder
 from bd_diff.models.lag_maps import lag_maps
+from bd_diff.models.patch_qformer import PatchQFormer
 from bd_diff.models.pixel_vae import PixelVAE
 from bd_diff.models.qformer import QFormer
 from bd_diff.models.unet import NAFUNet
@@ -140,34 +141,34 @@ def test_features_have_their_shapes_and_small_images_have_them_too():
     for size in ((8, 8), (70, 101)):
         features = encoder(torch.rand(2, 3, *size) * 2 - 1)
         assert features.structure.shape == (2, 64, 16)
-        assert features.blur.shape == (2, 26, 16)
-        assert features.maps.shape == (2, 4, 33, 33)
+        assert features.blur.shape == (2, 49, 16)
+        assert features.kernels.shape == (2, 33, 33) and features.confidence.shape == (2,)
 
 
 def test_a_zero_hypothesis_is_no_hypothesis():
     torch.manual_seed(0)
-    encoder, decoder = ImageEncoder(map_channels=4), BlurDecoder(map_channels=4)
-    torch.nn.init.normal_(decoder.to_logits.weight)
-    pixels, tokens = torch.rand(2, 3, 64, 64), torch.randn(2, 16, 128)
-    nothing, evidence = torch.zeros(2, 33, 33), torch.ones(2, 2, 33, 33)
+    encoder = ImageEncoder(map_channels=4)
+    torch.nn.init.normal_(encoder.kernel_reader.to_logits.weight)
+    pixels, nothing, evidence = torch.rand(2, 3, 64, 64), torch.zeros(2, 33, 33), torch.ones(2, 2, 33, 33)
     with_zero, without = encoder(pixels, nothing, evidence), encoder(pixels)
-    assert torch.allclose(with_zero.maps, without.maps)
-    assert torch.allclose(decoder(tokens, without.maps, nothing), decoder(tokens, without.maps))
+    assert torch.allclose(with_zero.kernels, without.kernels)
 
 
-def test_decoded_kernels_are_kernels_and_follow_the_hypothesis_as_far_as_it_is_trusted():
-    decoder = BlurDecoder()
-    tokens, maps = torch.randn(3, 16, 128), torch.randn(3, 32, 33, 33)
+def test_kernels_that_are_read_follow_the_hypothesis_as_far_as_there_is_confidence_in_it():
+    torch.manual_seed(0)
+    encoder = ImageEncoder(map_channels=4)
+    confidence = encoder.kernel_reader.to_confidence.bias
+    pixels, evidence = torch.rand(3, 3, 64, 64), torch.zeros(3, 2, 33, 33)
     hypothesis = shake(torch.full((3,), 14.0), torch.Generator().manual_seed(0))
-    alone, mixed = decoder(tokens, maps), decoder(tokens, maps, hypothesis)
-    for kernels in (alone, mixed):
+    alone, mixed = encoder(pixels), encoder(pixels, hypothesis, evidence)
+    for kernels in (alone.kernels, mixed.kernels):
         assert kernels.min() >= 0 and torch.allclose(kernels.sum((1, 2)), torch.ones(3))
-    torch.nn.init.constant_(decoder.trust.bias, 20.0)
-    confident = decoder(tokens, maps, hypothesis)
+    torch.nn.init.constant_(confidence, 20.0)
+    confident = encoder(pixels, hypothesis, evidence).kernels
     assert ((confident - hypothesis).abs().sum((1, 2)) < 0.5 * (confident - hypothesis.flip(1)).abs().sum((1, 2))).all()
-    torch.nn.init.constant_(decoder.trust.bias, -20.0)
-    assert torch.allclose(decoder(tokens, maps, hypothesis), alone, atol=1e-6)
-    assert torch.allclose(mixed, (confident + alone) / 2, atol=1e-6)
+    torch.nn.init.constant_(confidence, -20.0)
+    assert torch.allclose(encoder(pixels, hypothesis, evidence).kernels, alone.kernels, atol=1e-6)
+    assert torch.allclose(mixed.kernels, (confident + alone.kernels) / 2, atol=1e-6)
 
 
 @pytest.fixture(scope="module")
@@ -233,7 +234,7 @@ def test_an_untrained_unet_leaves_the_first_guess():
     assert not unet(torch.randn(1, 60, 8, 8), 999, torch.randn(1, 4, 16)).sample.any()
 
 
-@pytest.mark.parametrize("model", [ImageEncoder(), QFormer(), BlurDecoder(), NAFUNet(), PixelVAE()])
+@pytest.mark.parametrize("model", [ImageEncoder(), QFormer(), PatchQFormer(), BlurDecoder(), NAFUNet(), PixelVAE()])
 def test_every_component_saves_and_loads_to_the_bit(model, tmp_path):
     model.save_pretrained(tmp_path)
     again = type(model).from_pretrained(tmp_path)

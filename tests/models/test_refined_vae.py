@@ -126,7 +126,7 @@ def test_init_and_merge_put_it_into_a_pipeline(vae, tmp_path):
     refined = moved(RefinedVAE.around(load_base(base).vae))
     refined.save_pretrained(tmp_path / "refined")
     run = CliRunner().invoke
-    sizes = ["--structure-tokens", "3", "--blur-tokens", "2", "--hidden-size", "64", "--layers", "1"]
+    sizes = ["--structure-tokens", "3", "--hidden-size", "64", "--layers", "1"]
     init = ["init", "--base", str(base), "--out", str(tmp_path / "out"), *sizes]
     run(app, [*init, "--vae", str(tmp_path / "refined")], catch_exceptions=False)
     pipeline = BDDiffPipeline.from_pretrained(tmp_path / "out")

@@ -37,8 +37,14 @@ def refining(tiny_pipeline):
 
 
 def set_confidence(pipeline, monkeypatch, confidence):
-    constant = lambda tokens: torch.full((len(tokens),), confidence)  # noqa: E731
-    monkeypatch.setattr(pipeline.blur_decoder, "search_confidence", constant)
+    encode = pipeline.image_encoder.encode_blur
+
+    def confident(*given):
+        features = encode(*given)
+        features.confidence = torch.full_like(features.confidence, confidence)
+        return features
+
+    monkeypatch.setattr(pipeline.image_encoder, "encode_blur", confident)
 
 
 def test_a_sharp_picture_gives_the_kernel(shaken):
@@ -46,7 +52,7 @@ def test_a_sharp_picture_gives_the_kernel(shaken):
     settings = SimpleNamespace(refinements=1)
     ideal = SimpleNamespace(config=settings, deblur_window=lambda pixels, *_: sharp.expand_as(pixels))
     starts = torch.cat([line(torch.tensor([9.0]), torch.tensor([0.3])), kernel.flip(1, 2)])
-    found = refine(ideal, (blurry + 1) / 2, SimpleNamespace(features=None), starts)
+    found = refine(ideal, (blurry + 1) / 2, starts)
     assert found.shape == (2, 33, 33) and torch.allclose(found.sum((1, 2)), torch.ones(2))
     assert ((found - kernel).abs().sum((1, 2)) < 0.4).all() and ((starts - kernel).abs().sum((1, 2)) > 1).all()
 
@@ -57,6 +63,7 @@ def test_the_kernel_kept_explains_the_photograph_best(refining, shaken, found, m
     seen = []
     monkeypatch.setattr(blur_reading, "refine", lambda *given: seen.append(refine(*given)) or seen[-1])
     set_confidence(refining, monkeypatch, 0.9)
+    monkeypatch.setattr(refining, "tell", lambda reading: reading)  # an untrained decoder tells another kernel
     reading = refining.encode_image(blurry, found=found)
     assert [len(kernels) for kernels in seen] == [1 + KEPT[0], 1]  # from the reading and all hypotheses; once more
     kept = reblur_residual(light, reading.kernels)
@@ -108,19 +115,19 @@ def test_a_batch_equals_its_singles_with_refinement(refining, shaken, monkeypatc
     batch = refining.encode_image(images)
     for index in range(2):
         single = refining.encode_image(images[index, None])
-        for name in ("features", "tokens", "kernels", "search_confidence", "doubtful"):
+        for name in ("tokens", "kernels", "search_confidence", "doubtful"):
             together, alone = getattr(batch, name)[index].float(), getattr(single, name)[0].float()
             assert torch.allclose(together, alone, atol=1e-6), name
 
 
 def test_a_window_is_deblurred_as_the_pipeline_does_it(tiny_pipeline, shaken):
     blurry = shaken[1][..., :200, :203]  # no multiple of the networks' step
-    reading = tiny_pipeline.read_blur(blurry)
+    reading = tiny_pipeline.encode_image(blurry, fast=True)
     shape = tiny_pipeline.latent_shape(tiny_pipeline.grid(200, 203, 0), 1)
     given = dict(fast=True, num_inference_steps=1, output_type="pt")
     expected = tiny_pipeline((blurry + 1) / 2, latents=torch.zeros(shape), **given).images
     random = torch.get_rng_state()
-    result = tiny_pipeline.deblur_window(blurry, reading.kernels, reading.features)
+    result = tiny_pipeline.deblur_window(blurry, reading.kernels)
     assert torch.allclose((result + 1) / 2, expected, atol=1e-5)
     assert torch.equal(random, torch.get_rng_state())
 

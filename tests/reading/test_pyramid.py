@@ -17,9 +17,7 @@ WIDE = shake(torch.tensor([44.0]), torch.Generator().manual_seed(5), 65)
 
 
 def reading(kernels, doubtful=False, mark=0.0):
-    return BlurReading(
-        torch.full((1, 2, 3), mark), torch.zeros(1, 2, 3), kernels, torch.ones(1), torch.tensor([doubtful])
-    )
+    return BlurReading(kernels, torch.full((1, 2, 3), mark), torch.ones(1), torch.tensor([doubtful]))
 
 
 @pytest.fixture(scope="module")
@@ -32,7 +30,7 @@ def scene():
 def ideal(sharp):
     """A pipeline that deblurs windows of this scene perfectly, found by their size: the whole scene or its half."""
 
-    def deblur_window(windows, kernels, features):
+    def deblur_window(windows, kernels):
         scale = windows.shape[-1] / sharp.shape[-1]
         return (reduced(sharp, scale) if scale < 1 else sharp).expand_as(windows)
 
@@ -70,7 +68,7 @@ def reader(kernel, width, limit=19, finest=1.0):
         scale = pixels.shape[-1] / width
         seen = resize_kernels(kernel, 33, scale) if scale < 1 else kernel[:, 16:-16, 16:-16]
         fits = max(extents(seen[0])) <= limit and scale <= finest + 0.01
-        return BlurReading(torch.zeros(1, 2, 3), torch.zeros(1, 2, 3), seen if fits else delta(1))
+        return BlurReading(seen if fits else delta(1))
 
     return SimpleNamespace(read_blur=read_blur)
 
@@ -97,13 +95,13 @@ def test_blur_is_read_at_the_finest_scale_that_agrees_with_the_coarser_ones(kern
 
 def test_scales_that_disagree_say_nothing(monkeypatch):
     """A reader that finds the same kernel at every scale is wrong at all but one: the whole image decides."""
-    fixed = BlurReading(torch.zeros(1, 2, 3), torch.zeros(1, 2, 3), line(torch.tensor([17.0]), torch.tensor([0.5])))
+    fixed = BlurReading(line(torch.tensor([17.0]), torch.tensor([0.5])))
     always = SimpleNamespace(read_blur=lambda pixels: fixed)
     assert read_at_scales(always, torch.rand(1, 3, 600, 800), search=False).scale is None
     monkeypatch.setattr(
         pyramid, "search_blur", lambda pipeline, pixels, free=None: reading(WIDE, doubtful=True, mark=pixels.shape[-1])
     )
-    assert read_at_scales(always, torch.rand(1, 3, 600, 800)).features[0, 0, 0] == 800
+    assert read_at_scales(always, torch.rand(1, 3, 600, 800)).tokens[0, 0, 0] == 800
 
 
 @pytest.mark.parametrize(("trust", "size"), [(0.9, 65), (0.1, 33)])

@@ -53,13 +53,13 @@ def test_prediction_type_and_noise_schedule_are_those_of_the_base(tmp_path, pred
 
 def test_init_makes_a_pipeline_that_loads_and_samples(base_folder, tmp_path):
     out = tmp_path / "pipeline"
-    options = ["--structure-tokens", "3", "--blur-tokens", "2", "--hidden-size", "64", "--layers", "1"]
+    options = ["--structure-tokens", "3", "--hidden-size", "64", "--layers", "1"]
     arguments = ["init", "--base", str(base_folder), "--out", str(out), *options]
     done = CliRunner().invoke(app, arguments, catch_exceptions=False)
     assert done.exit_code == 0 and "nothing is trained yet" in done.output
     assert not list(out.rglob("*.bin"))
     pipeline = BDDiffPipeline.from_pretrained(out)
-    assert pipeline.structure_qformer.config.num_queries == 3 and pipeline.blur_qformer.config.num_queries == 2
+    assert pipeline.structure_qformer.config.num_queries == 3
     base = load_base(base_folder)
     assert pipeline.config.base == {"id": str(base_folder), "sha256": fingerprint(base.unet, base.vae)}
     pipeline.set_progress_bar_config(disable=True)
@@ -74,7 +74,7 @@ def test_init_makes_a_pipeline_that_loads_and_samples(base_folder, tmp_path):
 
 
 def init(base_folder, out, *options):
-    sizes = ["--structure-tokens", "3", "--blur-tokens", "2", "--hidden-size", "64", "--layers", "1"]
+    sizes = ["--structure-tokens", "3", "--hidden-size", "64", "--layers", "1"]
     arguments = ["init", "--base", str(base_folder), "--out", str(out), *sizes, *options]
     return CliRunner().invoke(app, arguments, catch_exceptions=False)
 
@@ -286,8 +286,8 @@ def test_stable_diffusion_xl_is_refused_by_name(base_folder, damaged):
 def test_sections_that_belong_to_the_base_and_unknown_keys_are_named(base_folder):
     with pytest.raises(ValueError, match="unet comes from the base"):
         pipeline_from_base(load_base(base_folder), {"unet": {}})
-    with pytest.raises(ValueError, match="there is no num_querys|has no num_querys; did you mean num_queries"):
-        pipeline_from_base(load_base(base_folder), {"blur_qformer": {"num_querys": 3}})
+    with pytest.raises(ValueError, match="QFormer has no num_querys; did you mean num_queries"):
+        pipeline_from_base(load_base(base_folder), {"structure_qformer": {"num_querys": 3}})
 
 
 def test_a_single_file_needs_a_description_and_must_fit_it(base_folder, tmp_path):

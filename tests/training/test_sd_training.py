@@ -121,7 +121,7 @@ def test_without_a_blur_decoder_tokens_and_the_photograph_alone_learn_every_task
     trained.set_progress_bar_config(disable=True)
     image = torch.rand(1, 3, 40, 48)
     assert trained.blur_decoder is None and trained(image, num_inference_steps=1, output_type="pt").images.any()
-    with pytest.raises(ValueError, match="without a blur_decoder no kernel is learned; set kernel to 0"):
+    with pytest.raises(ValueError, match="without a blur_decoder no kernel is learned; kernel and carry must be 0"):
         joint_objective(config_of(smoke, "networks.blur_decoder=null"), pipeline)
 
 
@@ -266,7 +266,7 @@ def test_lora_without_a_base_is_an_error(smoke):
     ("override", "message"),
     [
         ("lora_rnak=3", "there is no lora_rnak; did you mean lora_rank?"),
-        ("networks.blur_qformer.num_querys=3", "has no num_querys; did you mean num_queries?"),
+        ("networks.structure_qformer.num_querys=3", "has no num_querys; did you mean num_queries?"),
         ("error=cubic", "error is 'cubic'; it must be absolute or squared"),
         ("trained=[unett]", "there is no network unett"),
         ("networks.image_encoder.class=ClipEncoder", "there is no class ClipEncoder"),
@@ -279,18 +279,18 @@ def test_a_wrong_key_is_one_line(smoke, override, message):
 
 SIZES_OF_CONFIGS = {  # trained, frozen
     "sd21_24gb": {
-        "image_encoder": (1_531_250, 0),
+        "image_encoder": (1_410_006, 0),
         "structure_qformer": (15_867_904, 0),
-        "blur_qformer": (15_794_176, 0),
-        "blur_decoder": (424_360, 0),
+        "blur_qformer": (17_967_680, 0),
+        "blur_decoder": (245_674, 0),
         "unet": (63_988_480, 815_546_564),
         "vae": (0, 83_653_863),
     },
     "sd21_80gb": {
-        "image_encoder": (1_392_754, 632_404_480),
+        "image_encoder": (1_271_510, 632_404_480),
         "structure_qformer": (62_332_928, 0),
-        "blur_qformer": (51_658_752, 0),
-        "blur_decoder": (459_176, 0),
+        "blur_qformer": (58_830_224, 0),
+        "blur_decoder": (245_674, 0),
         "unet": (104_723_200, 815_546_564),
         "vae": (0, 83_653_863),
     },

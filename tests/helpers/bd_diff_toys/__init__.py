@@ -14,7 +14,7 @@ TINY = {
         "num_layers": 1,
         "num_heads": 2,
     },
-    "blur_decoder": {"num_tokens": 4, "token_channels": 16, "map_channels": 4},
+    "blur_decoder": {"token_channels": 16, "map_channels": 4},
     "unet": {"width": 8, "middle_blocks": 1, "cross_attention_dim": 16},
     "scheduler": {
         "prediction_type": "sample",
@@ -23,4 +23,4 @@ TINY = {
         "clip_sample": False,
     },
 }
-TINY["blur_qformer"] = TINY["structure_qformer"]
+TINY["blur_qformer"] = {name: value for name, value in TINY["structure_qformer"].items() if name != "num_queries"}

@@ -48,11 +48,15 @@ def retype(path, how):
 
 
 DAMAGE = {
+    "an earlier version": (
+        lambda f: change(f / "blur_decoder/config.json", num_tokens=16),
+        "is of bd-diff 0.2.0 or before",
+    ),
     "blocks": (lambda f: change(f / "unet/config.json", middle_blocks=10**5), "middle_blocks is 100000"),
     "fewer blocks": (lambda f: change(f / "unet/config.json", middle_blocks=60_000), "many times as large"),
     "levels": (lambda f: change(f / "unet/config.json", encoder_blocks=[2] * 10**4), "many times as large"),
     "width": (lambda f: change(f / "unet/config.json", width=10**12), "width is 1e.12"),
-    "queries": (lambda f: change(f / "blur_qformer/config.json", num_queries=50_000), "cannot be loaded"),
+    "queries": (lambda f: change(f / "structure_qformer/config.json", num_queries=50_000), "cannot be loaded"),
     "not a number": (lambda f: change(f / "unet/config.json", latent_scale=float("nan")), "latent_scale is nan"),
     "text": (lambda f: change(f / "unet/config.json", width="8"), "cannot be loaded"),
     "steps": (lambda f: change(f / "model_index.json", default_steps=10**9), "default_steps is 1000000000"),

@@ -6,7 +6,7 @@ from diffusers import AutoencoderKL, DDIMScheduler, PNDMScheduler, UNet2DConditi
 SIZES = {  # sections of a configuration
     "image_encoder": {"feature_channels": 16, "structure_channels": 8, "map_channels": 4},
     "structure_qformer": {"num_queries": 5, "hidden_size": 16, "num_layers": 1, "num_heads": 2},
-    "blur_qformer": {"num_queries": 4, "hidden_size": 16, "num_layers": 1, "num_heads": 2},
+    "blur_qformer": {"hidden_size": 16, "num_layers": 1, "num_heads": 2},
 }
 
 
