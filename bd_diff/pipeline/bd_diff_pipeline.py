@@ -2,7 +2,6 @@
 
 import os
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 
 import numpy as np
 import PIL.Image
@@ -37,12 +36,10 @@ from bd_diff.models.samplers import take_step
 from bd_diff.models.unet import NAFUNet
 from bd_diff.pipeline.argument_checks import check_batch, check_components, check_output, check_settings
 from bd_diff.pipeline.pipeline_output import BDDiffPipelineOutput
+from bd_diff.pipeline.reading_pipeline import ReadingPipeline
 from bd_diff.pipeline.reduced_scale import encode_padded, restore_reduced
-from bd_diff.pipeline.saved_pipeline import SavedPipeline
-from bd_diff.reading.blur_reading import BlurReading, search_blur, stack
-from bd_diff.reading.kernel_search import SMALLEST_WINDOW
 from bd_diff.reading.kernel_windows import window_kernels
-from bd_diff.reading.pyramid import at_full_size, read_at_scales
+from bd_diff.reading.pyramid import at_full_size
 
 SMALLEST_SIDE = 8  # pixels
 TILE_OVERLAP = 96  # pixels that neighbouring tiles share
@@ -52,7 +49,7 @@ Image = str | os.PathLike | PIL.Image.Image | np.ndarray | Tensor
 Images = Image | Sequence[Image]
 
 
-class BDDiffPipeline(SavedPipeline):
+class BDDiffPipeline(ReadingPipeline):
     """Deblurs photographs, or blurs one like another (BD-Diff, arXiv 2502.01522, with an explicit blur operator).
 
     Args:
@@ -201,7 +198,7 @@ class BDDiffPipeline(SavedPipeline):
             if not kernel_windows and doubtful is not None:
                 shares = shares * (1 - self.config.caution * doubtful[:, None, None, None])
         else:
-            assert reading is not None  # kernels are given in deblurring alone
+            assert reading is not None and reading.tokens is not None  # kernels are given in deblurring alone
             blur_tokens = reading.tokens.expand(count, -1, -1)  # (B, T, D): the references' blur
 
         if deblurring and reading is not None and reading.scale is not None and reading.scale.min() < 1:
@@ -368,66 +365,6 @@ class BDDiffPipeline(SavedPipeline):
         that cannot be used, see `to_batch`.
         """
         return to_batch(given, name, SMALLEST_SIDE).to(self._execution_device)
-
-    def read_at_scales(self, pixels: Tensor, fast: bool = False) -> BlurReading:
-        """`encode_image`, at the scales at which blur is read best (`bd_diff.reading.pyramid`)."""
-        if self.blur_decoder is None:
-            return self.read_blur(pixels)
-        search = self.config.search and not fast
-        return self.tell(stack([read_at_scales(self, one, search) for one in pixels.split(1)]))
-
-    def encode_image(
-        self, pixels: Tensor, fast: bool = False, found: tuple[Tensor, Tensor] | None = None
-    ) -> BlurReading:
-        """Estimate the blur of pixels `(B, 3, H, W)` in [-1, 1]: tokens, and the kernels that these are decoded to.
-
-        The kernel search runs unless `fast`, `config.search` is off, or a side is below `SMALLEST_WINDOW` pixels
-        (`bd_diff.reading.blur_reading.search_blur`). It reads each image by itself, so that the result for an image
-        does not depend on the others in the batch.
-
-        found: hypotheses and evidence of the search (`search_evidence`), if it has already run.
-        """
-        if self.blur_decoder is None:
-            return self.read_blur(pixels)
-        if fast or not self.config.search or min(pixels.shape[-2:]) < SMALLEST_WINDOW:
-            return self.tell(self.read_blur(pixels))
-        if found is None:
-            return self.tell(stack([search_blur(self, one) for one in pixels.split(1)]))
-        findings = zip(*(maps.split(1) for maps in found), strict=True)
-        return self.tell(stack([search_blur(self, *one) for one in zip(pixels.split(1), findings, strict=True)]))
-
-    def read_blur(
-        self, pixels: Tensor, hypothesis: Tensor | None = None, evidence: Tensor | None = None
-    ) -> BlurReading:
-        """Read the blur of pixels `(B, 3, H, W)` in [-1, 1] by the image encoder once, without a search: kernels, not
-        told as tokens yet; without a blur decoder tokens alone.
-
-        hypothesis, evidence: the best kernel `(B, k, k)` and the evidence `(B, 2, k, k)` of a search, if it has run.
-        """
-        features = self.image_encoder(pixels, hypothesis, evidence, read=("blur",))
-        if self.blur_decoder is None:
-            return BlurReading(tokens=self.blur_qformer(features.blur))
-        return BlurReading(kernels=features.kernels, search_confidence=features.confidence)
-
-    def tell(self, reading: BlurReading) -> BlurReading:
-        """A reading as blur tokens `(B, N, D)`, with the kernels that are decoded from these and nothing else."""
-        assert reading.kernels is not None  # there is a blur decoder
-        tokens = self.blur_qformer(self.image_encoder.encode_kernel(reading.kernels))
-        kernels = self.blur_decoder(tokens, reading.kernels.shape[-1])
-        return replace(reading, tokens=tokens, kernels=kernels)
-
-    def deblur_window(self, pixels: Tensor, kernels: Tensor) -> Tensor:
-        """Deblur pixels `(B, 3, H, W)` in [-1, 1] by kernels `(B, k, k)` in one step; returns the same shape and range.
-
-        The starting noise is zero, its mean, so that the result is not random.
-        """
-        height, width = pixels.shape[-2:]
-        grid = self.grid(height, width, tile=0)
-        blur = KnownBlur(kernels, self.config.linear_light)
-        tile = Tile(pixels, (...,), grid.tile, blur.guesses(pixels), blur)
-        noise = torch.zeros(self.latent_shape(grid, len(pixels)), device=pixels.device, dtype=self.unet.dtype)
-        _, latents = self.denoise(tile, self.blur_qformer.no_blur(len(pixels)), noise, 1)
-        return self.decode(latents, tile.guesses)[..., :height, :width].float().clamp(-1, 1)
 
     def grid(self, height: int, width: int, tile: int) -> Grid:
         """How an image of this size is cut into tiles of `tile` pixels a side, after padding to `multiple`.
