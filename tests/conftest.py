@@ -27,7 +27,7 @@ def tiny_pipeline():
     """An untrained pipeline whose every layer matters: nothing is left at its zero initialisation."""
     torch.manual_seed(0)
     pipeline = build_pipeline(TINY)
-    for name in ("unet", "blur_decoder"):
+    for name in ("unet", "image_encoder", "blur_decoder"):
         for parameter in getattr(pipeline, name).parameters():
             if not parameter.any():
                 torch.nn.init.normal_(parameter, std=0.02)

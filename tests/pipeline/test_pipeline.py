@@ -150,7 +150,7 @@ def test_a_callback_reads_and_changes_the_latents(tiny_pipeline):
     settings = {"callback_on_step_end": stop_at_zero, "callback_on_step_end_tensor_inputs": ["latents", "tokens"]}
     image = photograph(64, 64)
     result = run(tiny_pipeline, image, **settings)
-    assert seen == [(0, (1, 12, 32, 32), 8), (1, (1, 12, 32, 32), 8)]
+    assert seen == [(0, (1, 12, 32, 32), 4 + 49), (1, (1, 12, 32, 32), 4 + 49)]
     assert (result - image).abs().max() < 1e-6  # a zero residual is the image
 
 

@@ -6,7 +6,8 @@ import pytest
 import torch
 
 from bd_diff.blur.kernels import gaussian
-from bd_diff.pipeline import bd_diff_pipeline
+from bd_diff.pipeline import reading_pipeline
+from bd_diff.reading.blur_reading import BlurReading
 from bd_diff.reading.pyramid import reduced
 
 
@@ -23,7 +24,7 @@ def reading_at(tiny_pipeline, monkeypatch):
             reading = pipeline.read_blur(reduced(pixels, scale))
             return replace(reading, kernels=gaussian(torch.tensor([1.5])), scale=torch.tensor([scale]))
 
-        monkeypatch.setattr(bd_diff_pipeline, "read_at_scales", read_at_scales)
+        monkeypatch.setattr(reading_pipeline, "read_at_scales", read_at_scales)
         return tiny_pipeline
 
     return read
@@ -50,7 +51,9 @@ def test_the_change_to_the_smaller_photograph_is_enlarged(reading_at, photograph
     photograph = photographs[:1]
     small = reduced(photograph, 0.5)
     restored = reading_at(0.5)(photograph, output_type="pt", generator=seeds(3)).images
-    alone = reading_at(1.0)(small, kernels=gaussian(torch.tensor([1.5])), output_type="pt", generator=seeds(3)).images
+    pipeline = reading_at(1.0)
+    told = pipeline.tell(BlurReading(gaussian(torch.tensor([1.5])))).kernels
+    alone = pipeline(small, kernels=told, output_type="pt", generator=seeds(3)).images
     change = torch.nn.functional.interpolate(alone - small, size=(120, 90), mode="bicubic")
     assert torch.allclose(restored, (photograph + change).clamp(0, 1), atol=1e-6)
 
