@@ -24,7 +24,8 @@ def line_frame(pixels: np.ndarray) -> np.ndarray:
         if len(across) > 1 and len(down) > 1:
             whole = [slice(lines[0][0] - RIM, lines[-1][1] + RIM + 1) for lines in (across, down)]
             ends = [slice(lines[0][0], lines[-1][1] + 1) for lines in (across, down)]
-            if any(2 * (end.stop - end.start) < side for end, side in zip(ends, found.shape, strict=True)):
+            spans = [lines[-1][1] - lines[0][0] for lines in (across, down)]
+            if 2 * spans[0] < pixels.shape[0] or 2 * spans[1] < pixels.shape[1]:
                 continue
             drawn = [pixels[lines[0], ends[1]] for lines in (across[0], across[-1])]
             drawn += [pixels[ends[0], lines[0]] for lines in (down[0], down[-1])]
