@@ -1,7 +1,7 @@
 """A photograph as the bytes of a file: how each format is written, and one line about what it cannot hold.
 
 A result of the format that its photograph came in is written as that was: JPEG with its tables and subsampling, WebP
-lossless or not, HEIC and AVIF with their depth, TIFF compressed or not.
+and AVIF lossless or not, HEIC and AVIF with their depth, TIFF compressed or not.
 """
 
 import io
@@ -14,7 +14,7 @@ from PIL import Image
 
 from bd_diff.data.deep import MODES as DEEP_MODES
 from bd_diff.data.deep import DeepImage
-from bd_diff.data.heif import DEPTHS, encode_avif, encode_heic
+from bd_diff.data.heif import DEPTHS, LOSSLESS, encode_avif, encode_heic
 from bd_diff.data.png import encode_png
 from bd_diff.data.tiff import encode_tiff
 
@@ -68,8 +68,11 @@ def encode(image: Image.Image | DeepImage, kind: str, quality: int | None = None
         return encode_png(levels, info)
     if kind == "TIFF":
         return encode_tiff(levels, info, name)
-    if kind in ("AVIF", "HEIF"):
-        return (encode_avif if kind == "AVIF" else encode_heic)(levels, info, quality or QUALITY[kind])
+    if kind == "AVIF":
+        lossless = info.get("avif", {}).get("lossless", False)
+        return encode_avif(levels, info, quality or (LOSSLESS if lossless else QUALITY[kind]))
+    if kind == "HEIF":
+        return encode_heic(levels, info, quality or QUALITY[kind])
     if kind == "PPM" and levels.dtype == np.uint16:
         head = f"P{5 if levels.shape[-1] == 1 else 6}\n{image.width} {image.height}\n65535\n"
         return head.encode() + levels.astype(">u2").tobytes()

@@ -7,7 +7,6 @@ like=it)` passes all of it on. It is a PIL image, or a `DeepImage` where Pillow 
 
 import io
 import os
-import re
 import warnings
 from pathlib import Path
 from typing import Any, overload
@@ -20,6 +19,7 @@ from torch import Tensor
 
 from bd_diff.data.bombs import check_claim
 from bd_diff.data.deep import DeepImage, from_levels
+from bd_diff.data.depth import HEAD, becomes_more, deep_ppm
 from bd_diff.data.encoding import WRITTEN, encode, holds, jpeg_info
 from bd_diff.data.heif import read_depth
 from bd_diff.data.metadata import ORIENTATION, clean_exif, clean_xmp
@@ -55,6 +55,7 @@ KEPT: tuple[str, ...] = (
     "webp",
     "tiff",
     "heif",
+    "avif",
 )
 KEPT += ("depth",)
 LONGEST_NAME = 255  # bytes, on the file systems in use
@@ -128,6 +129,8 @@ def upright(image: Any, path: Path | None = None) -> Image.Image | DeepImage:
         path = Path(own) if own else None  # opened and not yet loaded
     if path and image.format == "TIFF":
         return from_levels(*read_tiff(path))
+    if told := becomes_more(image, head_of(path)):
+        warnings.warn(f"{name}: {told}", stacklevel=2)
     levels = None
     extra: dict[str, Any] = {}
     if path and image.format == "PNG":
@@ -135,7 +138,7 @@ def upright(image: Any, path: Path | None = None) -> Image.Image | DeepImage:
     elif path and image.format in ("HEIF", "AVIF"):
         levels, extra = read_depth(path, image.format)
     elif path and image.format == "PPM":
-        levels = read_deep_ppm(path)
+        levels = deep_ppm(path.read_bytes())
     elif image.format in ("JPEG", "MPO") and hasattr(image, "quantization"):
         extra = jpeg_info(image)
     elif path and image.format == "WEBP":
@@ -167,17 +170,12 @@ def upright(image: Any, path: Path | None = None) -> Image.Image | DeepImage:
     return plain
 
 
-def read_deep_ppm(path: Path) -> np.ndarray | None:
-    """Levels `(H, W, 1 or 3)` uint16 of a binary PGM or PPM of more than 8 bits, over the whole range; others: None."""
-    data = path.read_bytes()
-    head = re.match(
-        rb"P([56])(?:\s+(?:#[^\n]*\n\s*)*(\d+))(?:\s+(?:#[^\n]*\n\s*)*(\d+))(?:\s+(?:#[^\n]*\n\s*)*(\d+))\s", data
-    )
-    if not head or int(head[4]) < 256:
-        return None
-    channels, width, height, highest = 1 if head[1] == b"5" else 3, *(int(head[index]) for index in (2, 3, 4))
-    levels = np.frombuffer(data, ">u2", width * height * channels, head.end()).reshape(height, width, channels)
-    return np.round(levels * (65535 / highest)).clip(0, 65535).astype(np.uint16)
+def head_of(path: Path | None) -> bytes:
+    """The first bytes of a file; none without a file."""
+    if path is None:
+        return b""
+    with open(path, "rb") as file:
+        return file.read(HEAD)
 
 
 def _plain_mode(image: Image.Image) -> Image.Image:

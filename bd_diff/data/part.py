@@ -13,7 +13,9 @@ from PIL import Image
 from torch import Tensor
 
 from bd_diff.data.deep import DeepImage
-from bd_diff.data.surroundings import filled, find_sharp, frame, inside_borders, spread
+from bd_diff.data.filling import filled, spread
+from bd_diff.data.line_frames import line_frame
+from bd_diff.data.surroundings import find_sharp, frame, inside_borders
 
 UNCHANGED = 0.5 / 255  # root mean square of a change that nobody sees
 HIDDEN = 0.02  # alpha below which colours mean nothing
@@ -89,8 +91,9 @@ class Part:
         self.box: tuple[slice, ...] = (slice(None), slice(None))
         if not visible.all() and visible.any():
             self.box = tuple(slice(int(at.min()), int(at.max()) + 1) for at in visible.nonzero())
-        outer, around = self.box, frame(filled(pixels[self.box], ~visible[self.box]))
-        self._within(inside_borders(filled(pixels[self.box], ~visible[self.box])))
+        outer, inside = self.box, filled(pixels[self.box], ~visible[self.box])
+        around = frame(inside)
+        self._within(inside_borders(inside))
         if around.any():
             framed = np.zeros_like(visible)
             framed[outer] = around
@@ -99,22 +102,22 @@ class Part:
                 visible &= ~framed
                 rows, columns = visible[self.box].nonzero()
                 self._within((slice(rows.min(), rows.max() + 1), slice(columns.min(), columns.max() + 1)))
+        visible[self.box] &= ~line_frame(pixels[self.box])
         self.hidden = ~visible[self.box]
+        inside = filled(pixels[self.box], self.hidden)
         drawable = ~self.hidden & (self.range.midtone == 0.5)  # nothing is drawn on a linear frame: stars look like it
-        sharp = find_sharp(filled(pixels[self.box], self.hidden), drawable)
+        sharp = find_sharp(inside, drawable)
         self.hidden = self.hidden | sharp.drawn
         if sharp.drawn.any():  # a band with a caption is a border without it
-            box = inside_borders(spread(filled(pixels[self.box], ~visible[self.box]), ~self.hidden))
+            box = inside_borders(spread(inside, ~self.hidden))
             self._within(box)
-            self.hidden = self.hidden[box]
+            self.hidden, inside = self.hidden[box], inside[box]
+            inside = spread(inside, ~self.hidden)
         self.kept = torch.from_numpy(self.hidden.astype(np.float32))
         self.unchanged = deblur and sharp.everywhere or not visible.any()
         if deblur and sharp.everywhere:
             where = "where it is in focus" if sharp.focused else "already"
             warnings.warn(f"{name}: it is sharp {where}, and stays as it is", stacklevel=3)
-        inside = filled(pixels[self.box], ~visible[self.box])
-        if sharp.drawn.any():
-            inside = spread(inside, ~self.hidden)
         self.pixels = torch.from_numpy(inside).permute(2, 0, 1).contiguous().clamp(0, 1)
 
     def _within(self, box: tuple[slice, slice]) -> None:

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy import ndimage
 
+from bd_diff.data.filling import spread
 from bd_diff.data.sharpness import CONTRAST, REACH, sharpness
 
 SAME, ABRUPT = 12 / 255, 24 / 255  # how far a border's pixels may differ, and how far the photograph beside it must
@@ -17,6 +18,8 @@ LOUD = 40 / 255  # how far noise in a border may reach
 GROUP = 16  # pixels of a line whose mean is looked at
 MIXED = 0.7  # how much less than its neighbour a line that is half border differs from it
 BESIDE = 16  # lines: two blocks of a JPEG
+SHADOW, MOST = 48, 0.75  # lines that a shadow may cover, and how much of each it covers at the least
+PARTLY = 0.15  # share of a line that ends abruptly where other sides have shown a border
 RIM, AWAY = 2, 6  # pixels from a frame: where its edge may be soft, and where there is photograph
 STEP = 0.4  # share of the difference between photograph and frame between two pixels, where nothing is blurred
 SEEN, MOSTLY = 0.5, 0.7  # shares of a frame's edge: where photograph differs from it, and of that, where abruptly
@@ -25,36 +28,53 @@ SMALLEST = 32  # pixels: sides of the photograph within its borders
 SHARP, DRAWN = 0.4, 0.6  # sharpness that blurred photographs do not have, and that drawings have nearly everywhere
 PHOTOGRAPHED = 0.45  # share of sharp places that are like drawing, which is larger in captions
 EVERYWHERE = 0.3  # share of structure, in the softest direction, that is sharp in sharp photographs and drawings
+ALONE = 0.55  # share of structure that is away from all that is sharp: in blurry photographs with letters it is larger
+LONELY = 0.75  # the same, where letters are not like drawing
+DULL, SOFT = 0.15, 0.25  # the same as `PHOTOGRAPHED` and `SHARP` of coloured and half-transparent letters in a JPEG
+CROWDED = 0.03  # as `FOCUSED`, which letters do not fill
 LITTLE = 0.12  # share of a picture
+GATHERED, BESIDE_OTHERS = 0.4, 0.2  # shares of sharp places that have such a share of others around them
 STROKE = 16  # pixels along which the straight edge of a letter is followed from its corner
 STRUCTURED = 0.3  # of a picture, for that: the streaks that lights draw in dark ones are sharp, too
 FOCUSED, WINDOW = 0.01, 33  # share of a picture where half of the window around, of so many pixels, is sharp: in focus
 SPECK, LARGEST = 32, 0.05  # pixels and share of a picture: areas that are drawing whatever is in them, and none
-SWEEPS = 6  # of smoothing at each scale of a fill
-MIRRORED = 10  # pixels over which a fill fades from the mirrored photograph to its mean
 
 
 def inside_borders(pixels: np.ndarray) -> tuple[slice, slice]:
-    """Rows and columns inside the borders: frames of one colour, perhaps several nested ones, that end abruptly."""
-    height, width = pixels.shape[:2]
-    box = [0, height, 0, width]
+    """Rows and columns inside the borders: frames of one colour, perhaps several nested ones, that end abruptly.
+
+    Where two sides have a border, less is enough on the others: there the photograph may be of its colour in part, or
+    throw a shadow on it.
+    """
+    box = [0, pixels.shape[0], 0, pixels.shape[1]]
+    sides = [lines_from(pixels, box, side) for side in range(4)]
+    colours = {side: np.median(lines[0], axis=0) for side, lines in enumerate(sides) if border_width(lines)}
     changed = True
     while changed:
         changed = False
         for side in range(4):
-            part = pixels[box[0] : box[1], box[2] : box[3]]
-            lines = part if side < 2 else part.swapaxes(0, 1)
-            count = border_width(lines if side % 2 == 0 else lines[::-1])
+            lines = lines_from(pixels, box, side)
+            colour = np.median(lines[0], axis=0)
+            alike = [other for other in colours if other != side and np.abs(colours[other] - colour).max() < SAME]
+            count = (len(alike) > 1 and border_width(lines, shaded=True)) or border_width(lines)
             if count and len(lines) - count >= SMALLEST:
                 box[side] += count if side % 2 == 0 else -count
                 changed = True
     return slice(box[0], box[1]), slice(box[2], box[3])
 
 
-def border_width(lines: np.ndarray) -> int:
+def lines_from(pixels: np.ndarray, box: list[int], side: int) -> np.ndarray:
+    """Rows or columns of what is inside a box (top, bottom, left, right), the first of them those at a side."""
+    part = pixels[box[0] : box[1], box[2] : box[3]]
+    lines = part if side < 2 else part.swapaxes(0, 1)
+    return lines if side % 2 == 0 else lines[::-1]
+
+
+def border_width(lines: np.ndarray, shaded: bool = False) -> int:
     """How many of the first lines `(L, N, 3)` are a border: one colour, a little noise, and then, abruptly, others.
 
-    Near its end a border in a JPEG is less exact, and one in a resized image ends within a line.
+    Near its end a border in a JPEG is less exact, and one in a resized image ends within a line. shaded: before its end
+    a shadow may fall on it, and the photograph beside it may be of its colour in large part.
     """
     colour, same = np.median(lines[0], axis=0), 0
     for start in range(0, len(lines), 4 * BESIDE):  # no farther than the border
@@ -67,9 +87,15 @@ def border_width(lines: np.ndarray) -> int:
         same += len(apart)
     if not 0 < same < len(lines):
         return 0
+    if shaded:
+        following = in_groups(lines[same : same + SHADOW])
+        middle = np.median(following, axis=1)
+        uneven = np.quantile(np.abs(following - middle[:, None]).max(-1), MOST, axis=1) > SAME
+        changing = uneven | (np.abs(np.diff(middle, axis=0, prepend=colour[None])).max(-1) > ABRUPT)
+        same = min(same + (int(changing.argmax()) if changing.any() else 0), len(lines) - 1)
     apart = in_groups(lines[same - 1 : same + BESIDE + 4] - colour)
     steps = [np.abs(apart[line : line + 2] - apart[line - 1]).max(-1) > ABRUPT for line in range(1, len(apart))]
-    ends = [line for line, step in enumerate(steps[:BESIDE]) if step.mean(1).max() > 0.5]
+    ends = [line for line, step in enumerate(steps[:BESIDE]) if step.mean(1).max() > (PARTLY if shaded else 0.5)]
     if not ends:
         return 0
     end = same + ends[0]
@@ -162,21 +188,32 @@ def find_sharp(pixels: np.ndarray, seen: np.ndarray) -> Sharp:
         return found
     drawn = (places > DRAWN).sum() / sharp.sum()
     structured = (inside & (contrast > CONTRAST)).sum() > STRUCTURED * inside.sum()
+    dense = (ndimage.uniform_filter(sharp.astype(np.float32), WINDOW) > 0.5).sum() / seen.sum()
     found.everywhere = share > EVERYWHERE and structured
     if not found.everywhere and drawn < PHOTOGRAPHED and structured:
-        dense = ndimage.uniform_filter(sharp.astype(np.float32), WINDOW) > 0.5
-        found.focused = found.everywhere = bool(dense.sum() > FOCUSED * seen.sum())
-    little = sharp.sum() < LITTLE * seen.sum()  # is sharp in a blurry photograph with captions, and in no sharp one
-    if sharp.sum() > 0.5 * seen.sum() or drawn < (0.5 if not found.everywhere else 0.6 if little else 0.8):
-        return found
-    beside = seen & (contrast > CONTRAST / 2) & ~ndimage.binary_dilation(sharp, iterations=2 * REACH)
-    if beside.sum() > 0.02 * seen.sum():
-        found.everywhere = False
-        found.drawn = drawing(pixels, sharp)
+        found.focused = found.everywhere = bool(dense > FOCUSED)
+    structure = inside & (contrast > CONTRAST / 2)
+    away = (structure & ~ndimage.binary_dilation(sharp, iterations=2 * REACH)).sum() / max(structure.sum(), 1)
+    letters = away > ALONE and (drawn > 0.8 or drawn > 0.5 and dense < 2 * CROWDED)
+    faint = away > LONELY and drawn > DULL and dense < CROWDED
+    if (letters or faint) and gathered(sharp) > GATHERED:
+        found.everywhere = found.focused = False
+        found.drawn = drawing(pixels, grown(sharp, places > SOFT))
         for _ in range(3):  # what is as the photograph around it, between letters, is the photograph
             guess = spread(pixels, seen & ~found.drawn)
             found.drawn &= np.abs(pixels - guess).max(-1) > ABRUPT / 2
     return found
+
+
+def gathered(sharp: np.ndarray) -> float:
+    """The share of sharp places that have others around them; in letters nearly all, in blocks of JPEG few."""
+    beside = ndimage.uniform_filter(sharp.astype(np.float32), STROKE + 1) > BESIDE_OTHERS
+    return float((sharp & beside).sum() / sharp.sum())
+
+
+def grown(sharp: np.ndarray, softer: np.ndarray) -> np.ndarray:
+    """Sharp places and what is nearly as sharp beside them."""
+    return ndimage.binary_dilation(sharp, np.ones((3, 3)), iterations=2 * REACH, mask=sharp | softer)
 
 
 def drawing(pixels: np.ndarray, sharp: np.ndarray) -> np.ndarray:
@@ -216,43 +253,3 @@ def strokes(edges: np.ndarray, abrupt: np.ndarray) -> np.ndarray:
     inside = np.bincount(leaving, minlength=count + 1) <= STROKE // 2
     inside[0] = False
     return inside[lines]
-
-
-def filled(pixels: np.ndarray, hidden: np.ndarray) -> np.ndarray:
-    """The pixels with the `hidden` ones filled in from the others.
-
-    Near the border of a hidden area, pixels are mirrored about the value at the border, so that slopes go on (a
-    deconvolution rings at any break in them); farther away the filling becomes ever smoother.
-    """
-    if not hidden.any() or hidden.all():
-        return pixels
-    distance, (rows, columns) = ndimage.distance_transform_edt(hidden, return_indices=True)
-    down, right = np.indices(hidden.shape)
-    across = (2 * rows - down).clip(0, hidden.shape[0] - 1), (2 * columns - right).clip(0, hidden.shape[1] - 1)
-    smooth = spread(pixels, ~hidden)
-    mirrored = np.where(hidden[across][..., None], smooth, 2 * pixels[rows, columns] - pixels[across])
-    share = (1 - distance / MIRRORED).clip(0, 1)[..., None].astype(np.float32)
-    fill = (smooth + share * (mirrored - smooth)).clip(0, 1)
-    return np.where(hidden[..., None], fill, pixels).astype(np.float32)
-
-
-def spread(pixels: np.ndarray, valid: np.ndarray) -> np.ndarray:
-    """The `valid` pixels, spread over the others at the finest scale that reaches there (pull-push, Gortler 1996)."""
-    weight = valid[..., None].astype(np.float32)
-    values = pixels * weight
-    if min(valid.shape) <= 2 or valid.all():
-        mean = values.sum((0, 1)) / max(float(weight.sum()), 1e-6)
-        return np.where(valid[..., None], pixels, mean)
-    height, width = valid.shape
-    even = [(0, height % 2), (0, width % 2), (0, 0)]
-    halves = [
-        np.pad(one, even).reshape(-(-height // 2), 2, -(-width // 2), 2, -1).sum((1, 3)) for one in (values, weight)
-    ]
-    coarse = spread(halves[0] / np.maximum(halves[1], 1e-6), halves[1][..., 0] > 0)
-    fine = ndimage.zoom(coarse, (2, 2, 1), order=1, mode="nearest", grid_mode=True)[:height, :width]
-    for _ in range(SWEEPS):
-        fine = np.where(valid[..., None], pixels, fine)
-        fine = ndimage.uniform_filter1d(
-            ndimage.uniform_filter1d(fine, 3, axis=0, mode="nearest"), 3, axis=1, mode="nearest"
-        )
-    return np.where(valid[..., None], pixels, fine)

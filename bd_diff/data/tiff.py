@@ -18,6 +18,7 @@ import tifffile
 from PIL import Image, ImageCms
 
 from bd_diff.data.bombs import TIFF_CODES, check_room
+from bd_diff.data.depth import PALETTE, few_bits
 from bd_diff.data.metadata import (
     EXIF,
     ICC,
@@ -69,6 +70,8 @@ def read_tiff(path: Path) -> tuple[np.ndarray, dict]:
     info: dict[str, Any] = {
         "tiff": {"compressed": page.compression != NONE, "white_is_zero": int(page.photometric) == 0}
     }
+    if int(page.photometric) in (0, 1, 2) and page.dtype and page.dtype.kind in "iu" and page.dtype != levels.dtype:
+        info["tiff"]["numbers"] = page.dtype.str[1:]
     if profile and profile_holds:
         info["icc_profile"] = profile
     if XMP in entries:
@@ -129,6 +132,7 @@ def photograph_levels(page: tifffile.TiffPage, path: Path, profile: bytes | None
     colours, rest = stored[..., :samples], stored[..., samples:]
     if kind == 3:
         colours = palette_colours(page.tags.valueof(320), colours[..., 0])
+        warnings.warn(f"{path}: {PALETTE}", stacklevel=4)
     elif depth not in (8, 16) and isinstance(depth, int) and depth < 16:
         full = 2**depth - 1
         highest = 255 if depth < 8 else 65535
@@ -136,6 +140,8 @@ def photograph_levels(page: tifffile.TiffPage, path: Path, profile: bytes | None
             np.round(part.astype(np.float64) * (highest / full)).astype(np.uint8 if depth < 8 else np.uint16)
             for part in (colours, rest)
         )
+        if depth < 8:
+            warnings.warn(f"{path}: {few_bits(depth)}", stacklevel=4)
     if kind == 0:
         colours = highest - colours
     extra = page.extrasamples[0] if page.extrasamples else None
@@ -181,10 +187,15 @@ def stored_levels(page: tifffile.TiffPage) -> np.ndarray:
 
 
 def palette_colours(palette, indices: np.ndarray) -> np.ndarray:
-    """Colours `(H, W, 3)` uint8 of indices into a palette of 16 bit (or of 8, as some programs write it)."""
+    """Colours `(H, W, 3)` of indices into a palette of 16 bit (or of 8, as some programs write it): uint16 where the
+    palette has more than 8 bits in 16.
+    """
     palette = np.asarray(palette, np.uint16).reshape(3, -1)
-    palette = palette if palette.max() < 256 else palette >> 8
-    return palette.astype(np.uint8).T[indices]
+    if palette.max() < 256:
+        palette = palette.astype(np.uint8)
+    elif not (palette % 256).any() or not (palette % 257).any():
+        palette = (palette >> 8).astype(np.uint8)
+    return palette.T[indices]
 
 
 def cmyk_to_rgb(inks: np.ndarray, profile: bytes | None) -> np.ndarray:
@@ -244,7 +255,7 @@ def encode_tiff(levels: np.ndarray, info: dict, path: Path | str = "the TIFF") -
     """A TIFF of levels `(H, W, C)` uint8 or uint16 in one strip with profile, EXIF and XMP.
 
     16-bit grey with alpha that comes from no TIFF is written as RGB with alpha: few programs read it otherwise. It is
-    compressed, and white stored as zero, if `info` says that its source was.
+    compressed, white is stored as zero, and numbers are signed or wider, if `info` says that its source was so.
     """
     if levels.shape[-1] == 2 and levels.dtype == np.uint16 and "tiff" not in info:
         levels = levels[..., [0, 0, 0, 1]]
@@ -257,8 +268,9 @@ def encode_tiff(levels: np.ndarray, info: dict, path: Path | str = "the TIFF") -
     white_is_zero = channels == 1 and info.get("tiff", {}).get("white_is_zero", False)
     if white_is_zero:
         levels = np.iinfo(levels.dtype).max - levels
-    bits = levels.dtype.itemsize * 8
-    content = np.ascontiguousarray(levels, np.dtype(f"{order}{levels.dtype.str[1:]}")).tobytes()
+    numbers = np.dtype(order + info.get("tiff", {}).get("numbers", levels.dtype.str[1:]))
+    bits = numbers.itemsize * 8
+    content = np.ascontiguousarray(levels.clip(max=np.iinfo(numbers).max), numbers).tobytes()
     compression = NONE
     if info.get("tiff", {}).get("compressed"):
         compression, content = DEFLATE, zlib.compress(content)
@@ -276,6 +288,8 @@ def encode_tiff(levels: np.ndarray, info: dict, path: Path | str = "the TIFF") -
     }
     if channels in (2, 4):
         words[338] = "H", 2  # alpha that the colours are not multiplied by
+    if numbers.kind == "i":
+        words[339] = "H", *[2] * channels  # signed
     if info.get("dpi") and 282 not in entries:
         fractions = [(round(value * 10000), 10000) for value in info["dpi"]]
         for tag, fraction in zip((282, 283), fractions, strict=True):

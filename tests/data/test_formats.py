@@ -10,6 +10,7 @@ import imagecodecs
 import numpy as np
 import pytest
 import tifffile
+import torch
 from PIL import Image, ImageCms
 
 from bd_diff.data.deep import from_levels
@@ -67,12 +68,28 @@ def test_inks_of_16_bit_are_the_same_colours_however_they_are_stored(tmp_path, p
     assert np.abs(seen - (1 - share[..., :3]) * (1 - share[..., 3:])).max() < 1e-4
 
 
-@pytest.mark.parametrize("kind", [np.int8, np.int16])
-def test_signed_numbers_stay_the_numbers_they_are_at_their_depth(tmp_path, kind):
-    levels = (scene(1) // 4).astype(kind)
-    tifffile.imwrite(tmp_path / "in.tif", levels, photometric="minisblack")
+@pytest.mark.parametrize("channels", [1, 3])
+@pytest.mark.parametrize("kind", [np.int8, np.int16, np.int32, np.uint32, np.int64, np.uint64])
+def test_integers_of_every_kind_stay_the_numbers_and_the_kind_they_are(tmp_path, kind, channels):
+    levels = (scene(channels) // 4).astype(kind)
+    photometric = "rgb" if channels == 3 else "minisblack"
+    tifffile.imwrite(tmp_path / "in.tif", levels, photometric=photometric, byteorder=">")
     written = tifffile.imread(through_the_project(tmp_path / "in.tif"))
-    assert np.array_equal(written, levels) and written.itemsize == levels.itemsize
+    assert np.array_equal(written, levels) and written.dtype.newbyteorder("=") == levels.dtype
+    photograph = read_image(tmp_path / "in.tif")
+    save_image(to_image(torch.ones(3, 48, 64), like=photograph), tmp_path / "white.tif")
+    assert tifffile.imread(tmp_path / "white.tif").min() == min(np.iinfo(kind).max, 65535)  # and not beyond its kind
+
+
+@pytest.mark.parametrize("step, kind", [(257, np.uint8), (256, np.uint8), (1, np.uint8), (250, np.uint16)])
+def test_a_palette_of_more_than_8_bits_becomes_colours_of_more(tmp_path, step, kind):
+    palette = (np.arange(256) * step).astype(np.uint16)
+    tifffile.imwrite(tmp_path / "in.tif", scene(1), photometric="palette", colormap=np.stack([palette] * 3))
+    with pytest.warns(UserWarning, match="in.tif: its palette becomes RGB"):
+        seen = tifffile.imread(through_the_project(tmp_path / "in.tif"))
+    assert seen.dtype == kind
+    expected = scene(1).astype(int) * (step if kind == np.uint16 else 1)
+    assert np.array_equal(seen, expected[..., None].repeat(3, -1))
 
 
 @pytest.mark.parametrize("depth", [1, 2, 4])
@@ -84,7 +101,8 @@ def test_grey_of_less_than_8_bit_uses_the_whole_range(tmp_path, depth):
     entries = b"".join(struct.pack("<HHII", tag, 4, 1, value) for tag, value in words)
     head = b"II*\0" + struct.pack("<I", 8 + len(strip)) + strip + struct.pack("<H", len(words))
     (tmp_path / "in.tif").write_bytes(head + entries + bytes(4))
-    seen = np.asarray(read_image(tmp_path / "in.tif"))
+    with pytest.warns(UserWarning, match=f"in.tif: its {depth} bits? per colour becomes? 8"):
+        seen = np.asarray(read_image(tmp_path / "in.tif"))
     assert np.array_equal(seen, np.round(levels * (255 / (2**depth - 1))).astype(np.uint8))
 
 
@@ -175,6 +193,51 @@ def test_a_tiff_whose_pixels_end_early_is_refused(tmp_path):
     (tmp_path / "in.tif").write_bytes(data)
     with pytest.raises(ValueError, match="in.tif cannot be read as an image"):
         read_image(tmp_path / "in.tif")
+
+
+# Few levels
+
+
+def shallow_files():
+    levels, bits = Image.fromarray(scene(1)), "its 1 bit per colour becomes 8"
+    one, few = levels.convert("1"), Image.fromarray(scene()).quantize(16)
+    for ending in ("png", "bmp", "pbm", "tif"):
+        yield ending, lambda path, one=one: one.save(path), bits
+    for ending in ("png", "bmp", "gif", "tif"):
+        yield ending, lambda path: few.save(path), "its palette becomes RGB"
+    five = b"BM" + struct.pack("<IHHI", 54 + 2 * 64 * 48, 0, 0, 54)
+    five += struct.pack("<IiiHHIIiiII", 40, 64, 48, 1, 16, 0, 0, 0, 0, 0, 0) + bytes(range(256)) * 24
+    yield "bmp", lambda path: path.write_bytes(five), "its 5 bits per colour become 8"
+    three = b"P6\n# comment\n64 48\n7\n" + (scene() >> 5).tobytes()
+    yield "ppm", lambda path: path.write_bytes(three), "its 3 bits per colour become 8"
+    two = np.packbits(np.unpackbits((scene(1) >> 6)[..., None], axis=-1)[..., 6:].reshape(48, -1), axis=-1)
+    head = struct.pack(">IIBBBBB", 64, 48, 2, 0, 0, 0, 0)
+    rows = zlib.compress(np.pad(two, ((0, 0), (1, 0))).tobytes())
+    png = b"\x89PNG\r\n\x1a\n"
+    for name, held in ((b"IHDR", head), (b"IDAT", rows), (b"IEND", b"")):
+        png += struct.pack(">I", len(held)) + name + held + struct.pack(">I", zlib.crc32(name + held))
+    yield "png", lambda path: path.write_bytes(png), "its 2 bits per colour become 8"
+
+
+@pytest.mark.parametrize("ending, write, line", shallow_files())
+def test_that_few_bits_or_a_palette_become_more_is_told_in_one_line(tmp_path, ending, write, line):
+    path = tmp_path / f"in.{ending}"
+    write(path)
+    with warnings.catch_warnings(record=True) as told:
+        warnings.simplefilter("always")
+        seen = to_tensor(read_image(path))
+    assert [str(one.message) for one in told] == [f"{path}: {line}"]
+    with Image.open(path) as second:
+        assert np.array_equal(np.round(seen.permute(1, 2, 0) * 255), np.asarray(second.convert("RGB")))
+
+
+@pytest.mark.parametrize("ending", ["png", "jpg", "webp", "tif", "bmp", "ppm"])
+@pytest.mark.parametrize("channels", [1, 3])
+def test_nothing_is_told_of_a_photograph_of_8_bits(tmp_path, ending, channels):
+    Image.fromarray(scene(channels)).save(tmp_path / f"in.{ending}")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        through_the_project(tmp_path / f"in.{ending}")
 
 
 # PNG

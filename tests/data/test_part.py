@@ -13,6 +13,7 @@ from skimage import data
 from bd_diff.data.deep import from_levels
 from bd_diff.data.images import to_image, to_tensor
 from bd_diff.data.inputs import open_images, part_of, to_batch, to_images
+from bd_diff.data.line_frames import line_frame
 from bd_diff.data.part import Range
 
 
@@ -199,6 +200,79 @@ def test_what_is_written_over_a_blurry_photograph_is_kept_from_the_model_and_sta
     result = np.asarray(to_image(given.put_back(1 - given.pixels)))
     assert np.array_equal(result[given.hidden], captioned[given.hidden])
     assert np.array_equal(result[~given.hidden], 255 - captioned[~given.hidden])
+
+
+def in_jpeg(levels, quality):
+    if quality is None:
+        return levels
+    file = io.BytesIO()
+    Image.fromarray(levels).save(file, "JPEG", quality=quality)
+    return np.asarray(Image.open(file))
+
+
+@pytest.mark.parametrize("quality", [None, 92, 80])
+@pytest.mark.parametrize(
+    "colour, alpha, turn", [((255, 150, 40), 1, 0), ((250, 60, 30), 1, 0), ("white", 0.6, 0), ("white", 0.6, 20)]
+)
+def test_coloured_and_half_transparent_letters_are_kept_from_the_model_also_in_a_jpeg(
+    larger, colour, alpha, turn, quality
+):
+    mask = Image.new("L", (256, 256))
+    ImageDraw.Draw(mask).text((80, 200), "2004/08/21 15:32", 255, ImageFont.load_default(18))
+    share = alpha * np.asarray(mask.rotate(turn, Image.BICUBIC))[..., None] / 255
+    paint = np.asarray(Image.new("RGB", (1, 1), colour))
+    stamped = in_jpeg((larger * (1 - share) + paint * share).round().astype(np.uint8), quality)
+    given = part(stamped)
+    letters, away = share[..., 0] > 0.3 * alpha, ndimage.binary_dilation(share[..., 0] > 0, iterations=5)
+    assert not given.unchanged
+    assert given.hidden[letters].mean() > 0.6 and given.hidden[~away].mean() < 0.03
+
+
+@pytest.mark.parametrize("quality", [None, 92, 80])
+def test_no_letters_are_seen_in_a_blurry_photograph_without_any(larger, quality):
+    assert not part(in_jpeg(larger, quality)).hidden.any()
+
+
+@pytest.mark.parametrize("quality", [None, 80])
+@pytest.mark.parametrize("colour", [(255, 255, 255), (20, 30, 60)])
+def test_a_thin_rectangle_in_the_photograph_is_kept_from_the_model(larger, colour, quality):
+    drawn = Image.fromarray(larger)
+    ImageDraw.Draw(drawn).rectangle((14, 20, 241, 235), outline=colour, width=2)
+    line = (np.asarray(drawn) != larger).any(-1)
+    given = part(in_jpeg(np.asarray(drawn), quality))
+    assert given.hidden[line].all() and given.hidden[~line].mean() < 0.06 and not given.unchanged
+    assert np.abs(pixels(given) - seen(larger)).mean() < 0.02
+
+
+def test_a_straight_edge_or_bars_without_a_rectangle_are_no_line_frame(larger):
+    bars = larger.copy()
+    bars[60:62] = bars[200:202] = 250
+    assert not line_frame(seen(bars)).any()
+    edge = larger.copy()
+    edge[:100], edge[:, :90] = 250, 10
+    assert not line_frame(seen(edge)).any()
+
+
+@pytest.mark.parametrize("quality", [None, 80])
+def test_a_border_with_a_soft_shadow_is_cut_off(larger, quality):
+    shade = np.zeros((312, 312))
+    shade[34:290, 34:290] = 0.6
+    paper = 245 * (1 - ndimage.gaussian_filter(shade, 4))[..., None].repeat(3, -1)
+    paper[28:284, 28:284] = larger
+    rows, columns = part(in_jpeg(paper.round().astype(np.uint8), quality)).box
+    cut = rows.start - 28, columns.start - 28, 284 - rows.stop, 284 - columns.stop
+    assert min(cut) >= -1 and max(cut) <= 2
+
+
+@pytest.mark.parametrize("quality", [None, 80])
+def test_a_border_whose_photograph_is_mostly_of_its_colour_on_one_side_is_cut_off(larger, quality):
+    bright = larger.astype(float)
+    share = np.clip((np.arange(256) - 200) / 20, 0, 1)[:, None, None] * (np.arange(256) < 170)[:, None]
+    bright = (bright * (1 - share) + 244 * share).round().astype(np.uint8)
+    framed = np.pad(bright, ((18, 60), (18, 18), (0, 0)), constant_values=244)
+    rows, columns = part(in_jpeg(framed, quality)).box
+    cut = rows.start - 18, columns.start - 18, 274 - rows.stop, 274 - columns.stop
+    assert min(cut) >= 0 and max(cut) <= 3
 
 
 @pytest.mark.parametrize("size", [16, 24])

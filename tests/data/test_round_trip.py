@@ -96,7 +96,8 @@ def test_a_png_comes_back_upright_with_every_level(tmp_path, depth, orientation)
     assert Image.open(tmp_path / "out.png").getexif().get(274, 1) == 1
 
 
-AVIF = pytest.param("avif", marks=pytest.mark.skipif(not features.check("avif"), reason="this Pillow has no AVIF"))
+AVIF_ONLY = pytest.mark.skipif(not features.check("avif"), reason="this Pillow has no AVIF")
+AVIF = pytest.param("avif", marks=AVIF_ONLY)
 
 
 @pytest.mark.parametrize("ending", ["jpg", "webp", AVIF, "heic"])
@@ -128,9 +129,8 @@ def test_ten_and_twelve_bit_are_not_made_eight(tmp_path, kind, depth):
         path.write_bytes(imagecodecs.avif_encode(levels, level=95, bitspersample=depth))
     elif kind == "heic":
         pillow_heif = pytest.importorskip("pillow_heif")
-        if depth == 12:
-            pytest.skip("HEIC is written with 10 bit")
-        pillow_heif.encode("RGB;16", (64, 48), (levels << 6).tobytes(), path, quality=95)
+        data = (levels << (16 - depth)).tobytes()
+        pillow_heif.encode("RGB;16", (64, 48), data, path, quality=95, bit_depth=depth)
     elif kind == "tif":
         bits = np.unpackbits(levels.astype(">u2").view(np.uint8).reshape(48, 192, 2), axis=-1)[..., 16 - depth :]
         path.write_bytes(packed_tiff(np.packbits(bits.reshape(48, -1), axis=-1).tobytes(), depth))
@@ -147,6 +147,77 @@ def test_ten_and_twelve_bit_are_not_made_eight(tmp_path, kind, depth):
     if kind == "avif":
         decoded = imagecodecs.avif_decode(out.read_bytes())
         assert decoded.dtype == np.uint16 and 255 < decoded.max() <= full
+    if kind == "heic":
+        assert pillow_heif.open_heif(out, convert_hdr_to_8bit=False).info["bit_depth"] == depth
+
+
+@AVIF_ONLY
+@pytest.mark.parametrize("depth", [8, 10, 12])
+@pytest.mark.parametrize("mode", CHANNELS)
+def test_an_avif_keeps_its_channels_depth_and_what_is_said_beside_them(tmp_path, mode, depth):
+    levels, path, out = scene(mode, depth), tmp_path / "in.avif", tmp_path / "out.avif"
+    path.write_bytes(imagecodecs.avif_encode(levels, level=95, bitspersample=depth))
+    photograph = read_image(path)
+    exif = Image.Exif()
+    exif[272] = "Test Camera"
+    photograph.info["exif"] = exif.tobytes()
+    save_image(to_image(to_tensor(photograph), like=photograph), out)
+    decoded = imagecodecs.avif_decode(out.read_bytes())
+    assert decoded.reshape(48, 64, -1).shape == levels.shape and decoded.dtype == levels.dtype
+    assert np.abs(decoded.reshape(levels.shape) - levels.astype(int)).mean() < 3 * 2 ** (depth - 8)
+    with Image.open(out) as second:
+        assert second.getexif()[272] == "Test Camera"
+
+
+@pytest.mark.parametrize("depth", [8, 10, 12])
+@pytest.mark.parametrize("mode", CHANNELS)
+def test_a_heic_keeps_its_channels_and_depth(tmp_path, mode, depth):
+    pillow_heif = pytest.importorskip("pillow_heif")
+    levels, path, out = scene(mode, depth), tmp_path / "in.heic", tmp_path / "out.heic"
+    deep = depth > 8
+    data = (levels << (16 - depth) if deep else levels).tobytes()
+    pillow_heif.encode(mode + ";16" * deep, (64, 48), data, path, quality=95, bit_depth=depth)
+    through_the_project(path, out)
+    before, after = (pillow_heif.open_heif(one, convert_hdr_to_8bit=False) for one in (path, out))
+    assert after.mode == before.mode
+    assert [after.info.get(key) for key in ("bit_depth", "chroma")] == [depth, before.info.get("chroma")]
+    difference = np.abs(np.asarray(after).astype(int) - np.asarray(before)) / np.iinfo(np.asarray(after).dtype).max
+    assert difference.mean() < 0.01
+
+
+@AVIF_ONLY
+@pytest.mark.parametrize("depth", [8, 10, 12])
+@pytest.mark.parametrize("mode", ["RGB", "RGBA"])
+def test_an_avif_without_losses_comes_back_with_every_level(tmp_path, mode, depth):
+    levels, out = scene(mode, depth), tmp_path / "out.avif"
+    encoded = imagecodecs.avif_encode(levels, level=100, bitspersample=depth)
+    (tmp_path / "in.avif").write_bytes(encoded)
+    through_the_project(tmp_path / "in.avif", out)
+    assert np.array_equal(imagecodecs.avif_decode(out.read_bytes()), levels)
+
+
+@AVIF_ONLY
+@pytest.mark.parametrize("subsampling", ["4:2:0", "4:2:2", "4:4:4"])
+def test_an_avif_keeps_its_subsampling(tmp_path, subsampling):
+    Image.fromarray(scene("RGB", 8)).save(tmp_path / "in.avif", subsampling=subsampling)
+    through_the_project(tmp_path / "in.avif", tmp_path / "out.avif")
+    before, after = ((tmp_path / f"{name}.avif").read_bytes() for name in ("in", "out"))
+    assert after[after.index(b"av1C") + 6] == before[before.index(b"av1C") + 6]
+
+
+@pytest.mark.parametrize("depth", [10, 16])
+@pytest.mark.parametrize("mode", ["L", "RGB"])
+def test_a_ppm_written_as_text_is_not_made_eight_bit(tmp_path, mode, depth):
+    levels, full = scene(mode, depth), 2**depth - 1
+    kind = 2 if mode == "L" else 3
+    text = f"P{kind}\n64 # wide\n48\n{full}\n# numbers\n" + " ".join(map(str, levels.ravel()))
+    (tmp_path / "in.ppm").write_text(text)
+    through_the_project(tmp_path / "in.ppm", tmp_path / "out.ppm")
+    decoded = np.frombuffer((tmp_path / "out.ppm").read_bytes()[-2 * levels.size :], ">u2").reshape(levels.shape)
+    assert np.array_equal(decoded, np.round(levels * (65535 / full)))
+    (tmp_path / "in.ppm").write_text(text[: len(text) // 2])
+    with pytest.raises(ValueError, match="in.ppm cannot be read as an image"):
+        read_image(tmp_path / "in.ppm")
 
 
 def packed_tiff(strip, depth):
