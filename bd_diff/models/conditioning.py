@@ -167,10 +167,16 @@ def keep_in_reach(pixels: Tensor, guesses: Tensor, margin: float = 0.1, broken: 
     return kept
 
 
-def highest_around(images: Tensor, side: int = 5) -> Tensor:
-    """The maximum of `side` x `side` pixels around each of `(B, C, H, W)`, along rows and then columns."""
-    rows = F.max_pool2d(images, (1, side), 1, (0, side // 2))
-    return F.max_pool2d(rows, (side, 1), 1, (side // 2, 0))
+def highest_around(images: Tensor, reach: int = 2) -> Tensor:
+    """The maximum of 5 x 5 pixels (2 `reach` + 1) around each of `(B, C, H, W)`, along rows and then columns."""
+    for axis in (-1, -2):
+        highest, count = images.clone(), images.shape[axis]
+        for shift in range(1, min(reach, count - 1) + 1):
+            for here, there in ((0, shift), (shift, 0)):
+                own = highest.narrow(axis, here, count - shift)
+                torch.maximum(own, images.narrow(axis, there, count - shift), out=own)
+        images = highest
+    return images
 
 
 def prediction_target(scheduler, clean: Tensor, noise: Tensor, timesteps: Tensor) -> Tensor:
