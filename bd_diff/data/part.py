@@ -112,6 +112,9 @@ class Part:
         if deblur and sharp.everywhere:
             where = "where it is in focus" if sharp.focused else "already"
             warnings.warn(f"{name}: it is sharp {where}, and stays as it is", stacklevel=3)
+        if self.range == Range() and not self.hidden.any() and self.hidden.shape == colours.shape[-2:]:
+            self.pixels = colours  # not copied: large photographs need the memory
+            return
         inside = filled(pixels[self.box], ~visible[self.box])
         if sharp.drawn.any():
             inside = spread(inside, ~self.hidden)
