@@ -3,6 +3,7 @@
 The first guess is what the result would be if nothing were learned; the UNet denoises the residual to it.
 """
 
+import math
 from collections.abc import Callable
 from functools import wraps
 
@@ -169,13 +170,10 @@ def keep_in_reach(pixels: Tensor, guesses: Tensor, margin: float = 0.1, broken: 
 
 def highest_around(images: Tensor, reach: int = 2) -> Tensor:
     """The maximum of 5 x 5 pixels (2 `reach` + 1) around each of `(B, C, H, W)`, along rows and then columns."""
-    for axis in (-1, -2):
-        highest, count = images.clone(), images.shape[axis]
-        for shift in range(1, min(reach, count - 1) + 1):
-            for here, there in ((0, shift), (shift, 0)):
-                own = highest.narrow(axis, here, count - shift)
-                torch.maximum(own, images.narrow(axis, there, count - shift), out=own)
-        images = highest
+    for axis, margins in ((-1, (reach, reach, 0, 0)), (-2, (0, 0, reach, reach))):
+        count, padded = images.shape[axis], F.pad(images, margins, value=-math.inf)
+        for shift in range(2 * reach + 1):
+            images = torch.maximum(images, padded.narrow(axis, shift, count))
     return images
 
 
