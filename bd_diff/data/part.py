@@ -118,7 +118,10 @@ class Part:
         if deblur and sharp.everywhere:
             where = "where it is in focus" if sharp.focused else "already"
             warnings.warn(f"{name}: it is sharp {where}, and stays as it is", stacklevel=3)
-        self.pixels = torch.from_numpy(inside).permute(2, 0, 1).contiguous().clamp(0, 1)
+        if self.range == Range() and not self.hidden.any() and self.hidden.shape == colours.shape[-2:]:
+            self.pixels = colours  # not copied: large photographs need the memory
+        else:
+            self.pixels = torch.from_numpy(inside).permute(2, 0, 1).contiguous().clamp(0, 1)
 
     def _within(self, box: tuple[slice, slice]) -> None:
         """Narrow the box to rows and columns within it."""

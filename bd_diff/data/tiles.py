@@ -17,6 +17,14 @@ def tile_starts(length: int, tile: int, overlap: int) -> list[int]:
     return [*range(0, length - tile, tile - overlap), length - tile]
 
 
+def even_tile(length: int, tile: int, overlap: int, multiple: int = 1) -> int:
+    """The smallest tile, a `multiple`, of which a side needs no more than of `tile` pixels: the last one then shares
+    `overlap` pixels with the one before, as all others do, and not nearly all of them.
+    """
+    count = len(tile_starts(length, tile, overlap))
+    return -(-(length + (count - 1) * overlap) // (count * multiple)) * multiple
+
+
 def tile_windows(length: int, tile: int, overlap: int) -> Tensor:
     """Weights `(tiles, min(tile, length))` that sum to one at every pixel of the side.
 
@@ -38,17 +46,18 @@ def tile_windows(length: int, tile: int, overlap: int) -> Tensor:
 class Grid:
     """The tiles of an image of `height` x `width` pixels, row by row.
 
-    `tile` and `overlap` are in pixels of the image; where feature maps are cut too, all four must be multiples of their
-    scale, so that the tiles of every map line up.
+    `tile`, of both sides or of each, and `overlap` are in pixels of the image; where feature maps are cut too, all four
+    must be multiples of their scale, so that the tiles of every map line up.
     """
 
-    def __init__(self, height: int, width: int, tile: int, overlap: int):
-        if not 0 <= overlap < tile:
+    def __init__(self, height: int, width: int, tile: int | tuple[int, int], overlap: int):
+        high, wide = tile if isinstance(tile, tuple) else (tile, tile)
+        if not 0 <= overlap < min(high, wide):
             raise ValueError(f"overlap is {overlap} and tile {tile}; the overlap must be from 0 to below the tile")
         self.height, self.width = height, width
-        self.tile = min(tile, height), min(tile, width)
-        self.starts = [*product(tile_starts(height, tile, overlap), tile_starts(width, tile, overlap))]
-        self.windows = [*product(tile_windows(height, tile, overlap), tile_windows(width, tile, overlap))]
+        self.tile = min(high, height), min(wide, width)
+        self.starts = [*product(tile_starts(height, high, overlap), tile_starts(width, wide, overlap))]
+        self.windows = [*product(tile_windows(height, high, overlap), tile_windows(width, wide, overlap))]
 
     def __len__(self) -> int:
         return len(self.starts)

@@ -3,6 +3,7 @@
 The first guess is what the result would be if nothing were learned; the UNet denoises the residual to it.
 """
 
+import math
 from collections.abc import Callable
 from functools import wraps
 
@@ -167,10 +168,13 @@ def keep_in_reach(pixels: Tensor, guesses: Tensor, margin: float = 0.1, broken: 
     return kept
 
 
-def highest_around(images: Tensor, side: int = 5) -> Tensor:
-    """The maximum of `side` x `side` pixels around each of `(B, C, H, W)`, along rows and then columns."""
-    rows = F.max_pool2d(images, (1, side), 1, (0, side // 2))
-    return F.max_pool2d(rows, (side, 1), 1, (side // 2, 0))
+def highest_around(images: Tensor, reach: int = 2) -> Tensor:
+    """The maximum of 5 x 5 pixels (2 `reach` + 1) around each of `(B, C, H, W)`, along rows and then columns."""
+    for axis, margins in ((-1, (reach, reach, 0, 0)), (-2, (0, 0, reach, reach))):
+        count, padded = images.shape[axis], F.pad(images, margins, value=-math.inf)
+        for shift in range(2 * reach + 1):
+            images = torch.maximum(images, padded.narrow(axis, shift, count))
+    return images
 
 
 def prediction_target(scheduler, clean: Tensor, noise: Tensor, timesteps: Tensor) -> Tensor:

@@ -40,12 +40,12 @@ class NAFBlock(nn.Module):
 
     def forward(self, x: Tensor, time: Tensor) -> Tensor:
         gain, offset = self.modulate(time)[..., None, None].chunk(2, 1)
-        left, right = self.mix(x * (1 + gain) + offset).chunk(2, 1)
+        left, right = self.mix(torch.addcmul(offset, x, 1 + gain)).chunk(2, 1)
         gated = left * right
         gated = gated * self.attend(gated.mean((2, 3), keepdim=True))
-        x = x + self.scales[0] * self.project(gated)
+        x = torch.addcmul(x, self.scales[0], self.project(gated))
         left, right = self.feed(x).chunk(2, 1)
-        return x + self.scales[1] * self.forward_project(left * right)
+        return torch.addcmul(x, self.scales[1], self.forward_project(left * right))
 
 
 class TokenAttention(nn.Module):

@@ -15,7 +15,7 @@ from tqdm import tqdm
 from bd_diff.data.inputs import hidden_in, open_images, to_batch, to_images, whole
 from bd_diff.data.kernel_files import as_kernels
 from bd_diff.data.part import Part
-from bd_diff.data.tiles import CONTEXT, Grid
+from bd_diff.data.tiles import CONTEXT, Grid, even_tile
 from bd_diff.models.blur_decoder import BlurDecoder
 from bd_diff.models.clip_encoder import ClipImageEncoder
 from bd_diff.models.conditioning import (
@@ -219,6 +219,7 @@ class BDDiffPipeline(ReadingPipeline):
                 images = encode_padded(self, images)
             return self.finish(images, given, output_type, kernels, doubtful, return_dict)
 
+        del seen  # a large photograph's copy
         # 2. Prepare noise, for the whole image too.
         context = CONTEXT if kernels is None else max(CONTEXT, 3 * (kernels.shape[-1] // 2))
         grid = self.grid(height, width, self.config.tile if tile is None else tile)
@@ -367,14 +368,17 @@ class BDDiffPipeline(ReadingPipeline):
         return to_batch(given, name, SMALLEST_SIDE).to(self._execution_device)
 
     def grid(self, height: int, width: int, tile: int) -> Grid:
-        """How an image of this size is cut into tiles of `tile` pixels a side, after padding to `multiple`.
+        """How an image of this size is cut into tiles of at most `tile` pixels a side, after padding to `multiple`.
 
         It is a single tile where `tile` is 0, or the longer side at most 4/3 of it.
         """
         height, width = (side + -side % self.multiple for side in (height, width))
         longest = max(height, width)
         whole = tile == 0 or longest <= 4 * tile // 3
-        return Grid(height, width, longest if whole else tile, 0 if whole else TILE_OVERLAP)
+        if whole:
+            return Grid(height, width, longest, 0)
+        high, wide = (even_tile(side, tile, TILE_OVERLAP, self.multiple) for side in (height, width))
+        return Grid(height, width, (high, wide), TILE_OVERLAP)
 
     def prepare_latents(self, grid: Grid, batch: int, generator, latents: Tensor | None) -> Tensor:
         """Starting noise `(B, c, h, w)` for the whole image, scaled for the scheduler."""

@@ -4,7 +4,7 @@ from bd_diff_toys.adarevd import noise
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from bd_diff.data.tiles import Grid, tile_starts, tile_windows
+from bd_diff.data.tiles import Grid, even_tile, tile_starts, tile_windows
 
 
 @settings(deadline=None, max_examples=200)
@@ -54,3 +54,12 @@ def test_tiles_of_feature_maps_line_up_with_those_of_the_image():
 def test_an_overlap_as_large_as_the_tile_is_refused():
     with pytest.raises(ValueError, match="overlap is 32 and tile 32"):
         Grid(64, 64, 32, 32)
+
+
+@settings(deadline=None, max_examples=100)
+@given(length=st.integers(1, 600).map(lambda count: 8 * count), tile=st.sampled_from([192, 768]))
+def test_even_tiles_are_as_many_as_large_ones_and_share_hardly_more_than_the_overlap(length, tile):
+    even = even_tile(length, tile, 96, 8)
+    starts = tile_starts(length, even, 96)
+    assert even <= max(tile, 8) and even % 8 == 0 and len(starts) == len(tile_starts(length, tile, 96))
+    assert all(after - before >= even - 96 - 8 * len(starts) for before, after in zip(starts, starts[1:], strict=False))

@@ -4,7 +4,7 @@ import torch
 from bd_diff_toys.stable_diffusion import toy_vae
 from diffusers import AutoencoderTiny
 
-from bd_diff.models.conditioning import keep_in_reach, to_latents, to_pixels
+from bd_diff.models.conditioning import highest_around, keep_in_reach, to_latents, to_pixels
 
 
 def case():
@@ -58,3 +58,9 @@ def test_taesd_has_latents_without_a_distribution():
     vae, pixels = AutoencoderTiny().eval(), torch.rand(1, 3, 32, 32) * 2 - 1
     assert torch.equal(to_latents(vae, pixels), vae.encode(pixels).latents)
     assert to_pixels(vae, to_latents(vae, pixels)).shape == pixels.shape
+
+
+def test_the_maximum_around_pixels_is_that_of_5_by_5_of_them():
+    for height, width in ((40, 31), (5, 2), (1, 1)):
+        images = torch.randn(2, 3, height, width, generator=torch.Generator().manual_seed(2))
+        assert torch.equal(highest_around(images), torch.nn.functional.max_pool2d(images, 5, 1, 2))

@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from bd_diff.blur.kernels import blur, delta, gaussian, line, shake
 from bd_diff.blur.operator import extend, reblur, wiener
@@ -106,6 +107,30 @@ def test_the_search_ends_early_where_a_known_kernel_explains_the_photograph_as_w
     assert torch.equal(goes_on, search_kernels(light, STARTS[:2]))
     soft = gaussian(torch.tensor([2.0]))
     assert search_kernels(reblur(sharp, soft).mean(1, keepdim=True), STARTS[:2], rival=soft) is None
+
+
+class Counter(TorchDispatchMode):
+    """Counts operator calls and, among them, those that read a number from a tensor."""
+
+    def __init__(self):
+        super().__init__()
+        self.calls = self.reads = 0
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        self.calls += 1
+        self.reads += func is torch.ops.aten._local_scalar_dense.default
+        return func(*args, **(kwargs or {}))
+
+
+def test_a_search_hardly_waits_for_numbers_whatever_its_starts(shaken):
+    light = shaken[1][..., :192, :192].mean(1, keepdim=True)
+    counts = []
+    for starts in (STARTS[:2], STARTS[:6]):
+        with Counter() as counter:
+            search_kernels(light, starts, kept=(1, 1, 1))
+        counts.append(counter)
+    assert all(counter.reads < 60 for counter in counts)  # once a round, and no more of more starts
+    assert counts[1].calls < 1.2 * counts[0].calls
 
 
 def test_the_search_refuses_a_small_window():
