@@ -14,7 +14,7 @@ from bd_diff.models.lag_maps import lag_maps
 from bd_diff.models.patch_qformer import PatchQFormer
 from bd_diff.models.pixel_vae import PixelVAE
 from bd_diff.models.qformer import QFormer
-from bd_diff.models.unet import NAFUNet
+from bd_diff.models.unet import MOST, NAFBlock, NAFUNet
 from bd_diff.reading.kernel_search import KEPT, STARTS, best_window, reblur_residual, scales, search_kernels
 
 
@@ -265,3 +265,13 @@ def test_every_component_saves_and_loads_to_the_bit(model, tmp_path):
     again = type(model).from_pretrained(tmp_path)
     state = again.state_dict()
     assert all(torch.equal(value, state[name]) for name, value in model.state_dict().items())
+
+def test_a_gate_that_explodes_stays_bounded():
+    torch.manual_seed(0)
+    block, time = NAFBlock(4, 8), torch.zeros(1, 8)
+    images = torch.randn(1, 4, 8, 8)
+    usual = block(images, time)
+    torch.nn.init.constant_(block.feed[1].weight, 1e4)
+    exploded = block(images, time)
+    reached = (block.forward_project.weight.abs().sum(1).max() + 1) * MOST * block.scales[1].abs().max()
+    assert (exploded - usual).abs().max() <= 2 * reached and (exploded - usual).abs().max() > 1
