@@ -62,10 +62,18 @@ class Camera:
         """
         if fields.ndim == 3:
             fields = fields[:, None, None]
+        return self.develop(blur_field(self.light(images), fields), generator)
+
+    def light(self, images: Tensor) -> Tensor:
+        """The light of sharp images `(B, 3, H, W)` in [0, 1], 1 is white; `highlights` are brighter."""
         light = to_light(images, self.curve)
         if self.highlights > 1:
             light = light * torch.where(images.amin(1, keepdim=True) >= WHITE, self.highlights, 1.0)
-        light = add_noise(blur_field(light, fields), self.shot, self.read, generator)
+        return light
+
+    def develop(self, light: Tensor, generator: Generator) -> Tensor:
+        """The photograph `(B, 3, H, W)` in [0, 1] of light that came in: with noise, cut at white, compressed."""
+        light = add_noise(light, self.shot, self.read, generator)
         return compress(to_display(light.clamp(0, 1), self.curve), self.jpeg)
 
 

@@ -201,22 +201,24 @@ def terminable() -> Iterator[None]:
 
 def report(planned: int, summaries: list, failed: dict[str, str], out: Path, as_json: bool) -> None:
     """Say what became of the photographs, in words or as one JSON object."""
-    from bd_diff.reading.verdict import DOUBT, NOTHING, WIDE
+    from bd_diff.reading.verdict import DIFFERS, DOUBT, NOTHING, WIDE
 
     done, seconds = sum(one.done for one in summaries), max(one.seconds for one in summaries)
     stopped, left = any(one.stopped for one in summaries), sum(one.left for one in summaries)
     skipped = planned - done - len(failed) - left
     found: Counter[str] = sum((one.blur for one in summaries), Counter())
     unchanged = {reason: found[reason] for reason in (NOTHING, DOUBT, WIDE) if found[reason]}
+    differing = sum(count for words, count in found.items() if words.startswith(DIFFERS))
     if as_json:
         figures = {"done": done, "skipped": skipped, "left": left, "failed": failed, "seconds": round(seconds, 3)}
-        figures |= {"unchanged": unchanged}
+        figures |= {"unchanged": unchanged, "differs": differing}
         print(json.dumps(figures | {"images_per_second": round(done / seconds, 3) if done else 0.0}))
         return
     if skipped:
         print(f"{skipped} already there or given up before, skipped (--overwrite replaces results)")
     if done or failed:
-        reasons = "".join(f"; {count} with {reason}" for reason, count in unchanged.items())
+        told = unchanged | ({"blur that differs over the picture": differing} if differing else {})
+        reasons = "".join(f"; {count} with {reason}" for reason, count in told.items())
         print(f"{done} deblurred, in {out}{reasons}" + (f"; {len(failed)} failed" if failed else ""))
     if stopped:
         print(f"stopped, {left} are left; the same command with --resume goes on")

@@ -18,15 +18,15 @@ WINDOW = 256  # pixels a side that one kernel is read from; neighbours share hal
 class KnownBlur:
     """The blur kernels of a photograph, and what is computed with them.
 
-    kernels: `(B, k, k)`; or `(windows, B, k, k)`, one for each window of `window` pixels a side; windows overlap by
-        half (`window_grid`). None in a pipeline without a blur decoder.
+    kernels: `(B, k, k)`; or, where blur differs over the photograph, `(R, B, k, k)`. None in a pipeline without a blur
+        decoder.
     linear_light: deconvolve linear light, too, see `deblur_guesses`.
-    window: 0 where one kernel describes all of the photograph.
+    shares: of each of the R kernels, `(R, H, W)`; they sum to one everywhere.
     """
 
     kernels: Tensor | None
     linear_light: bool = False
-    window: int = 0
+    shares: Tensor | None = None
 
     def guesses(self, pixels: Tensor) -> Tensor:
         """`deblur_guesses` of pixels `(B, 3, H, W)` in [-1, 1]."""
@@ -53,9 +53,9 @@ class KnownBlur:
         return torch.where(hidden, self.everywhere(work, torch.cat([pixels, hidden.to(pixels)], 1))[:, 0], pixels)
 
     def everywhere(self, work, images: Tensor) -> Tensor:
-        """`work(images, kernels)` `(B, G, ..., H, W)`; with windows, computed in each by its kernels and blended."""
-        if self.window and self.kernels is not None:
-            return blend(images, self.kernels, self.window, work)
+        """`work(images, kernels)` `(B, G, ..., H, W)`; with shares, computed by each of the kernels and blended."""
+        if self.shares is not None and self.kernels is not None:
+            return blend(images, self.kernels, self.shares, work)
         return work(images, self.kernels)
 
 
@@ -117,20 +117,34 @@ def window_grid(height: int, width: int, window: int = WINDOW) -> Grid:
     return Grid(height, width, window, window // 2)
 
 
-def blend(pixels: Tensor, kernels: Tensor, window: int, work=deblur_guesses) -> Tensor:
-    """`work(pixels, kernels)` `(B, G, 3, H, W)`, each window computed with its own kernels `(windows, B, k, k)`.
+def window_shares(grid: Grid) -> Tensor:
+    """The weights of its windows, `(windows, H, W)`."""
+    shares = torch.zeros(len(grid), grid.height, grid.width)
+    for index, own in enumerate(shares):
+        grid.paste(own, torch.ones(1, *grid.tile), [index])
+    return shares
 
-    A window is computed with `CONTEXT` pixels around it, so that its border is as good as its middle, and blended
-    linearly into its neighbours: where all kernels are the same no seams are visible.
+
+def blend(pixels: Tensor, kernels: Tensor, shares: Tensor, work=deblur_guesses) -> Tensor:
+    """`work(pixels, kernels)` `(B, G, 3, H, W)` by each of several kernels `(R, B, k, k)`, blended by their `shares`
+    `(R, H, W)`, which sum to one.
+
+    It is computed where a kernel has a share, with pixels around, so that the border of that part is as good as its
+    middle: where all kernels are the same no seams are visible.
     """
     height, width = pixels.shape[-2:]
-    grid = window_grid(height, width, window)
+    context = max(CONTEXT, 3 * (kernels.shape[-1] // 2))
     blended: Tensor | None = None
-    for index, own in enumerate(kernels):
-        region, inside = grid.around(index, CONTEXT)
-        part = work(pixels[region], own)[inside]
+    for own, share in zip(kernels, shares, strict=True):
+        rows, columns = (share.amax(axis).nonzero()[:, 0].tolist() for axis in (1, 0))
+        if not rows:
+            continue
+        (top, bottom), (left, right) = ((at[0], at[-1] + 1) for at in (rows, columns))
+        above, before = max(top - context, 0), max(left - context, 0)
+        seen = pixels[..., above : bottom + context, before : right + context]
+        part = work(seen, own)[..., top - above : bottom - above, left - before : right - before]
         if blended is None:
             blended = part.new_zeros(*part.shape[:-2], height, width)
-        grid.paste(blended, part[None], [index])
-    assert blended is not None  # every image has a window
+        blended[..., top:bottom, left:right] += part * share[top:bottom, left:right].to(part)
+    assert blended is not None  # shares sum to one
     return blended

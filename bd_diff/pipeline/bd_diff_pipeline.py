@@ -12,6 +12,7 @@ from diffusers.utils.torch_utils import randn_tensor
 from torch import Generator, Tensor
 from tqdm import tqdm
 
+from bd_diff.blur.field import BlurField
 from bd_diff.data.inputs import hidden_in, open_images, to_batch, to_images, whole
 from bd_diff.data.kernel_files import as_kernels
 from bd_diff.data.part import Part
@@ -39,7 +40,7 @@ from bd_diff.pipeline.pipeline_output import BDDiffPipelineOutput
 from bd_diff.pipeline.reading_pipeline import ReadingPipeline
 from bd_diff.pipeline.reduced_scale import encode_padded, restore_reduced
 from bd_diff.reading.kernel_windows import window_kernels
-from bd_diff.reading.pyramid import at_full_size
+from bd_diff.reading.pyramid import at_full_size, kernel_of
 
 SMALLEST_SIDE = 8  # pixels
 TILE_OVERLAP = 96  # pixels that neighbouring tiles share
@@ -161,7 +162,8 @@ class BDDiffPipeline(ReadingPipeline):
             kernel_windows: side in pixels of windows that overlap by half and get a kernel each, where blur varies over
                 the photograph (256 is a good one); 0 is one kernel for all of it.
             kernels: the blur, where it is known: a file, an array or a tensor `(h, w)` for all images, or as many as
-                there are, up to 129 pixels a side (see `bd_diff.data.kernel_files`). Nothing is searched then.
+                there are, up to 129 pixels a side (see `bd_diff.data.kernel_files`); or a
+                `bd_diff.blur.field.BlurField` for all images. Nothing is searched then.
             hidden: where tensors are no photograph but a fill, a mask `(B, 1, H, W)`: there it is made again, blurred
                 as the photograph is. Of paths and PIL images it is known.
             output_type: "pil", "np", "pt" or "latent"; "pil" keeps the mode, alpha, ICC profile and EXIF of its input.
@@ -185,13 +187,20 @@ class BDDiffPipeline(ReadingPipeline):
         # 1. Read the blur from the whole image, unless it is known.
         count, (height, width) = len(photographs), photographs.shape[-2:]
         seen = (photographs if references is None else references) * 2 - 1
-        doubtful = None
+        doubtful: Tensor | None = None
+        differs: Tensor | None = None
+        field = kernels if isinstance(kernels, BlurField) else None
+        blurs: list[BlurField | Tensor] = []  # of each image at the scale at which it was read
         if kernels is None:
             reading = self.encode_image(seen, fast) if kernel_windows else self.read_at_scales(seen, fast)
             doubtful = reading.doubtful if references is None else None
+            if deblurring and doubtful is not None and not kernel_windows:
+                reading, blurs = self.read_fields(seen, reading)
+                differs = torch.tensor([isinstance(one, BlurField) for one in blurs], device=seen.device)
             kernels = None if reading.kernels is None else at_full_size(reading).expand(count, -1, -1)  # (B, k, k)
         else:
-            kernels, reading = as_kernels(kernels, count).to(seen.device), None
+            known = kernels if field is None else field.middle
+            kernels, reading = as_kernels(known, count).to(seen.device), None
         shares = photographs.new_full((count, 1, 1, 1), strength)  # of the result, the rest is the image
         if references is None:
             blur_tokens = self.blur_qformer.no_blur(count)  # (B, T, D)
@@ -201,11 +210,13 @@ class BDDiffPipeline(ReadingPipeline):
             assert reading is not None and reading.tokens is not None  # kernels are given in deblurring alone
             blur_tokens = reading.tokens.expand(count, -1, -1)  # (B, T, D): the references' blur
 
-        if deblurring and reading is not None and reading.scale is not None and reading.scale.min() < 1:
+        reduces = reading is not None and reading.scale is not None and reading.scale.min() < 1
+        if deblurring and reading is not None and (reduces or (differs is not None and differs.any())):
             images = restore_reduced(
                 self,
                 photographs,
-                reading,
+                blurs or list(kernel_of(reading).split(1)),
+                reading.scale,
                 shares,
                 hidden,
                 generator,
@@ -217,7 +228,7 @@ class BDDiffPipeline(ReadingPipeline):
             )
             if output_type == "latent":
                 images = encode_padded(self, images)
-            return self.finish(images, given, output_type, kernels, doubtful, return_dict)
+            return self.finish(images, given, output_type, kernels, doubtful, differs, return_dict)
 
         del seen  # a large photograph's copy
         # 2. Prepare noise, for the whole image too.
@@ -242,8 +253,13 @@ class BDDiffPipeline(ReadingPipeline):
                 region, inside = grid.around(index, context)
                 around = photographs[region] * 2 - 1
                 if references is None:
-                    local = window_kernels(self, around, kernel_windows, fast) if kernel_windows else kernels
-                    blur = KnownBlur(local, self.config.linear_light, kernel_windows)
+                    local, of_each = kernels, None
+                    if kernel_windows:
+                        local, of_each = window_kernels(self, around, kernel_windows, fast)
+                    elif field is not None:
+                        local = field.kernels[:, None].expand(-1, count, -1, -1)  # (R, B, k, k)
+                        of_each = field.shares_in(height, width, *region[1:])  # (R, h, w)
+                    blur = KnownBlur(local, self.config.linear_light, of_each)
                     if hidden is not None:
                         around = blur.filled(around, hidden[region].to(around.device))
                     own = Tile(around, inside, grid.tile, blur.guesses(around), blur)
@@ -264,10 +280,17 @@ class BDDiffPipeline(ReadingPipeline):
 
         if not as_latents:
             images = images[..., :height, :width].div_(2).add_(0.5).clamp_(0, 1)
-        return self.finish(images, given, output_type, kernels, doubtful, return_dict)
+        return self.finish(images, given, output_type, kernels, doubtful, differs, return_dict)
 
     def finish(
-        self, images: Tensor, given: list, output_type: str, kernels: Tensor | None, doubtful, return_dict: bool
+        self,
+        images: Tensor,
+        given: list,
+        output_type: str,
+        kernels: Tensor | None,
+        doubtful,
+        differs,
+        return_dict: bool,
     ) -> BDDiffPipelineOutput | tuple:
         """The output of a call from images `(B, 3, H, W)` in [0, 1], or latents, of what was `given`."""
         if output_type != "latent":
@@ -279,7 +302,7 @@ class BDDiffPipeline(ReadingPipeline):
         elif output_type == "np":
             produced = images.movedim(1, -1).cpu().numpy()
         self.maybe_free_model_hooks()
-        output = BDDiffPipelineOutput(images=produced, kernels=kernels, doubtful=doubtful)
+        output = BDDiffPipelineOutput(images=produced, kernels=kernels, doubtful=doubtful, differs=differs)
         return output if return_dict else (produced,)
 
     def show_progress(self, total: int) -> tqdm:

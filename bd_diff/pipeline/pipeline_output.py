@@ -16,19 +16,23 @@ class BDDiffPipelineOutput(BaseOutput):
 
     `kernels` `(B, k, k)`: the blur that was found, in the image or in `blur_image`; None without a blur decoder.
     `doubtful` `(B,)`: where the search found several that contradict each other; None where it did not run.
+    `differs` `(B,)`: where blur differs over the image, and `kernels` hold the one at its middle; None likewise.
     """
 
     images: list[PIL.Image.Image] | np.ndarray | Tensor
     kernels: Tensor | None = None
     doubtful: Tensor | None = None
+    differs: Tensor | None = None
 
     @property
     def blur(self) -> list[str] | None:
         """What was found of the blur, a few words an image (`bd_diff.reading.verdict`)."""
         if self.kernels is None:
             return None
-        doubtful = [False] * len(self.kernels) if self.doubtful is None else self.doubtful.tolist()
-        return [verdict(*one) for one in zip(self.kernels, doubtful, strict=True)]
+        marks = (
+            [False] * len(self.kernels) if mark is None else mark.tolist() for mark in (self.doubtful, self.differs)
+        )
+        return [verdict(*one) for one in zip(self.kernels, *marks, strict=True)]
 
     def __repr__(self) -> str:
         if isinstance(self.images, list):

@@ -7,10 +7,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from bd_diff.blur.field import BlurField
+from bd_diff.blur.kernels import same_size
 from bd_diff.data.tiles import Grid
 from bd_diff.models.known_blur import KnownBlur, Tile
 from bd_diff.pipeline.saved_pipeline import SavedPipeline
-from bd_diff.reading.blur_reading import BlurReading, search_blur, stack
+from bd_diff.reading.blur_reading import BlurReading, search_blur, stack, unstack
+from bd_diff.reading.differing_blur import read_field
 from bd_diff.reading.kernel_search import SMALLEST_WINDOW
 from bd_diff.reading.pyramid import read_at_scales
 
@@ -33,6 +36,15 @@ class ReadingPipeline(SavedPipeline):
             return self.read_blur(pixels)
         search = self.config.search and not fast
         return self.tell(stack([read_at_scales(self, one, search) for one in pixels.split(1)]))
+
+    def read_fields(self, pixels: Tensor, reading: BlurReading) -> tuple[BlurReading, list[BlurField | Tensor]]:
+        """Where the blur of images `(B, 3, H, W)` in [-1, 1] differs over them (`bd_diff.reading.differing_blur`).
+
+        Returns the reading with the kernels at their middles, and of each image a field or its kernel `(1, k, k)`.
+        """
+        blurs = [read_field(self, *one) for one in zip(pixels.split(1), unstack(reading), strict=True)]
+        middles = [one.middle[None] if isinstance(one, BlurField) else one for one in blurs]
+        return replace(reading, kernels=torch.cat(same_size(middles))), blurs
 
     def encode_image(
         self, pixels: Tensor, fast: bool = False, found: tuple[Tensor, Tensor] | None = None

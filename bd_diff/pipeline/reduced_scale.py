@@ -3,35 +3,36 @@
 import torch
 from torch import Generator, Tensor
 
+from bd_diff.blur.field import BlurField
 from bd_diff.models.conditioning import to_latents
-from bd_diff.reading.blur_reading import BlurReading
 from bd_diff.reading.pyramid import enlarged_change, reduced
 
 
 def restore_reduced(
     pipeline,
     photographs: Tensor,
-    reading: BlurReading,
+    blurs: list[BlurField | Tensor],
+    scales: Tensor | None,
     shares: Tensor,
     hidden: Tensor | None,
     generator: Generator | list[Generator] | None,
     latents: Tensor | None,
     **settings,
 ) -> Tensor:
-    """Photographs `(B, 3, H, W)` in [0, 1], each restored at the scale of its reading.
+    """Photographs `(B, 3, H, W)` in [0, 1], each restored by itself, at the scale at which its blur was read.
 
-    Made smaller by `reading.scale`, they are deblurred by the kernels of that scale; how that changed them is enlarged
-    and added to the photographs. `shares` `(B, 1, 1, 1)` of the result are taken; `settings` are those of a call.
+    Made smaller by `scales` `(B,)`, they are deblurred by `blurs`, kernels `(1, k, k)` or a field of that scale; how
+    that changed them is enlarged and added to the photographs. `shares` `(B, 1, 1, 1)` of the result are taken;
+    `settings` are those of a call.
     """
-    assert reading.kernels is not None and reading.scale is not None
     images = []
-    for index, scale in enumerate(reading.scale.tolist()):
+    for index, scale in enumerate([1.0] * len(photographs) if scales is None else scales.tolist()):
         photograph = photographs[index, None]
         small = reduced(photograph, scale)
         *_, rows, columns = pipeline.latent_shape(pipeline.grid(*small.shape[-2:], tile=0), 1)
         restored = pipeline(
             small,
-            kernels=reading.kernels[index, None],
+            kernels=blurs[index],
             strength=float(shares[index]),
             hidden=None if hidden is None else reduced(hidden[index, None].to(small), scale) > 0,
             generator=generator[index] if isinstance(generator, list) else generator,

@@ -61,6 +61,14 @@ def stack(readings: list[BlurReading]) -> BlurReading:
     return BlurReading(**joined)
 
 
+def unstack(reading: BlurReading) -> list[BlurReading]:
+    """The reading of each image by itself."""
+    values = {one.name: getattr(reading, one.name) for one in fields(BlurReading)}
+    count = len(reading.features)
+    split = {name: [None] * count if value is None else value.split(1) for name, value in values.items()}
+    return [BlurReading(**{name: each[index] for name, each in split.items()}) for index in range(count)]
+
+
 @torch.no_grad()
 def search_blur(
     pipeline, pixels: Tensor, found: tuple[Tensor, Tensor] | None = None, free: BlurReading | None = None

@@ -3,6 +3,7 @@
 from torch import Tensor
 
 NOTHING, DOUBT, WIDE = "no blur found", "blur in doubt, half of the photograph kept", "blur wider than can be read"
+DIFFERS = "blur differs over the picture"
 POINT = 0.9  # share of a kernel in one pixel from which on it is no blur
 SHOWN = 0.05  # of the largest value: below, a pixel does not count to a kernel's extent
 
@@ -14,8 +15,13 @@ def extents(kernel: Tensor) -> tuple[int, int]:
     return int(columns.max() - columns.min()) + 1, int(rows.max() - rows.min()) + 1
 
 
-def verdict(kernel: Tensor, doubtful: bool = False) -> str:
-    """One of `NOTHING`, `DOUBT`, `WIDE` or "blur of 12 x 7 pixels" for a kernel `(k, k)` that was found."""
+def verdict(kernel: Tensor, doubtful: bool = False, differs: bool = False) -> str:
+    """One of `NOTHING`, `DOUBT`, `WIDE` or "blur of 12 x 7 pixels" for a kernel `(k, k)` that was found; for one of
+    several "blur differs over the picture, 12 x 7 pixels in the middle".
+    """
+    if differs:
+        width, height = extents(kernel)
+        return f"{DIFFERS}, {width} x {height} pixels in the middle"
     if doubtful:
         return DOUBT
     if kernel.max() > POINT * kernel.sum():

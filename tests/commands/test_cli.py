@@ -230,6 +230,7 @@ def test_the_summary_for_scripts_is_one_json_object_and_a_resumed_run_leaves_fai
         "left": 0,
         "failed": {},
         "unchanged": {},
+        "differs": 0,
         "seconds": 0,
         "images_per_second": 0.0,
     }

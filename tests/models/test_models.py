@@ -266,6 +266,7 @@ def test_every_component_saves_and_loads_to_the_bit(model, tmp_path):
     state = again.state_dict()
     assert all(torch.equal(value, state[name]) for name, value in model.state_dict().items())
 
+
 def test_a_gate_that_explodes_stays_bounded():
     torch.manual_seed(0)
     block, time = NAFBlock(4, 8), torch.zeros(1, 8)

@@ -8,7 +8,7 @@ from bd_diff.blur.operator import reblur
 from bd_diff.data.procedural import procedural_image
 from bd_diff.evaluation.metrics import psnr
 from bd_diff.models.conditioning import deblur_guesses
-from bd_diff.models.known_blur import blend, window_grid
+from bd_diff.models.known_blur import blend, window_grid, window_shares
 from bd_diff.reading.kernel_windows import window_kernels
 
 
@@ -19,14 +19,18 @@ def kernels_across(height, width, window):
     return torch.stack([gaussian(torch.tensor([value])) for value in sigma])
 
 
+def blended(pixels, kernels, window):
+    return blend(pixels, kernels, window_shares(window_grid(*pixels.shape[-2:], window)))
+
+
 def test_a_constant_image_stays_constant_whatever_the_kernels():
     pixels = torch.full((1, 3, 96, 160), 0.25)
-    assert torch.allclose(blend(pixels, kernels_across(96, 160, 64), 64), torch.tensor(0.25), atol=1e-4)
+    assert torch.allclose(blended(pixels, kernels_across(96, 160, 64), 64), torch.tensor(0.25), atol=1e-4)
 
 
 def test_a_gradient_has_no_seams():
     pixels = torch.linspace(-0.8, 0.8, 160).expand(1, 3, 96, 160)
-    inside = blend(pixels, kernels_across(96, 160, 64), 64)[..., 40:-40]
+    inside = blended(pixels, kernels_across(96, 160, 64), 64)[..., 40:-40]
     assert (inside - pixels[:, None, ..., 40:-40]).abs().max() < 5e-3
     assert inside.diff(dim=-1).diff(dim=-1).abs().max() < 2e-3
 
@@ -35,8 +39,8 @@ def test_equal_kernels_give_what_one_kernel_gives():
     pixels = procedural_image(160, torch.Generator().manual_seed(0))[None] * 2 - 1
     kernel = gaussian(torch.tensor([1.2]))
     windows = kernel.expand(len(window_grid(160, 160, 96)), 1, -1, -1)
-    whole, blended = deblur_guesses(pixels, kernel), blend(pixels, windows, 96)
-    assert blended.shape == whole.shape and (blended - whole)[..., 48:-48, 48:-48].abs().mean() < 1e-2
+    whole, parts = deblur_guesses(pixels, kernel), blended(pixels, windows, 96)
+    assert parts.shape == whole.shape and (parts - whole)[..., 48:-48, 48:-48].abs().mean() < 1e-2
 
 
 def test_the_right_kernel_in_each_place_beats_one_for_all():
@@ -45,16 +49,17 @@ def test_the_right_kernel_in_each_place_beats_one_for_all():
     soft = gaussian(torch.tensor([2.0]))
     pixels = (1 - right) * sharp + right * reblur(sharp, soft)
     kernels = kernels_across(160, 160, 64)
-    own, one = blend(pixels, kernels, 64)[:, 2], deblur_guesses(pixels, soft)[:, 2]
+    own, one = blended(pixels, kernels, 64)[:, 2], deblur_guesses(pixels, soft)[:, 2]
     assert psnr(own / 2 + 0.5, sharp / 2 + 0.5).item() > psnr(one / 2 + 0.5, sharp / 2 + 0.5).item() + 2
 
 
 def test_each_window_is_read_by_itself(tiny_pipeline):
     pixels = procedural_image(160, torch.Generator().manual_seed(2))[None] * 2 - 1
-    kernels = window_kernels(tiny_pipeline, pixels, 96, fast=True)
+    kernels, shares = window_kernels(tiny_pipeline, pixels, 96, fast=True)
     assert kernels.shape == (len(window_grid(160, 160, 96)), 1, 33, 33)
     assert torch.allclose(kernels[0], tiny_pipeline.encode_image(pixels[..., :96, :96], fast=True).kernels, atol=1e-6)
     assert torch.allclose(kernels.sum((-2, -1)), torch.ones(len(kernels), 1), atol=1e-5)
+    assert shares.shape == (len(kernels), 160, 160)
 
 
 @pytest.mark.parametrize(("height", "width"), [(64, 64), (100, 70), (200, 65)])

@@ -1,0 +1,88 @@
+"""Blur that differs over the photograph is read where it explains it better, and only there."""
+
+from types import SimpleNamespace
+
+import pytest
+import torch
+
+from bd_diff.blur.field import BlurField
+from bd_diff.blur.kernels import blur, delta, line
+from bd_diff.blur.operator import wiener
+from bd_diff.data.procedural import procedural_image
+from bd_diff.reading.blur_reading import BlurReading
+from bd_diff.reading.confidence import distances
+from bd_diff.reading.differing_blur import Places, read_field, shared
+
+LEFT, TURNED, OTHER = (line(torch.tensor([13.0]), torch.tensor([angle])) for angle in (0.2, 0.4, 1.3))
+
+
+def reading_of(kernels, scale=None):
+    sure = {"search_confidence": torch.ones(1), "doubtful": torch.tensor([False])}
+    return BlurReading(kernels, scale=scale, **sure)
+
+
+@pytest.fixture
+def reader():
+    """A pipeline that deblurs by Wiener deconvolution, and whose tokens lose nothing."""
+    return SimpleNamespace(
+        deblur_window=lambda pixels, kernels: wiener(pixels, kernels)[:, 1].clamp(-1, 1), tell=lambda reading: reading
+    )
+
+
+@pytest.fixture
+def sharp():
+    return procedural_image(300, torch.Generator().manual_seed(0), "leaves")[None] * 2 - 1
+
+
+def test_blur_that_is_the_same_everywhere_stays_one_kernel(reader, sharp):
+    assert torch.equal(read_field(reader, blur(sharp, LEFT), reading_of(LEFT)), LEFT)
+
+
+def test_a_half_whose_blur_is_turned_gets_a_kernel_of_its_own(reader, sharp):
+    pixels = blur(sharp, LEFT)
+    pixels[..., 150:] = blur(sharp, TURNED)[..., 150:]
+    field = read_field(reader, pixels, reading_of(LEFT))
+    assert isinstance(field, BlurField)
+    shares = field.shares_in(300, 300, slice(None), slice(None))
+    for column, true in ((20, LEFT), (280, TURNED)):
+        seen = (shares[:, 150, column, None, None] * field.kernels).sum(0, keepdim=True)
+        assert distances(true, seen) < 0.6 * distances(LEFT, TURNED)
+
+
+def test_nothing_is_computed_in_small_photographs_and_for_wide_kernels():
+    wide = line(torch.tensor([60.0]), torch.tensor([0.2]), 65)
+    for height, width, kernels in ((191, 400, LEFT), (256, 256, LEFT), (900, 400, wide)):
+        assert read_field(None, torch.zeros(1, 3, height, width), reading_of(kernels)) is kernels
+
+
+def test_blur_in_doubt_or_without_a_shake_is_one_kernel_and_margins_do_not_count():
+    doubted, no_shake = reading_of(LEFT), reading_of(LEFT)
+    doubted.doubtful, no_shake.search_confidence = torch.tensor([True]), torch.zeros(1)
+    for reading in (doubted, no_shake):
+        assert read_field(None, torch.zeros(1, 3, 400, 400), reading) is LEFT
+    wide = torch.nn.functional.pad(LEFT, (16,) * 4)
+    assert torch.equal(read_field(None, torch.zeros(1, 3, 100, 100), reading_of(wide)), LEFT)
+
+
+def test_blur_is_read_at_the_scale_of_the_reading():
+    assert read_field(None, torch.zeros(1, 3, 400, 400), reading_of(LEFT, torch.tensor([0.5]))) is LEFT
+
+
+def test_kernels_are_shared_by_neighbours_that_see_the_same_blur():
+    nearness = torch.tensor([[1, 0.5, 0], [0.5, 1, 0.5], [0, 0.5, 1]])
+    lights = torch.rand(3, 1, 20, 20, generator=torch.Generator().manual_seed(0))
+    nearly = 0.9 * LEFT + 0.1 * delta(1)
+    first, second, third = shared(torch.cat([LEFT, nearly, OTHER]), lights, nearness).split(1)
+    assert distances(first, second) < 0.5 * distances(LEFT, nearly)
+    assert distances(OTHER, third) < 0.1 * distances(OTHER, LEFT)
+
+
+@pytest.mark.parametrize(("height", "width"), [(300, 300), (321, 481), (3000, 4000)])
+def test_windows_lie_inside_and_over_all_of_the_photograph(height, width):
+    places = Places.over(height, width)
+    where = torch.stack(torch.meshgrid(torch.arange(height), torch.arange(width), indexing="ij"))[None].float()
+    windows = places.cut(where, range(places.count))
+    assert windows.shape == (places.count, 2, places.window, places.window)
+    if max(height, width) < 1000:
+        assert len(torch.unique(windows[:, 0] * width + windows[:, 1])) == height * width
+    assert places.count <= 36 and len(places.corners) == 4
