@@ -22,6 +22,8 @@ def even_tile(length: int, tile: int, overlap: int, multiple: int = 1) -> int:
     `overlap` pixels with the one before, as all others do, and not nearly all of them.
     """
     count = len(tile_starts(length, tile, overlap))
+    if count == 1:
+        return tile
     return -(-(length + (count - 1) * overlap) // (count * multiple)) * multiple
 
 

@@ -55,7 +55,8 @@ def place_maps(size: int, device=None) -> tuple[Tensor, Tensor]:
     """Three maps `(1, 3, size, size)` of where a kernel's pixels are, and their distance `(size, size)` from the
     middle in pixels.
     """
-    radius = torch.hypot(*grid(size, device))
+    rows, columns = grid(size, device)
+    radius = (rows.square() + columns.square()).sqrt()  # ONNX has no hypot
     return torch.stack([torch.exp(-radius / 2), torch.exp(-radius / 8), radius / 24])[None], radius
 
 

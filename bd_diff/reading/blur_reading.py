@@ -64,7 +64,7 @@ def stack(readings: list[BlurReading]) -> BlurReading:
 def unstack(reading: BlurReading) -> list[BlurReading]:
     """The reading of each image by itself."""
     values = {one.name: getattr(reading, one.name) for one in fields(BlurReading)}
-    count = len(reading.features)
+    count = max(len(value) for value in values.values() if value is not None)
     split = {name: [None] * count if value is None else value.split(1) for name, value in values.items()}
     return [BlurReading(**{name: each[index] for name, each in split.items()}) for index in range(count)]
 

@@ -54,6 +54,6 @@ def test_the_command_writes_figures_and_a_picture(tiny_pipeline_folder, tmp_path
     )
     assert result.exit_code == 0
     figures = json.loads((tmp_path / "out/probe.json").read_text())
-    assert set(figures) == {"probes", "structure", "swap", "map", "transfer"}
+    assert set(figures) == {"probes", "structure", "swap", "tokens", "map", "transfer"}
     assert -1 <= figures["map"]["shake"] <= 1
     assert read_image(tmp_path / "out/probe.png").width > 6 * 200

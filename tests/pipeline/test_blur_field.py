@@ -5,7 +5,7 @@ import torch
 
 from bd_diff.blur.field import BlurField
 from bd_diff.blur.kernels import gaussian
-from bd_diff.pipeline import bd_diff_pipeline
+from bd_diff.pipeline import reading_pipeline
 
 SOFT, SOFTER = gaussian(torch.tensor([1.0])), gaussian(torch.tensor([2.0]))
 HALVES = torch.eye(2).view(2, 1, 2)
@@ -54,7 +54,7 @@ def test_a_photograph_whose_blur_differs_is_restored_by_its_field_and_the_output
         return found
 
     monkeypatch.setattr(tiny_pipeline, "read_at_scales", reading)
-    monkeypatch.setattr(bd_diff_pipeline, "read_field", lambda pipeline, pixels, reading: blurs.pop(0))
+    monkeypatch.setattr(reading_pipeline, "read_field", lambda pipeline, pixels, reading: blurs.pop(0))
     output = run(tiny_pipeline, photographs)
     assert output.differs.tolist() == [True, False]
     assert output.blur[0].startswith("blur differs over the picture, ") and output.blur[1] == "blur of 5 x 5 pixels"
