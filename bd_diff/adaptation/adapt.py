@@ -53,6 +53,7 @@ PROCEDURAL = 120  # images, at least, that blur is told with: with few, their sc
 AGAIN = "adapt again into another folder"
 JUDGED = 32  # photographs at most that the domain gap is measured on
 REFERENCE = 48  # synthetic photographs that it is measured from
+WHOLE = 400  # steps, from which on blur is told by all `ROUNDS`; by fewer below, a quarter at least
 SHORT = 20  # steps, below which an adaptation is a rehearsal of a minute: see `Effort`
 # Share of blur by movement, below which the adapted model does not search for it. The search gains 0.2 to 0.7 dB where
 # cameras moved and costs 0.3 dB where lenses were out of focus (assets/docs/adapting.md), so it pays from a fourth on.
@@ -78,11 +79,12 @@ def effort_of(config: JointConfig) -> Effort:
     """The effort of an adaptation, by its number of steps."""
     if config.run.steps < SHORT:
         return Effort(rounds=4, held_out=2, procedural=8, judged=2, reference=4)
-    return Effort(ROUNDS, HELD_OUT, PROCEDURAL, JUDGED, REFERENCE)
+    share = min(1.0, config.run.steps / WHOLE)
+    return Effort(round(max(1 / 4, share) * ROUNDS), HELD_OUT, PROCEDURAL, JUDGED, REFERENCE)
 
 
 def adaptation_config(
-    target: Path, model: Path, sharp: Path, out: Path, steps: int = 400, seed: int = 2
+    target: Path, model: Path, sharp: Path, out: Path, steps: int = WHOLE, seed: int = 2
 ) -> JointConfig:
     """The configuration `configs/bd_diff_tiny/adapt.yaml` for these folders and this model."""
     return JointConfig(
@@ -316,7 +318,7 @@ def make_report(
     """The report: what the photographs say of the candidates; the domain gap to the synthetic photographs trained on,
     before and after; the criterion; advice.
 
-    Writes `samples.png`, held-out photographs side by side.
+    Writes `samples.png`, the middles of held-out photographs side by side.
     """
     target, _, model = folders_of(config)
     effort = effort_of(config)
@@ -325,7 +327,9 @@ def make_report(
     held_out = [target / name for name in (out / "held_out.txt").read_text().split("\n") if name][
         : min(4, effort.held_out)
     ]
-    shown: list[list[tuple[str, Image.Image | DeepImage]]] = [[("photograph", read_image(path))] for path in held_out]
+    shown: list[list[tuple[str, Image.Image | DeepImage]]] = [
+        [("photograph", to_image(middle(to_tensor(read_image(path))[None])[0]))] for path in held_out
+    ]
     found, sizes = {}, {}
     for name, folder in (("before", model), ("after", out / "pipeline")):
         pipeline: Any = load_pipeline(str(folder))
@@ -337,7 +341,8 @@ def make_report(
         sizes[name] = float(readings["size"].mean())
         for row, path in zip(shown, held_out, strict=True):
             generator = torch.Generator().manual_seed(0)
-            image = pipeline(to_tensor(read_image(path)), generator=generator, output_type="pt").images[0]
+            photograph = middle(to_tensor(read_image(path))[None])
+            image = pipeline(photograph, generator=generator, output_type="pt").images[0]
             row.append((name, to_image(image)))
     save_image(contact_sheet(shown), out / "samples.png")
     best = min(history, key=lambda step: history[step])

@@ -18,6 +18,7 @@ from bd_diff.adaptation.adapt import (
     PATIENCE,
     PROCEDURAL,
     SHORT,
+    WHOLE,
     Criterion,
     adapt,
     adaptation_config,
@@ -169,10 +170,12 @@ def test_too_few_photographs_are_refused(tmp_path):
 
 
 def test_a_few_steps_are_a_rehearsal_that_spends_little_beside_them_and_says_so(target, tiny_pipeline_folder, tmp_path):
-    rehearsal, whole = (
-        effort_of(adaptation_config(target, tmp_path, SHARP, tmp_path, steps)) for steps in (SHORT - 1, SHORT)
+    rehearsal, short, half, whole = (
+        effort_of(adaptation_config(target, tmp_path, SHARP, tmp_path, steps))
+        for steps in (SHORT - 1, SHORT, WHOLE // 2, WHOLE)
     )
-    assert rehearsal.rounds * 10 < whole.rounds == ROUNDS and whole.held_out == HELD_OUT
+    assert [one.rounds for one in (short, half, whole)] == [ROUNDS // 4, ROUNDS // 2, ROUNDS]
+    assert rehearsal.rounds * 7 < short.rounds and short.held_out == whole.held_out == HELD_OUT
     config = adaptation_config(target, Path(tiny_pipeline_folder), SHARP, tmp_path / "out", steps=2)
     report = adapt(replace(config, run=replace(config.run, batch_size=1, cpu=True)))
     assert report["rehearsal"] and report["steps"] == 2
