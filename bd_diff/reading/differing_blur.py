@@ -36,13 +36,15 @@ EDGES, RIDGE, FLOOR, BORDER = 15, 4.0, 0.05, 16  # see `refined` (ours, measured
 AT_ONCE = 8  # windows that are deblurred together
 DIFFERS = 0.975  # share of the residual that some window must fall below for all of them to be read (ours, measured)
 ALIKE = 0.03  # distance of kernels over which windows hardly share
+SAME = 0.005  # distance of kernels, the farthest of each on average, below which blur does not differ (ours, measured)
 
 
 @torch.no_grad()
 def read_field(pipeline, pixels: Tensor, reading: BlurReading) -> BlurField | Tensor:
     """The blur of one image `(1, 3, H, W)` in [-1, 1] of which one `reading` is known: kernels `(1, k, k)`, those of
     the reading, or a field where that explains the image better; at the scale of the reading. Where the search found no
-    shake without doubt, in small images, and for kernels wider than `SIZE`, which were carried to full size, it is one.
+    shake without doubt, in small images, and for kernels wider than `SIZE`, which were carried to full size, it is one;
+    where all windows see about the `SAME` blur, it is the mean of theirs.
     """
     kernels, scale = without_margin(kernel_of(reading)), 1.0 if reading.scale is None else float(reading.scale)
     pixels = reduced(pixels, scale)
@@ -57,8 +59,11 @@ def read_field(pipeline, pixels: Tensor, reading: BlurReading) -> BlurField | Te
     own, chosen = every.read(places)
     if not chosen.any():
         return kernels
+    seen = own[chosen]
+    if torch.stack([distances(one, seen).max() for one in seen.split(1)]).mean() < SAME:
+        return pipeline.tell(BlurReading(seen.mean(0, keepdim=True))).kernels
     shares = torch.eye(places.count, device=pixels.device).view(-1, places.rows, places.columns)
-    told = pipeline.tell(BlurReading(own[chosen])).kernels
+    told = pipeline.tell(BlurReading(seen)).kernels
     return BlurField(torch.cat([kernels, told]), torch.cat([shares[~chosen].sum(0, keepdim=True), shares[chosen]]))
 
 
