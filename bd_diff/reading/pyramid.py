@@ -27,6 +27,7 @@ HALVES, FITS = (1.0, 0.5, 0.25, 0.125), 20  # scales of the search; pixels: a wi
 NEAR = 0.05  # distance of kernels from which on a reading contradicts that of a coarser scale
 LEAST = 0.6  # share of the free kernel's extent below which what the search found is not the same blur
 WIDE = 15  # pixels: a kernel that reaches so far at half or a quarter of the size is carried up, where scales disagree
+REFUTED = 1.5  # times what no blur leaves unexplained: right kernels leave 1.1 at most, rows of bricks as a blur 3
 WINDOW = 8  # times a kernel's size, pixels a side of the window in which it is refined
 
 
@@ -45,6 +46,8 @@ def read_at_scales(pipeline, pixels: Tensor, search: bool = True) -> BlurReading
     scales = [RATIO**step for step in range(count, -1, -1)]
     free = [pipeline.read_blur(reduced(pixels, scale)) for scale in scales]
     finest = finest_agreeing([kernel_of(one) for one in free])
+    if finest is not None and finest < count and refuted(reduced(pixels, scales[finest]), kernel_of(free[finest])):
+        finest = None
     if finest is None and not search:
         return free[-1]
     if finest is None:
@@ -90,6 +93,16 @@ def agree(coarse: Tensor, fine: Tensor) -> bool:
     before, after = (float(shape_of(kernel[0])[0]) for kernel in (coarse, fine))
     grown = after >= GROWTH * before or before < SMALL
     return reach(coarse) > 2 and grown and apart(coarse, fine, 1 / RATIO) <= AGREEING
+
+
+def refuted(pixels: Tensor, kernel: Tensor) -> bool:
+    """Whether a kernel `(1, k, k)` explains the image `(1, 3, H, W)` in [-1, 1] much worse than no blur does: what is
+    sharp has detail that the blur would have taken away. Regular texture, such as rows of bricks, looks like blur at
+    every scale.
+    """
+    light = (luminance(pixels[best_window(luminance(pixels))]) + 1) / 2
+    nothing = delta(1, kernel.shape[-1], pixels.device)
+    return bool(reblur_residual(light, kernel) > REFUTED * reblur_residual(light, nothing))
 
 
 def apart(coarse: Tensor, fine: Tensor, ratio: float) -> float:

@@ -160,3 +160,11 @@ def test_kernels_of_different_sizes_get_margins():
     grown, same = same_size([small, large])
     assert grown.shape == same.shape == (1, 65, 65) and torch.equal(same, large)
     assert torch.equal(grown[:, 16:-16, 16:-16], small) and float(grown.sum()) == pytest.approx(1)
+
+
+def test_a_blur_that_all_scales_see_and_the_photograph_refutes_is_not_believed(scene):
+    sharp, _ = scene
+    pipeline = reader(line(torch.tensor([41.0]), torch.tensor([0.0]), size=65), sharp.shape[-1])
+    assert read_at_scales(pipeline, sharp, search=False).scale is None
+    blurry = blur(sharp, line(torch.tensor([41.0]), torch.tensor([0.0]), size=65))
+    assert scale_of(read_at_scales(pipeline, blurry, search=False)) < 1
