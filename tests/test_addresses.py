@@ -11,6 +11,7 @@ ADDRESSES = [
     ("bd_diff.models.blur_decoder", "BlurDecoder"),
     ("bd_diff.models.clip_encoder", "ClipImageEncoder"),
     ("bd_diff.models.image_encoder", "ImageEncoder"),
+    ("bd_diff.models.patch_qformer", "PatchQFormer"),
     ("bd_diff.models.pixel_vae", "PixelVAE"),
     ("bd_diff.models.qformer", "QFormer"),
     ("bd_diff.models.refined_vae", "RefinedVAE"),

@@ -13,7 +13,7 @@ from bd_diff.reading.blur_reading import BlurReading
 from bd_diff.reading.confidence import distances
 from bd_diff.reading.differing_blur import Places, read_field, shared
 
-LEFT, TURNED, OTHER = (line(torch.tensor([13.0]), torch.tensor([angle])) for angle in (0.2, 0.4, 1.3))
+LEFT, TURNED, OTHER = (line(torch.tensor([13.0]), torch.tensor([angle])) for angle in (0.2, 0.46, 1.3))
 
 
 def reading_of(kernels, scale=None):
