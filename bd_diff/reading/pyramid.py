@@ -27,7 +27,7 @@ HALVES, FITS = (1.0, 0.5, 0.25, 0.125), 20  # scales of the search; pixels: a wi
 NEAR = 0.05  # distance of kernels from which on a reading contradicts that of a coarser scale
 LEAST = 0.6  # share of the free kernel's extent below which what the search found is not the same blur
 WIDE = 15  # pixels: a kernel that reaches so far at half or a quarter of the size is carried up, where scales disagree
-REFUTED = 1.5  # times what no blur leaves unexplained: right kernels leave 1.1 at most, rows of bricks as a blur 3
+REFUTED = 2.5  # times what no blur leaves: right kernels leave 1.2, at night 1.9; rows of bricks taken for a blur 3.0
 WINDOW = 8  # times a kernel's size, pixels a side of the window in which it is refined
 
 
