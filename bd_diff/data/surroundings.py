@@ -30,6 +30,7 @@ PHOTOGRAPHED = 0.45  # share of sharp places that are like drawing, which is lar
 EVERYWHERE = 0.3  # share of structure, in the softest direction, that is sharp in sharp photographs and drawings
 ALONE = 0.55  # share of structure that is away from all that is sharp: in blurry photographs with letters it is larger
 LONELY = 0.75  # the same, where letters are not like drawing
+STREAKS, FEW = 0.4, 0.06  # the same where little is sharp, as streaks of light are at night, and how little
 BETWEEN = 0.25  # the same, where letters stand all over the photograph
 DULL, SOFT = 0.15, 0.25  # the same as `PHOTOGRAPHED` and `SHARP` of coloured and half-transparent letters in a JPEG
 CROWDED = 0.03  # as `FOCUSED`, which letters do not fill
@@ -198,7 +199,8 @@ def find_sharp(pixels: np.ndarray, seen: np.ndarray) -> Sharp:
     letters = away > ALONE and (drawn > 0.8 or drawn > 0.5 and dense < 2 * CROWDED)
     faint = away > LONELY and drawn > DULL and dense < CROWDED
     all_over = away > BETWEEN and drawn > 0.85 and dense > 0.1
-    if (letters or faint or all_over) and gathered(sharp) > GATHERED:
+    streaks = away > STREAKS and drawn > 0.5 and dense < 0.02 and sharp.sum() < FEW * seen.sum()
+    if (letters or faint or all_over or streaks) and gathered(sharp) > GATHERED:
         found.everywhere = found.focused = False
         found.drawn = drawing(pixels, grown(sharp, places > SOFT))
         for _ in range(3):  # what is as the photograph around it, between letters, is the photograph
