@@ -8,7 +8,7 @@ can: a wrong kernel leaves more of it unexplained, and a wrong result is less sh
 
 import math
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import torch
@@ -71,6 +71,10 @@ class Judgement:
             f"rejected: on {self.photographs} held-out photographs nothing was better than the model you began with, "
             f"so that is the result ({reasons})."
         )
+
+    def beside(self, other: "Judgement | None") -> "Judgement":
+        """This judgement with the comparisons of another of the same photographs, which kept nothing."""
+        return replace(self, compared=(other.compared if other else {}) | self.compared)
 
     def figures(self) -> dict[str, Any]:
         """What a JSON report holds."""

@@ -40,6 +40,7 @@ from bd_diff.pipeline.saved_pipeline import SavedPipeline
 from bd_diff.reading.blur_reading import BlurReading, search_blur, stack
 from bd_diff.reading.kernel_search import SMALLEST_WINDOW
 from bd_diff.reading.kernel_windows import window_kernels
+from bd_diff.reading.lens import lens_kernel, with_lens
 from bd_diff.reading.pyramid import at_full_size, read_at_scales
 
 SMALLEST_SIDE = 8  # pixels
@@ -69,6 +70,8 @@ class BDDiffPipeline(SavedPipeline):
         transfer_gain: share of the UNet's change to the explicit re-blur in transfer; at 0 the UNet does not run there.
         base: where UNet and VAE came from (`id`) and the hash of their tensors (`sha256`), see
             `bd_diff.stable_diffusion.base_model`.
+        lens: `{"kernel": rows of numbers}`, the one kernel of a camera's photographs that `bd-diff adapt` found: it is
+            taken for every photograph that it explains (`bd_diff.reading.lens`).
     """
 
     model_cpu_offload_seq = "image_encoder->blur_qformer->blur_decoder->structure_qformer->unet->vae"
@@ -94,6 +97,7 @@ class BDDiffPipeline(SavedPipeline):
         consistency: float = 0.0,
         transfer_gain: float = 1.0,
         base: dict[str, str] | None = None,
+        lens: dict[str, list[list[float]]] | None = None,
     ):
         super().__init__()
         self.register_modules(
@@ -116,7 +120,10 @@ class BDDiffPipeline(SavedPipeline):
             consistency=consistency,
             transfer_gain=transfer_gain,
             base=base,
+            lens=lens,
         )
+        if lens is not None:
+            lens_kernel(lens)  # raises ValueError where it holds none
         if consistency and scheduler.config.get("prediction_type") != "sample":
             raise ValueError("consistency needs a scheduler that predicts the sample; set it to 0")
         self.vae_scale_factor = 2 ** (len(vae.config.block_out_channels) - 1)
@@ -367,7 +374,8 @@ class BDDiffPipeline(SavedPipeline):
         """`encode_image`, at the scales at which blur is read best (`bd_diff.reading.pyramid`)."""
         if self.blur_decoder is None:
             return self.read_blur(pixels)
-        return stack([read_at_scales(self, one, self.config.search and not fast) for one in pixels.split(1)])
+        search = self.config.search and not fast
+        return stack([with_lens(self, one, read_at_scales(self, one, search)) for one in pixels.split(1)])
 
     def encode_image(
         self, pixels: Tensor, fast: bool = False, found: tuple[Tensor, Tensor] | None = None

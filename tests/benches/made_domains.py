@@ -3,7 +3,8 @@
 python tests/benches/made_domains.py PHOTOS NAMES OUT
 
 writes OUT/DOMAIN/train, OUT/DOMAIN/test/blurry and OUT/DOMAIN/test/sharp from PHOTOS, without those listed in the text
-file NAMES. No photograph is in both parts. Photographs are taken in linear light (sRGB), with noise and JPEG.
+file NAMES, and the kernels `(k, k)` of the test pairs by name to OUT/DOMAIN/test/kernels.safetensors.
+No photograph is in both parts. Photographs are taken in linear light (sRGB), with noise and JPEG.
 """
 
 import argparse
@@ -12,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
+from safetensors.torch import save_file
 from torch import Generator, Tensor
 
 from bd_diff.adaptation.domain_gap import TRAINED_ON
@@ -60,6 +62,11 @@ def aberrated(generator: Generator) -> Tensor:
     return 0.75 * ellipse(2.4, 1.2, 0.6) + 0.25 * disc(torch.tensor([8.0]), SIZE)[0]
 
 
+def astigmatic(generator: Generator) -> Tensor:
+    """The same for every photograph: a soft cross, of a lens between its two foci, in a halo."""
+    return normalize(0.45 * ellipse(4, 0.8, 0.5) + 0.3 * ellipse(2.5, 0.8, 2.07) + 0.25 * ellipse(5, 5, 0))
+
+
 def comatic(generator: Generator) -> Tensor:
     """The same for every photograph: discs that grow as they move, the first the brightest (coma)."""
     rows, columns = grid(SIZE)
@@ -92,6 +99,9 @@ DOMAINS = {
     "vehicle": Made(lambda g: line(between(8, 20, g), between(-0.2, 0.2, g), SIZE)[0], 2e-3, 90),
     "aberrated-lens": Made(aberrated, 2e-3),
     "comatic-lens": Made(comatic, 2e-3),
+    "elliptic-lens": Made(lambda g: ellipse(2.6, 1.0, 1.1), 2e-3),
+    "astigmatic-lens": Made(astigmatic, 2e-3),
+    "defocused-lens": Made(lambda g: disc(torch.tensor([4.0]), SIZE)[0], 2e-3),
 }
 
 
@@ -107,25 +117,31 @@ def photograph(path: Path, made: Made, generator: Generator) -> tuple[Tensor, Te
     return camera.capture(window[None], kernel[None], generator)[0][inside], window[inside], kernel
 
 
-def make(photographs: Path, names: Path, out: Path) -> None:
-    """Write all domains."""
+def make(photographs: Path, names: Path, out: Path, domains: list[str] | None = None) -> None:
+    """Write these domains, by default all."""
     excluded = set(names.read_text().split())
     paths = [path for path in list_images(photographs) if path.name not in excluded]
     paths = [path for path in paths if min(read_image(path).size) >= SIDE + SIZE - 1]
     for number, (name, made) in enumerate(DOMAINS.items()):
+        if domains and name not in domains:
+            continue
         chosen = torch.randperm(len(paths), generator=seeded(number))[: TRAIN + TEST].tolist()
+        kernels = {}
         for index, place in enumerate(chosen):
             path = paths[place]
-            blurry, sharp, _ = photograph(path, made, seeded(number, index))
+            blurry, sharp, kernel = photograph(path, made, seeded(number, index))
             if index < TRAIN:
                 save_image(to_image(blurry), out / name / "train" / f"{path.stem}.png")
             else:
                 save_image(to_image(blurry), out / name / "test/blurry" / f"{path.stem}.png")
                 save_image(to_image(sharp), out / name / "test/sharp" / f"{path.stem}.png")
+                kernels[path.stem] = kernel.contiguous()
+        save_file(kernels, out / name / "test/kernels.safetensors")
 
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)
     for argument in ("photographs", "names", "out"):
         parser.add_argument(argument, type=Path)
+    parser.add_argument("--domains", nargs="*", choices=DOMAINS, help="by default all")
     make(**vars(parser.parse_args()))
