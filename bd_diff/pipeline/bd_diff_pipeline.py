@@ -41,6 +41,7 @@ from bd_diff.reading.blur_reading import BlurReading, search_blur, stack
 from bd_diff.reading.kernel_search import SMALLEST_WINDOW
 from bd_diff.reading.kernel_windows import window_kernels
 from bd_diff.reading.pyramid import at_full_size, read_at_scales
+from bd_diff.reading.verdict import is_nothing
 
 SMALLEST_SIDE = 8  # pixels
 TILE_OVERLAP = 96  # pixels that neighbouring tiles share
@@ -181,7 +182,7 @@ class BDDiffPipeline(SavedPipeline):
         steps = self.config.default_steps if num_inference_steps is None else num_inference_steps
 
         # 1. Read the blur from the whole image, unless it is known.
-        count, (height, width) = len(photographs), photographs.shape[-2:]
+        count, (height, width), searched = len(photographs), photographs.shape[-2:], kernels is None
         seen = (photographs if references is None else references) * 2 - 1
         doubtful = None
         if kernels is None:
@@ -198,6 +199,12 @@ class BDDiffPipeline(SavedPipeline):
         else:
             blur_tokens = reading.tokens.expand(count, -1, -1)  # (B, T, D): the references' blur
 
+        if deblurring and searched and kernels is not None and not kernel_windows:
+            sharp = is_nothing(kernels) if doubtful is None else is_nothing(kernels) & ~doubtful  # (B,)
+            shares = shares * ~sharp[:, None, None, None]
+            if sharp.all():
+                images = encode_padded(self, photographs) if output_type == "latent" else photographs
+                return self.finish(images, given, output_type, kernels, doubtful, return_dict)
         if deblurring and reading.scale is not None and reading.scale.min() < 1:
             images = restore_reduced(
                 self,

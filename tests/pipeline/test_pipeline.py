@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from dataclasses import replace
 
 import numpy as np
 import PIL.Image
@@ -11,7 +12,7 @@ from bd_diff_toys.short_search import short_search
 from diffusers import AutoencoderKL, DDIMScheduler, DPMSolverMultistepScheduler, UNet2DConditionModel
 
 from bd_diff import BDDiffPipeline
-from bd_diff.blur.kernels import blur, line
+from bd_diff.blur.kernels import blur, delta, gaussian, line
 
 
 def photograph(height=70, width=101, batch=1, seed=0):
@@ -93,6 +94,29 @@ def test_the_grid_covers_an_image_only_where_it_is_large(tiny_pipeline):
     assert len(tiny_pipeline.grid(1024, 700, 768)) == 1
     assert len(tiny_pipeline.grid(1032, 700, 768)) == 2
     assert len(tiny_pipeline.grid(1032, 700, 0)) == 1
+
+
+@pytest.mark.parametrize("output_type", ["pt", "latent"])
+def test_where_no_blur_is_found_the_photograph_comes_back_and_no_network_runs(tiny_pipeline, monkeypatch, output_type):
+    image, settings = photograph(70, 64), {"strength": 0.0, "output_type": output_type}
+    as_it_is = run(tiny_pipeline, image, **settings)
+    read = tiny_pipeline.read_blur
+    monkeypatch.setattr(tiny_pipeline, "read_blur", lambda pixels: replace(read(pixels), kernels=delta(len(pixels))))
+    monkeypatch.setattr(tiny_pipeline.unet, "forward", lambda *_, **__: pytest.fail("the UNet ran"))
+    found = tiny_pipeline(image, output_type=output_type)
+    assert torch.allclose(found.images, as_it_is, atol=1e-5) and found.blur == ["no blur found"]
+
+
+def test_a_photograph_without_blur_stays_beside_a_blurred_one(tiny_pipeline, monkeypatch):
+    images, read = torch.cat([photograph(70, 64), photograph(70, 64).flip(2)]), tiny_pipeline.read_at_scales
+    soft = gaussian(torch.tensor([1.5]))
+    kernels = torch.cat([delta(1), soft])
+    monkeypatch.setattr(
+        tiny_pipeline, "read_at_scales", lambda pixels, fast: replace(read(pixels, fast), kernels=kernels)
+    )
+    both = run(tiny_pipeline, images)
+    assert torch.allclose(both[:1], images[:1], atol=1e-5)
+    assert (both[1:] - images[1:]).abs().mean() > 1e-3
 
 
 def test_an_exploding_unet_leaves_no_speckles(tiny_pipeline, monkeypatch):
