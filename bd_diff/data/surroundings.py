@@ -196,17 +196,26 @@ def find_sharp(pixels: np.ndarray, seen: np.ndarray) -> Sharp:
         found.focused = found.everywhere = bool(dense > FOCUSED)
     structure = inside & (contrast > CONTRAST / 2)
     away = (structure & ~ndimage.binary_dilation(sharp, iterations=2 * REACH)).sum() / max(structure.sum(), 1)
-    letters = away > ALONE and (drawn > 0.8 or drawn > 0.5 and dense < 2 * CROWDED)
-    faint = away > LONELY and drawn > DULL and dense < CROWDED
-    all_over = away > BETWEEN and drawn > 0.85 and dense > 0.1
-    streaks = away > STREAKS and drawn > 0.5 and dense < 0.02 and sharp.sum() < FEW * seen.sum()
-    if (letters or faint or all_over or streaks) and gathered(sharp) > GATHERED:
+    if like_drawing(away, drawn, dense, sharp.sum() / seen.sum()) and gathered(sharp) > GATHERED:
         found.everywhere = found.focused = False
         found.drawn = drawing(pixels, grown(sharp, places > SOFT))
         for _ in range(3):  # what is as the photograph around it, between letters, is the photograph
             guess = spread(pixels, seen & ~found.drawn)
             found.drawn &= np.abs(pixels - guess).max(-1) > ABRUPT / 2
     return found
+
+
+def like_drawing(away: float, drawn: float, dense: float, much: float) -> bool:
+    """Whether what is sharp was drawn over a blurry photograph.
+
+    away: share of structure that is away from anything sharp. drawn: share of what is sharp that is as sharp as
+    drawings. dense: share of the picture where half of what is around is sharp. much: share of it that is sharp.
+    """
+    letters = away > ALONE and (drawn > 0.8 or drawn > 0.5 and dense < 2 * CROWDED)
+    faint_letters = away > LONELY and drawn > DULL and dense < CROWDED
+    letters_all_over = away > BETWEEN and drawn > 0.85 and dense > 0.1
+    streaks_of_light = away > STREAKS and drawn > 0.5 and dense < 0.02 and much < FEW
+    return bool(letters or faint_letters or letters_all_over or streaks_of_light)
 
 
 def gathered(sharp: np.ndarray) -> float:

@@ -22,8 +22,6 @@ class PatchQFormer(ModelMixin, ConfigMixin):
     own patch and some the whole kernel.
     """
 
-    _supports_gradient_checkpointing = False
-
     @register_to_config
     def __init__(
         self,

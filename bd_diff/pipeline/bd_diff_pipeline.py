@@ -8,7 +8,6 @@ import PIL.Image
 import torch
 from diffusers import AutoencoderKL, AutoencoderTiny, UNet2DConditionModel
 from diffusers.schedulers import KarrasDiffusionSchedulers
-from diffusers.utils.torch_utils import randn_tensor
 from torch import Generator, Tensor
 from tqdm import tqdm
 
@@ -16,7 +15,7 @@ from bd_diff.blur.field import BlurField
 from bd_diff.data.inputs import hidden_in, open_images, to_batch, to_images, whole
 from bd_diff.data.kernel_files import as_kernels
 from bd_diff.data.part import Part
-from bd_diff.data.tiles import CONTEXT, Grid, even_tile
+from bd_diff.data.tiles import CONTEXT
 from bd_diff.models.blur_decoder import BlurDecoder
 from bd_diff.models.clip_encoder import ClipImageEncoder
 from bd_diff.models.conditioning import (
@@ -43,7 +42,6 @@ from bd_diff.reading.kernel_windows import window_kernels
 from bd_diff.reading.pyramid import at_full_size, kernel_of
 
 SMALLEST_SIDE = 8  # pixels
-TILE_OVERLAP = 96  # pixels that neighbouring tiles share
 
 
 Image = str | os.PathLike | PIL.Image.Image | np.ndarray | Tensor
@@ -389,42 +387,3 @@ class BDDiffPipeline(ReadingPipeline):
         that cannot be used, see `to_batch`.
         """
         return to_batch(given, name, SMALLEST_SIDE).to(self._execution_device)
-
-    def grid(self, height: int, width: int, tile: int) -> Grid:
-        """How an image of this size is cut into tiles of at most `tile` pixels a side, after padding to `multiple`.
-
-        It is a single tile where `tile` is 0, or the longer side at most 4/3 of it.
-        """
-        height, width = (side + -side % self.multiple for side in (height, width))
-        longest = max(height, width)
-        whole = tile == 0 or longest <= 4 * tile // 3
-        if whole:
-            return Grid(height, width, longest, 0)
-        high, wide = (even_tile(side, tile, TILE_OVERLAP, self.multiple) for side in (height, width))
-        return Grid(height, width, (high, wide), TILE_OVERLAP)
-
-    def prepare_latents(self, grid: Grid, batch: int, generator, latents: Tensor | None) -> Tensor:
-        """Starting noise `(B, c, h, w)` for the whole image, scaled for the scheduler."""
-        device, shape = self._execution_device, self.latent_shape(grid, batch)
-        if latents is None:
-            generator = list(generator) if isinstance(generator, tuple) else generator
-            latents = randn_tensor(shape, generator=generator, device=device, dtype=self.unet.dtype)
-        elif latents.shape != shape:
-            raise ValueError(f"latents are {tuple(latents.shape)}; this image needs {shape}")
-        return latents.to(device, self.unet.dtype) * self.scheduler.init_noise_sigma
-
-    def latent_shape(self, grid: Grid, batch: int) -> tuple[int, int, int, int]:
-        """The shape `(B, c, h, w)` of the latents of the whole, padded image."""
-        scale = self.vae_scale_factor
-        return batch, self.unet.config.out_channels, grid.height // scale, grid.width // scale
-
-    @property
-    def multiple(self) -> int:
-        """Images are padded to sides that are multiples of this: VAE and UNet together downscale by it."""
-        return self.vae_scale_factor * self.unet_scale_factor
-
-    @property
-    def unet_scale_factor(self) -> int:
-        """The factor by which the UNet downscales its input."""
-        stages = self.unet.config.get("block_out_channels") or self.unet.config.encoder_blocks
-        return 2 ** (len(stages) - ("block_out_channels" in self.unet.config))

@@ -9,24 +9,21 @@ from torch import Tensor
 
 from bd_diff.blur.field import BlurField
 from bd_diff.blur.kernels import same_size
-from bd_diff.data.tiles import Grid
 from bd_diff.models.known_blur import KnownBlur, Tile
-from bd_diff.pipeline.saved_pipeline import SavedPipeline
+from bd_diff.pipeline.tiled_pipeline import TiledPipeline
 from bd_diff.reading.blur_reading import BlurReading, search_blur, stack, unstack
 from bd_diff.reading.differing_blur import read_field
 from bd_diff.reading.kernel_search import SMALLEST_WINDOW
 from bd_diff.reading.pyramid import read_at_scales
 
 
-class ReadingPipeline(SavedPipeline):
+class ReadingPipeline(TiledPipeline):
     """The part of `BDDiffPipeline` that reads blur, told as tokens where there is a blur decoder."""
 
     image_encoder: Any
     blur_qformer: Any
     blur_decoder: Any
     unet: Any
-    grid: Callable[..., Grid]
-    latent_shape: Callable[..., tuple[int, int, int, int]]
     denoise: Callable
     decode: Callable[..., Tensor]
 

@@ -11,13 +11,10 @@ import torch
 from torch import Tensor
 
 from bd_diff.blur.kernels import normalize, transfer_function
-from bd_diff.blur.operator import border_window
-from bd_diff.reading.kernel_search import around_zero_lag, gradients_inside
+from bd_diff.reading.kernel_search import around_zero_lag, normal_equations
 
-TURNS, FARTHEST = (
-    9,
-    8.0,
-)  # angles, from one by which the middle of the farther edge moves by so many pixels to its reverse
+TURNS = 9  # angles
+FARTHEST = 8.0  # pixels by which the largest of them moves the middle of the farther edge
 RIDGE, FLOOR, BORDER = 4.0, 0.05, 16  # as in `differing_blur.Windows.refined`
 ROUNDS = 20  # of accelerated projected gradient descent
 
@@ -33,9 +30,9 @@ def pose_kernels(edges: Tensor, lights: Tensor, start: Tensor, places: Tensor) -
         kernel `(1, k, k)` of a camera that does not turn. places: where the windows lie, down and right of the middle
         of the photograph `(S, 2)`, 1 at the farther edge.
     """
-    size = start.shape[-1]
-    reach, span = size // 2, 4 * (size // 2) + 8
-    right, power = normal_equations(edges, lights, reach, span)
+    size, reach = start.shape[-1], start.shape[-1] // 2
+    right, spectrum = normal_equations(edges, lights, size, BORDER)
+    power, span = spectrum.real, spectrum.shape[1]
     angles = torch.linspace(-FARTHEST, FARTHEST, TURNS, device=start.device)
     moves = angles[:, None] * torch.stack([places[:, 1], -places[:, 0]], 1)[:, None]  # (S, A, 2)
     phases = shifts(moves, span)  # (S, A, span, span // 2 + 1)
@@ -62,19 +59,6 @@ def pose_kernels(edges: Tensor, lights: Tensor, start: Tensor, places: Tensor) -
         ahead = weights + (before - 1) / pace * (weights - last)
     kernels = seen(weights).clamp_min(0)
     return normalize(kernels * (kernels >= FLOOR * kernels.amax((1, 2), keepdim=True)))
-
-
-def normal_equations(edges: Tensor, lights: Tensor, reach: int, span: int) -> tuple[Tensor, Tensor]:
-    """Of the least squares of a kernel from edges: the right side `(S, k, k)`, and the spectrum of the edges'
-    autocorrelation `(S, span, span // 2 + 1)`.
-    """
-    height, width = lights.shape[-2:]
-    window = border_window(height, width, BORDER, device=lights.device)
-    sharp, blurry = (torch.fft.rfft2(gradients * window) for gradients in (edges, gradients_inside(lights)))
-    right = torch.fft.irfft2((sharp.conj() * blurry).sum(1), s=(height, width))
-    alike = torch.fft.irfft2(sharp.abs().square().sum(1), s=(height, width))
-    alike = around_zero_lag(alike, min(2 * reach, (min(height, width) - 1) // 2))
-    return around_zero_lag(right, reach), transfer_function(alike, span, span).real
 
 
 def shifts(moves: Tensor, span: int) -> Tensor:

@@ -251,15 +251,8 @@ def kernel_from_edges(edges: Tensor, blurry: Tensor, size: int, ridge: Tensor, b
 
     25 conjugate gradient steps on the normal equations, whose operator correlates with the edges' autocorrelation.
     """
-    height, width = blurry.shape[-2:]
-    window = border_window(height, width, min(border, max(2, width // 8)), device=blurry.device)
-    edges, target = (torch.fft.rfft2(gradients * window) for gradients in (edges, gradients_inside(blurry)))
-    reach = size // 2
-    right = around_zero_lag(torch.fft.irfft2((edges.conj() * target).sum(1), s=(height, width)), reach)
-    autocorrelation = torch.fft.irfft2(edges.abs().square().sum(1), s=(height, width))
-    autocorrelation = around_zero_lag(autocorrelation, min(2 * reach, (min(height, width) - 1) // 2))
-    span = 4 * reach + 8
-    spectrum = transfer_function(autocorrelation, span, span)
+    right, spectrum = normal_equations(edges, blurry, size, border)
+    span = spectrum.shape[1]
     ridge = ridge.reshape(-1, 1, 1)
 
     def normal(kernels: Tensor) -> Tensor:
@@ -276,6 +269,20 @@ def kernel_from_edges(edges: Tensor, blurry: Tensor, size: int, ridge: Tensor, b
         energy, before = residual.square().sum((1, 2), keepdim=True), energy
         direction = residual + energy / before.clamp_min(1e-20) * direction
     return kernels
+
+
+def normal_equations(edges: Tensor, blurry: Tensor, size: int, border: int) -> tuple[Tensor, Tensor]:
+    """Of the least squares of a kernel `(size, size)` from edges `(B, 2, H, W)` and blurry windows `(B, 1, H, W)`: the
+    right side `(B, size, size)`, and the half spectrum of the edges' autocorrelation `(B, span, span // 2 + 1)`.
+    """
+    height, width = blurry.shape[-2:]
+    window = border_window(height, width, min(border, max(2, width // 8)), device=blurry.device)
+    edges, target = (torch.fft.rfft2(gradients * window) for gradients in (edges, gradients_inside(blurry)))
+    reach = size // 2
+    right = around_zero_lag(torch.fft.irfft2((edges.conj() * target).sum(1), s=(height, width)), reach)
+    autocorrelation = torch.fft.irfft2(edges.abs().square().sum(1), s=(height, width))
+    autocorrelation = around_zero_lag(autocorrelation, min(2 * reach, (min(height, width) - 1) // 2))
+    return right, transfer_function(autocorrelation, 4 * reach + 8, 4 * reach + 8)
 
 
 def edge_threshold(images: Tensor, count: Tensor) -> Tensor:

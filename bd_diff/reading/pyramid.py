@@ -100,7 +100,8 @@ def refuted(pixels: Tensor, kernel: Tensor) -> bool:
     sharp has detail that the blur would have taken away. Regular texture, such as rows of bricks, looks like blur at
     every scale.
     """
-    light = (luminance(pixels[best_window(luminance(pixels))]) + 1) / 2
+    light = (luminance(pixels) + 1) / 2
+    light = light[best_window(light)]
     nothing = delta(1, kernel.shape[-1], pixels.device)
     return bool(reblur_residual(light, kernel) > REFUTED * reblur_residual(light, nothing))
 

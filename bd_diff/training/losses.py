@@ -1,4 +1,4 @@
-"""Losses between images `(B, 3, H, W)` in [0, 1], and the hinge losses of a GAN. All are means; lower is better."""
+"""Losses between images `(B, 3, H, W)` in [0, 1] or kernels, and the hinge losses of a GAN: means; lower is better."""
 
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -7,6 +7,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torchvision import models
+
+from bd_diff.blur.kernels import transfer_function
+from bd_diff.blur.operator import natural_power
 
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
@@ -113,3 +116,23 @@ class WeightedLosses(nn.Module):
             for name in self.weights
         }
         return {"loss": weighted_sum(self.weights, losses), **losses}
+
+
+def kernel_loss(estimated: Tensor, true: Tensor) -> Tensor:
+    """How differently two kernels `(B, k, k)` blur, as a scalar (ours).
+
+    Root mean square of the difference of the transfer functions, weighted like natural spectra, so that what matters is
+    what they do to photographs; the same of the magnitudes, which a kernel mirrored by mistake gets right; and half the
+    L1 distance of both kernels smoothed by one pixel.
+    """
+    side = 2 * (true.shape[-1] - 1)  # 64 for kernels of 33 pixels
+    A, B = (transfer_function(kernels, side, side) for kernels in (estimated, true))
+    weight = natural_power(side, device=true.device)
+    difference = ((A - B).abs().square() * weight / weight.mean()).mean((1, 2)).add(1e-8).sqrt()
+    milder = weight.sqrt() / weight.sqrt().mean()
+    magnitude = ((A.abs() - B.abs()).square() * milder).mean((1, 2)).add(1e-8).sqrt()
+    offsets = torch.arange(-3.0, 4.0, device=true.device)
+    profile = torch.exp(-offsets.square() / 2)
+    profile = profile / profile.sum()
+    smoothed = F.conv2d((estimated - true)[:, None], (profile[:, None] * profile)[None, None], padding=3)
+    return (difference + magnitude + 0.5 * smoothed.abs().sum((1, 2, 3))).mean()

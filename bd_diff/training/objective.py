@@ -8,8 +8,8 @@ import torch.nn.functional as F
 from torch import Generator, Tensor, nn
 
 from bd_diff.blur.camera import RandomCamera
-from bd_diff.blur.kernels import SIZE, normalize, transfer_function
-from bd_diff.blur.operator import natural_power, reblur
+from bd_diff.blur.kernels import SIZE, normalize
+from bd_diff.blur.operator import reblur
 from bd_diff.blur.synthesis import draw_fields, draw_kernels
 from bd_diff.data.pixels import luminance
 from bd_diff.models.conditioning import (
@@ -27,7 +27,7 @@ from bd_diff.models.lag_maps import lag_maps
 from bd_diff.models.refined_vae import RefinedVAE
 from bd_diff.models.samplers import take_step
 from bd_diff.training.encode_once import EncodeOnce
-from bd_diff.training.losses import weighted_sum
+from bd_diff.training.losses import kernel_loss, weighted_sum
 
 READER_TASKS = ("kernel", "carry")
 TARGET_TASKS = ("cross_crop", "reconstruction", "back_translation")
@@ -379,23 +379,3 @@ class JointObjective(nn.Module):
 def detached(kernels: Tensor | None, rows: slice | Tensor = slice(None)) -> Tensor | None:
     """Rows of kernels `(B, k, k)` as data, through which nothing learns; None where there are none."""
     return None if kernels is None else kernels[rows].detach()
-
-
-def kernel_loss(estimated: Tensor, true: Tensor) -> Tensor:
-    """How differently two kernels `(B, k, k)` blur, as a scalar (ours).
-
-    Root mean square of the difference of the transfer functions, weighted like natural spectra, so that what matters is
-    what they do to photographs; the same of the magnitudes, which a kernel mirrored by mistake gets right; and half the
-    L1 distance of both kernels smoothed by one pixel.
-    """
-    side = 2 * (true.shape[-1] - 1)  # 64 for kernels of 33 pixels
-    A, B = (transfer_function(kernels, side, side) for kernels in (estimated, true))
-    weight = natural_power(side, device=true.device)
-    difference = ((A - B).abs().square() * weight / weight.mean()).mean((1, 2)).add(1e-8).sqrt()
-    milder = weight.sqrt() / weight.sqrt().mean()
-    magnitude = ((A.abs() - B.abs()).square() * milder).mean((1, 2)).add(1e-8).sqrt()
-    offsets = torch.arange(-3.0, 4.0, device=true.device)
-    profile = torch.exp(-offsets.square() / 2)
-    profile = profile / profile.sum()
-    smoothed = F.conv2d((estimated - true)[:, None], (profile[:, None] * profile)[None, None], padding=3)
-    return (difference + magnitude + 0.5 * smoothed.abs().sum((1, 2, 3))).mean()

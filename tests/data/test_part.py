@@ -228,6 +228,42 @@ def test_coloured_and_half_transparent_letters_are_kept_from_the_model_also_in_a
     assert given.hidden[letters].mean() > 0.6 and given.hidden[~away].mean() < 0.03
 
 
+def overlaid(levels, draw):
+    """Levels with something drawn on them, and where that is: `draw(drawing, fill)`."""
+    mask, picture = (Image.new("L", levels.shape[1::-1]), Image.fromarray(levels.copy()))
+    draw(ImageDraw.Draw(mask), 255)
+    draw(ImageDraw.Draw(picture), (255, 255, 255))
+    return np.asarray(picture), np.asarray(mask) > 128
+
+
+@pytest.fixture(scope="module")
+def moved():
+    """A photograph of 256 x 256 pixels, moved by 15 and out of focus."""
+    sharp = np.asarray(Image.fromarray(data.astronaut()).resize((256, 256), Image.LANCZOS)).astype(float)
+    soft = ndimage.gaussian_filter(ndimage.uniform_filter1d(sharp, 15, axis=1, mode="reflect"), (1, 1, 0))
+    return (soft + np.random.default_rng(0).normal(0, 1, soft.shape)).clip(0, 255).astype(np.uint8)
+
+
+def test_letters_all_over_a_blurry_photograph_are_no_sharp_photograph(moved):
+    def rows(drawing, fill):
+        for number, top in enumerate(range(2, 256, 56)):
+            drawing.text((4 - 8 * (number % 3), top), "SAMPLE " * 8, fill=fill, font=ImageFont.load_default(22))
+
+    levels, letters = overlaid(moved, rows)
+    given = part(levels)
+    assert not given.unchanged and given.hidden[letters].mean() > 0.9
+
+
+def test_streaks_of_light_in_a_dark_photograph_do_not_vote_on_its_blur(moved):
+    def streaks(drawing, fill):
+        for left, top in np.random.default_rng(1).integers(20, 236, (10, 2)).tolist():
+            down = range(0, 30, 3)
+            drawing.line([(int(left + 3 * np.sin(at / 3)), top + at) for at in down], fill=fill, width=2)
+
+    levels, lights = overlaid((moved * 0.2).astype(np.uint8), streaks)
+    assert part(levels).hidden[lights].mean() > 0.9
+
+
 @pytest.mark.parametrize("quality", [None, 92, 80])
 def test_no_letters_are_seen_in_a_blurry_photograph_without_any(larger, quality):
     assert not part(in_jpeg(larger, quality)).hidden.any()

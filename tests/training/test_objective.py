@@ -24,7 +24,8 @@ from bd_diff.training.checkpoints import newest_checkpoint
 from bd_diff.training.config import load_config
 from bd_diff.training.joint import JointConfig, joint_objective, joint_samples
 from bd_diff.training.kernel_bank import build_bank, read_bank
-from bd_diff.training.objective import JointObjective, kernel_loss
+from bd_diff.training.losses import kernel_loss
+from bd_diff.training.objective import JointObjective
 from bd_diff.training.pipelines import build_pipeline
 from bd_diff.training.samples import JointSamples, collate_joint
 from train import joint
