@@ -78,11 +78,10 @@ def explain(estimates: Tensor, pixels: Tensor, kernels: Tensor, weight: float, l
     the logarithm of the ratio of both mean squares.
     """
     blurred, light = reblur(estimates, kernels), to_light(((estimates + 1) / 2).clamp(0, 1), "srgb")
-    misses = [(blurred - pixels).square().mean((1, 2, 3)) + 1e-9]
+    misses = [miss(blurred, pixels)]
     if linear_light:
         blurred_light = reblur(light, kernels)
-        shown = to_display(blurred_light.clamp(0, 1), "srgb") * 2 - 1
-        misses.append((shown - pixels).square().mean((1, 2, 3)) + 1e-9)
+        misses.append(miss(to_display(blurred_light.clamp(0, 1), "srgb") * 2 - 1, pixels))
     weights = weight * doubt(pixels, torch.stack(misses).amin(0))
     solved = data_consistency(estimates, pixels, kernels, weights, blurred)
     share = torch.sigmoid(LIGHT_ODDS + LIGHT_CLEARLY * (misses[0].log() - misses[-1].log()))
@@ -94,19 +93,25 @@ def explain(estimates: Tensor, pixels: Tensor, kernels: Tensor, weight: float, l
     return solved.lerp(lit, share[:, None, None, None])
 
 
-def doubt(pixels: Tensor, miss: Tensor) -> Tensor:
+@torch.no_grad()
+def miss(blurred: Tensor, pixels: Tensor) -> Tensor:
+    """Mean squared differences `(B,)` of images `(B, 3, H, W)`. They weigh, so that nothing learns through them."""
+    return (blurred - pixels).square().mean((1, 2, 3)) + 1e-9
+
+
+def doubt(pixels: Tensor, missed: Tensor) -> Tensor:
     """Factors `(B,)` from 1 up on the weight of the estimate in `data_consistency`: how doubtful the photograph is.
 
     They are large where the pixels `(B, 3, H, W)` in [-1, 1] are noisy or show the blocks of JPEG, and where the
     estimate, blurred again, differs much from them: then the kernel is probably wrong (ours, measured on photographs
     of the training).
 
-    miss: mean squared difference of the pixels and the estimate blurred again, `(B,)`.
+    missed: mean squared difference of the pixels and the estimate blurred again, `(B,)`.
     """
     light = luminance((pixels + 1) / 2)
     noise, blocks = noise_level(light) / QUIET, blockiness(light) / SMOOTH
     contrast = (pixels[..., 1:] - pixels[..., :-1]).square().mean((1, 2, 3)) + 1e-6
-    return noise.clamp_min(1) ** 3 * blocks.clamp_min(1) ** 2 * (miss / contrast / EXPLAINED).clamp_min(1) ** 3
+    return noise.clamp_min(1) ** 3 * blocks.clamp_min(1) ** 2 * (missed / contrast / EXPLAINED).clamp_min(1) ** 3
 
 
 def to_latents(vae, pixels: Tensor, degraded: bool = False) -> Tensor:

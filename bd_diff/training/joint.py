@@ -84,7 +84,9 @@ class JointConfig:
     lora_rank: int = 0  # LoRA on the UNet instead of training all of it; the model is then saved as an adapter
     gradient_checkpointing: bool = False  # less memory, more time
     attention_backend: str = "sdpa"  # or xformers
-    error: str = "absolute"  # of the prediction, or squared, as Stable Diffusion was trained
+    # Of the prediction: absolute; squared, as Stable Diffusion was trained; or log, that of the mean squared error of
+    # each image, so that all count alike, as NAFNet was trained (Chen et al. 2022).
+    error: str = "absolute"
     snr_gamma: float = 0.0  # min-SNR weighting (Hang et al. 2023, there 5); 0 weighs all timesteps alike
     sampling_steps: int = 1  # of the samples that training on unpaired photographs draws
     compile: bool = False  # the UNet, with torch.compile; needs a C++ compiler
@@ -214,6 +216,7 @@ def joint_objective(config: JointConfig, pipeline: BDDiffPipeline) -> JointObjec
         snr_gamma=config.snr_gamma,
         sampling_steps=config.sampling_steps,
         linear_light=pipeline.config.linear_light,
+        consistency=pipeline.config.consistency,
         carried=config.carried,
     )
 

@@ -1,6 +1,7 @@
 """The joint objective of BD-Diff: its task table (arXiv 2502.01522) as losses, every network used in every step."""
 
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -16,6 +17,7 @@ from bd_diff.models.conditioning import (
     condition,
     deblur_guesses,
     exact,
+    explain,
     guess_count,
     min_snr_weights,
     prediction_target,
@@ -31,19 +33,22 @@ from bd_diff.training.losses import kernel_loss, weighted_sum
 
 READER_TASKS = ("kernel", "carry")
 TARGET_TASKS = ("cross_crop", "reconstruction", "back_translation")
+ERRORS = ("absolute", "squared", "log")
+LOG_FLOOR = 1e-3  # added to squared errors of latents; of the small model it is 54 dB
 CARRIED_SIZES, LARGER = (49, 65, 97, 129), 0.25  # pixels a side of a kernel, and how often it has one of these
 
 
 @dataclass
 class Denoising:
     """One task as the UNet sees it: `noisy` latents and condition `(B, c + G c, h, w)`, `timesteps` `(B,)`, `tokens`
-    `(B, S + T, D)`, and the `target` `(B, c, h, w)` that it has to predict.
+    `(B, S + T, D)`, and the `target` `(B, c, h, w)` that it has to predict. What it predicts is judged after `solve`.
     """
 
     noisy: Tensor
     timesteps: Tensor
     tokens: Tensor
     target: Tensor
+    solve: Callable[[Tensor], Tensor] | None = None
 
 
 @dataclass
@@ -107,11 +112,12 @@ class JointObjective(nn.Module):
         snr_gamma: float = 0.0,
         sampling_steps: int = 1,
         linear_light: bool = False,
+        consistency: float = 0.0,
         carried: int = 4,
     ):
         super().__init__()
-        if error not in ("absolute", "squared"):
-            raise ValueError(f"error is {error!r}; it must be absolute or squared")
+        if error not in ERRORS:
+            raise ValueError(f"error is {error!r}; it must be one of {', '.join(ERRORS)}")
         unknown = set(weights) - {*READER_TASKS, "deblur", "transfer", *TARGET_TASKS}
         if unknown:
             raise ValueError(f"there is no task {', '.join(sorted(unknown))} to weigh")
@@ -119,7 +125,7 @@ class JointObjective(nn.Module):
         self.variation, self.noise = variation, noise
         self.camera = RandomCamera(noise, curve, curve_share, jpeg, jpeg_share, noise_skew)
         self.transfer_rows, self.target_rows = transfer_rows, target_rows
-        self.linear_light, self.carried = linear_light, carried
+        self.linear_light, self.consistency, self.carried = linear_light, consistency, carried
         self.crop, self.last_step_share, self.back_translation_from = crop, last_step_share, back_translation_from
         self.residual, self.error, self.snr_gamma, self.sampling_steps = residual, error, snr_gamma, sampling_steps
         self.restores = any(weight for task, weight in weights.items() if task not in READER_TASKS)
@@ -167,7 +173,8 @@ class JointObjective(nn.Module):
         tasks: dict[str, Denoising] = {}
         if self.restores:
             guesses = self.deblur_guesses(blurry, guess)
-            tasks["deblur"] = self.prepare(sharp, guesses, structure, tokens[:1], 0.0, self.draw(sharp, generator))
+            task = self.prepare(sharp, guesses, structure, tokens[:1], 0.0, self.draw(sharp, generator))
+            tasks["deblur"] = replace(task, solve=self.solver(guesses, blurry, guess))
         if self.weights.get("transfer"):
             tasks["transfer"] = self.prepare(
                 exact(reblur)(sharp[rows], kernels[other]),
@@ -326,6 +333,20 @@ class JointObjective(nn.Module):
         target = prediction_target(self.scheduler, clean, noise, timesteps)
         return Denoising(torch.cat([noisy, seen], 1), timesteps, self.tokens(structure, blur_tokens, strength), target)
 
+    def solver(self, guesses: Tensor, pixels: Tensor, kernels: Tensor | None) -> Callable[[Tensor], Tensor] | None:
+        """What moves a prediction `(B, c, h, w)` to where it explains blurry pixels under the kernels, as the sampler
+        does (unrolled once); None without `consistency`. Guesses: see `deblur_guesses`.
+        """
+        if kernels is None or not self.consistency:
+            return None
+        vae, (start, _) = self.networks["vae"], self.start(guesses)
+
+        def solve(predicted: Tensor) -> Tensor:
+            estimates = to_pixels(vae, start + predicted)
+            return to_latents(vae, explain(estimates, pixels, kernels, self.consistency, self.linear_light)) - start
+
+        return solve
+
     def denoise(self, tasks: dict[str, Denoising]) -> dict[str, Tensor]:
         """Denoising loss of every task: the mean error of the prediction.
 
@@ -342,8 +363,10 @@ class JointObjective(nn.Module):
 
     def error_of(self, predicted: Tensor, task: Denoising) -> Tensor:
         """The mean error of a prediction `(B, c, h, w)`, its timesteps weighted where `snr_gamma` says so."""
-        error = predicted - task.target
+        error = (predicted if task.solve is None else task.solve(predicted)) - task.target
         error = error.abs() if self.error == "absolute" else error.square()
+        if self.error == "log":
+            error = (error.mean((1, 2, 3), keepdim=True) + LOG_FLOOR).log()
         if self.snr_gamma:
             error = error * min_snr_weights(self.scheduler, task.timesteps, self.snr_gamma)[:, None, None, None]
         return error.mean()

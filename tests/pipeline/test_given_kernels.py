@@ -14,6 +14,7 @@ from bd_diff.data.images import read_image, save_image, to_image, to_tensor
 from bd_diff.data.procedural import procedural_image
 from bd_diff.evaluation.metrics import psnr
 from bd_diff.models.conditioning import EXPLAINED, doubt, explain
+from bd_diff.training.objective import JointObjective
 from bd_diff.training.pipelines import build_pipeline
 
 UNTRAINED = TINY | {"pipeline": {"consistency": 0.02}}
@@ -146,6 +147,25 @@ def test_the_command_line_takes_a_kernel_and_names_a_bad_one(solving, tmp_path):
     assert (to_tensor(read_image(tmp_path / "a.png")) - expected).abs().max() < 0.01
     result = CliRunner().invoke(app, [*command, str(tmp_path / "b.png"), "--kernel", str(tmp_path / "bad.npy")])
     assert isinstance(result.exception, ValueError) and "bad.npy holds negative values" in str(result.exception)
+
+
+def test_training_judges_what_the_sampler_gives_and_learns_through_the_solve(solving):
+    kernels = line(torch.tensor([9.0]), torch.tensor([0.5]))
+    _, blurry = sharp_and_blurry(kernels)
+    networks = torch.nn.ModuleDict({k: v for k, v in solving.components.items() if isinstance(v, torch.nn.Module)})
+    settings = {"weights": {"deblur": 1.0}, "families": {"line": 1.0}}
+    objective = JointObjective(networks, solving.scheduler, consistency=solving.config.consistency, **settings)
+    guesses = objective.deblur_guesses(blurry * 2 - 1, kernels)
+    start, seen = objective.start(guesses)
+    predicted = seen.unflatten(1, (-1, 12))[:, 2].clone().requires_grad_()  # what this UNet says
+    solve = objective.solver(guesses, blurry * 2 - 1, kernels)
+    solved = solve(predicted)
+    expected = run(solving, blurry, kernels=kernels).images
+    assert torch.allclose((solving.decode(start + solved, guesses) / 2 + 0.5).clamp(0, 1), expected, atol=1e-4)
+    assert not torch.allclose((solving.decode(start + predicted, guesses) / 2 + 0.5).clamp(0, 1), expected, atol=1e-3)
+    (gradient,) = torch.autograd.grad(solved.mean(), predicted)  # brightness is what every kernel tells
+    assert 0 < gradient.sum() < 0.1
+    assert JointObjective(networks, solving.scheduler, **settings).solver(guesses, blurry, kernels) is None
 
 
 def test_without_a_gain_transfer_is_the_explicit_reblur():
