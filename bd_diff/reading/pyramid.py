@@ -14,7 +14,7 @@ from torch import Tensor
 
 from bd_diff.blur.kernels import delta, same_size, shape_of
 from bd_diff.data.pixels import luminance
-from bd_diff.reading.blur_reading import CONFIDENT, BlurReading, refine, search_blur
+from bd_diff.reading.blur_reading import CLEARLY, CONFIDENT, BlurReading, refine, search_blur
 from bd_diff.reading.confidence import distances
 from bd_diff.reading.denoise import reduce_noise
 from bd_diff.reading.kernel_search import SMALLEST_WINDOW, best_window, reblur_residual, resize_kernels
@@ -25,7 +25,7 @@ COARSEST, SMALLEST_SIDE = 6, 96  # steps; pixels a side of what blur is read fro
 AGREEING, GROWTH, SMALL = 0.025, 1.17, 1.5  # see `agree` (all that follow: ours, measured on training photographs)
 HALVES, FITS = (1.0, 0.5, 0.25, 0.125), 20  # scales of the search; pixels: a wider kernel is looked for at the next
 NEAR = 0.05  # distance of kernels from which on a reading contradicts that of a coarser scale
-LEAST = 0.6  # share of the free kernel's extent below which what the search found is not the same blur
+LEAST = 0.6  # share of the free kernel's extent below which what the search found must explain the image better, too
 WIDE = 15  # pixels: a kernel that reaches so far at half or a quarter of the size is carried up, where scales disagree
 REFUTED = 2.5  # times what no blur leaves: right kernels leave 1.2, at night 1.9; rows of bricks taken for a blur 3.0
 WINDOW = 8  # times a kernel's size, pixels a side of the window in which it is refined
@@ -60,8 +60,11 @@ def read_at_scales(pipeline, pixels: Tensor, search: bool = True) -> BlurReading
         sizes = [one for one in HALVES if min(pixels.shape[-2:]) * one >= SMALLEST_WINDOW]
         nearest = next((one for one in sizes if extent * one <= FITS), sizes[-1])
         read = free[-1 - 2 * HALVES.index(nearest)]  # two scales are a half
-        found = search_blur(pipeline, reduced(pixels, nearest), free=read)
-        won = is_shake(found) and reach(kernel_of(found)) >= LEAST * extent * nearest
+        seen = reduced(pixels, nearest)
+        found = search_blur(pipeline, seen, free=read)
+        won = is_shake(found)
+        if won and reach(kernel_of(found)) < LEAST * extent * nearest:
+            won = better(seen, kernel_of(found), enlarged(kernel_of(coarse), nearest / scale))
     if won and nearest < 1:
         return carry(pipeline, pixels, found, nearest) or at_scale(found, nearest)
     if nearest == 1 and (won or apart(kernel_of(coarse), kernel_of(found), 1 / scale) <= NEAR):
@@ -106,10 +109,15 @@ def refuted(pixels: Tensor, kernel: Tensor) -> bool:
     return bool(reblur_residual(light, kernel) > REFUTED * reblur_residual(light, nothing))
 
 
+def better(pixels: Tensor, kernel: Tensor, other: Tensor) -> bool:
+    """Whether a kernel `(1, k, k)` explains the image `(1, 3, H, W)` in [-1, 1] clearly better than another does."""
+    light = luminance(reduce_noise((pixels[best_window(luminance(pixels))] + 1) / 2))
+    return bool(reblur_residual(light, kernel) < CLEARLY * reblur_residual(light, other))
+
+
 def apart(coarse: Tensor, fine: Tensor, ratio: float) -> float:
     """Distance (`confidence.distances`) of a kernel `(1, k, k)` enlarged by `ratio` to another."""
-    enlarged = resize_kernels(coarse, enlarged_size(coarse, ratio), ratio)
-    return float(distances(*same_size([enlarged, fine])))
+    return float(distances(*same_size([enlarged(coarse, ratio), fine])))
 
 
 def reach(kernels: Tensor) -> int:
@@ -135,7 +143,12 @@ def at_full_size(reading: BlurReading) -> Tensor:
     if reading.scale is None or reading.scale.min() == 1:
         return kernels
     each = zip(kernels.split(1), reading.scale.tolist(), strict=True)
-    return torch.cat(same_size([resize_kernels(one, enlarged_size(one, 1 / scale), 1 / scale) for one, scale in each]))
+    return torch.cat(same_size([enlarged(one, 1 / scale) for one, scale in each]))
+
+
+def enlarged(kernels: Tensor, ratio: float) -> Tensor:
+    """Kernels `(B, k, k)` of an image `ratio` times larger."""
+    return resize_kernels(kernels, enlarged_size(kernels, ratio), ratio)
 
 
 def enlarged_size(kernels: Tensor, ratio: float) -> int:
@@ -164,13 +177,12 @@ def carry(pipeline, pixels: Tensor, coarse: BlurReading, scale: float) -> BlurRe
     """
     kernels = kernel_of(coarse)
     while scale < 1:
-        scale, size = 2 * scale, enlarged_size(kernels, 2)
-        seen = reduced(pixels, scale)
+        scale, larger = 2 * scale, enlarged(kernels, 2)
+        seen, size = reduced(pixels, scale), larger.shape[-1]
         window = reduce_noise((seen[best_window(luminance(seen), WINDOW * size)] + 1) / 2)
-        enlarged = resize_kernels(kernels, size, 2)
-        candidates = [delta(1, size, pixels.device), enlarged]
+        candidates = [delta(1, size, pixels.device), larger]
         if is_shake(coarse):
-            candidates.append(refine(pipeline, window, enlarged))
+            candidates.append(refine(pipeline, window, larger))
             candidates.append(refine(pipeline, window, candidates[-1]))
         residuals = [float(reblur_residual(luminance(window), one)) for one in candidates]
         best = min(range(len(candidates)), key=residuals.__getitem__)

@@ -128,5 +128,12 @@ joint lenses lenses_average3 lenses3 data.bank=[$runs/lenses_bank] run.steps=200
 average lenses_average2 lenses_reader/pipeline 0.25 lenses_average4
 average lenses_average4 lenses3/pipeline 0.4 lenses_average5
 average cameras lenses_average5 0.8 lenses
-half lenses model
+
+# Through the solve, by kernels as the finished reader and the search take them for, of all families.
+half lenses solving "pipe.register_to_config(consistency=0.05, transfer_gain=0.0, most_steps=1)"
+bank solve_bank solve_bank estimator=$runs/solving
+joint solve solving solve1
+joint solve solve1/pipeline solve2 run.steps=2600 run.batch_size=12 run.seed=24 optimizer.lr=8.0e-4 \
+  "families={delta: 0.25, gaussian: 0.3, line: 0.22, disc: 0.15, astigmatism: 0.05, ghost: 0.03}"
+half solve2/pipeline model
 echo "$runs/model is trained"

@@ -6,12 +6,12 @@ import pytest
 import torch
 from bd_diff_toys.short_search import short_search
 
-from bd_diff.blur.kernels import blur, line, shake
+from bd_diff.blur.kernels import blur, delta, gaussian, line, shake
 from bd_diff.data.pixels import luminance
 from bd_diff.data.procedural import procedural_image
 from bd_diff.pipeline import BDDiffPipeline
 from bd_diff.reading import blur_reading
-from bd_diff.reading.blur_reading import refine
+from bd_diff.reading.blur_reading import certain, refine
 from bd_diff.reading.denoise import reduce_noise
 from bd_diff.reading.kernel_search import KEPT, reblur_residual, search_evidence
 
@@ -45,6 +45,27 @@ def set_confidence(pipeline, monkeypatch, confidence):
         return features
 
     monkeypatch.setattr(pipeline.image_encoder, "encode_blur", confident)
+
+
+def test_a_cloud_read_of_a_shake_is_not_certain_and_what_can_be_right_is(shaken):
+    sharp, blurry, _ = shaken
+    light = (luminance(blurry) + 1) / 2
+    cloud, soft = gaussian(torch.tensor([3.5])), gaussian(torch.tensor([1.5]))
+    assert not certain(cloud, light)
+    assert certain(delta(1), light) and certain(line(torch.tensor([12.0]), torch.tensor([0.4])), light)
+    softened = blur((luminance(sharp) + 1) / 2, soft)
+    assert certain(soft, softened) and not certain(cloud, softened)
+
+
+@pytest.mark.parametrize("sure", [True, False])
+def test_the_search_ends_early_where_the_reading_without_it_is_certain(refining, shaken, monkeypatch, sure):
+    given = []
+    monkeypatch.setattr(blur_reading, "certain", lambda *_: sure)
+    monkeypatch.setattr(blur_reading, "search_evidence", lambda light, rival: given.append(rival))
+    free = refining.read_blur(shaken[1])
+    reading = blur_reading.search_blur(refining, shaken[1], free=free)
+    assert (given[0] is free.kernels) == sure and (given[0] is None) != sure
+    assert torch.equal(reading.kernels, free.kernels) and not reading.doubtful
 
 
 def test_a_sharp_picture_gives_the_kernel(shaken):

@@ -10,7 +10,7 @@ from bd_diff.data.procedural import procedural_image
 from bd_diff.reading import pyramid
 from bd_diff.reading.blur_reading import BlurReading, stack
 from bd_diff.reading.kernel_search import resize_kernels
-from bd_diff.reading.pyramid import at_full_size, carry, enlarged_change, read_at_scales, reduced
+from bd_diff.reading.pyramid import at_full_size, carry, enlarged_change, kernel_of, read_at_scales, reduced
 from bd_diff.reading.verdict import extents
 
 WIDE = shake(torch.tensor([44.0]), torch.Generator().manual_seed(5), 65)
@@ -120,6 +120,19 @@ def test_a_wide_shake_is_carried_to_full_size_and_other_wide_blur_stays_at_its_s
     assert found.kernels.shape[-1] == size and not found.doubtful
     assert scale_of(found) == pytest.approx(1 if size == 65 else 0.5, abs=0.01)
     assert similarity(*same_size([at_full_size(found), WIDE])) > 0.6
+
+
+@pytest.mark.parametrize("right", [True, False])
+def test_a_shake_smaller_than_all_scales_say_is_believed_where_it_explains_more(scene, monkeypatch, right):
+    small = shake(torch.tensor([9.0]), torch.Generator().manual_seed(6))
+    blurry = blur(scene[0], small)
+    found = reading(small if right else line(torch.tensor([9.0]), torch.tensor([1.0])))
+    found.search_confidence = torch.tensor([0.9])
+    monkeypatch.setattr(pyramid, "search_blur", lambda *_, **__: found)
+    monkeypatch.setattr(pyramid, "refuted", lambda *_: False)
+    wide = reader(line(torch.tensor([17.0]), torch.tensor([0.0]), size=65), blurry.shape[-1], limit=33)
+    read = read_at_scales(wide, blurry)
+    assert torch.equal(kernel_of(read), found.kernels) == right
 
 
 def test_readings_with_and_without_scale_or_doubt_are_stacked():
