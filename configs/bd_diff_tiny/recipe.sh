@@ -135,5 +135,6 @@ bank solve_bank solve_bank estimator=$runs/solving
 joint solve solving solve1
 joint solve solve1/pipeline solve2 run.steps=2600 run.batch_size=12 run.seed=24 optimizer.lr=8.0e-4 \
   "families={delta: 0.25, gaussian: 0.3, line: 0.22, disc: 0.15, astigmatism: 0.05, ghost: 0.03}"
-half solve2/pipeline model
+average solving solve2/pipeline 0.5 solved $restorer
+half solved model
 echo "$runs/model is trained"
