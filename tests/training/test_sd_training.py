@@ -267,7 +267,7 @@ def test_lora_without_a_base_is_an_error(smoke):
     [
         ("lora_rnak=3", "there is no lora_rnak; did you mean lora_rank?"),
         ("networks.structure_qformer.num_querys=3", "has no num_querys; did you mean num_queries?"),
-        ("error=cubic", "error is 'cubic'; it must be absolute or squared"),
+        ("error=cubic", "error is 'cubic'; it must be one of absolute, squared, log"),
         ("trained=[unett]", "there is no network unett"),
         ("networks.image_encoder.class=ClipEncoder", "there is no class ClipEncoder"),
     ],
