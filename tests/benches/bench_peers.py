@@ -111,7 +111,8 @@ def bench(photographs: Path, out: Path, protocol: str, seed: int, maxim: list[st
     costs = {"input": measured("input", lambda: score("input", "input", "--save-images"))}
     for title, (entry, *more) in METHODS.items():
         cost = measured(title, partial(score, entry, title, *more))
-        costs[title] = Cost(cost.seconds - costs["input"].seconds, cost.memory)
+        spent = max(0.0, cost.seconds - costs["input"].seconds)  # a difference of two runs, of which none is exact
+        costs[title] = Cost(spent, cost.memory)
     others: dict[str, tuple[str, ...]] = {"unsharp mask": (sys.executable, "run_unsharp_mask.py")}
     if maxim:
         others["MAXIM"] = (maxim[0], "run_maxim.py", "--model", maxim[1])
