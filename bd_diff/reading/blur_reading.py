@@ -27,7 +27,7 @@ from bd_diff.reading.kernel_search import (
 )
 
 CONFIDENT, CLEARLY, BETTER = 0.3, 0.94, 0.965  # see `search_blur`
-POINT, STRAIGHT, EXPLAINS = 1.0, 0.9, 0.95  # see `certain` (ours, measured on training photographs)
+NARROW, STRAIGHT, EXPLAINS = 1.0, 0.9, 0.95  # see `certain` (ours, measured on training photographs)
 
 
 @dataclass
@@ -87,12 +87,13 @@ def search_blur(
     found: hypotheses and evidence of `search_evidence`, if it has already run. free: the reading without the search,
         likewise.
     """
-    window = reduce_noise((pixels[best_window(luminance(pixels))] + 1) / 2)
+    window = calm_window(pixels)
     light = luminance(window)
     free = pipeline.read_blur(pixels) if free is None else free
     assert free is not None and free.kernels is not None  # there is a blur decoder
-    rival = free.kernels if certain(free.kernels, light) else None
-    if found is None and (found := search_evidence(light, rival)) is None:
+    if found is None:
+        found = search_evidence(light, free.kernels if certain(free.kernels, light) else None)
+    if found is None:
         return replace(free, doubtful=torch.zeros(1, dtype=torch.bool, device=pixels.device))
     hypotheses, evidence = found
     searched = pipeline.read_blur(pixels, hypotheses[:, 0], evidence)
@@ -118,13 +119,18 @@ def search_blur(
     return replace(searched, kernels=kernels[index], doubtful=doubtful)
 
 
+def calm_window(pixels: Tensor, side: int = 256) -> Tensor:
+    """The window with most edges, `side` pixels or all, of pixels `(1, 3, H, W)` in [-1, 1]: in [0, 1], denoised."""
+    return reduce_noise((pixels[best_window(luminance(pixels), side)] + 1) / 2)
+
+
 def certain(kernel: Tensor, light: Tensor) -> bool:
     """Whether a kernel `(1, k, k)` read without the search can be right, so that the search may end where it finds
     nothing clearly better: no blur, a straight line, or one that explains the luminance `(1, 1, h, w)` better than no
     blur does. What is read of a shake is a cloud as large as it, which explains nothing.
     """
     spread, *elongation = (float(one) for one in shape_of(kernel[0]))
-    if spread < POINT or math.hypot(*elongation) > STRAIGHT:
+    if spread < NARROW or math.hypot(*elongation) > STRAIGHT:
         return True
     nothing = delta(1, kernel.shape[-1], kernel.device)
     return bool(reblur_residual(light, kernel) < EXPLAINS * reblur_residual(light, nothing))

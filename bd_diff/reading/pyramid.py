@@ -14,9 +14,8 @@ from torch import Tensor
 
 from bd_diff.blur.kernels import delta, same_size, shape_of
 from bd_diff.data.pixels import luminance
-from bd_diff.reading.blur_reading import CLEARLY, CONFIDENT, BlurReading, refine, search_blur
+from bd_diff.reading.blur_reading import CLEARLY, CONFIDENT, BlurReading, calm_window, refine, search_blur
 from bd_diff.reading.confidence import distances
-from bd_diff.reading.denoise import reduce_noise
 from bd_diff.reading.kernel_search import SMALLEST_WINDOW, best_window, reblur_residual, resize_kernels
 from bd_diff.reading.verdict import extents
 
@@ -111,7 +110,7 @@ def refuted(pixels: Tensor, kernel: Tensor) -> bool:
 
 def better(pixels: Tensor, kernel: Tensor, other: Tensor) -> bool:
     """Whether a kernel `(1, k, k)` explains the image `(1, 3, H, W)` in [-1, 1] clearly better than another does."""
-    light = luminance(reduce_noise((pixels[best_window(luminance(pixels))] + 1) / 2))
+    light = luminance(calm_window(pixels))
     return bool(reblur_residual(light, kernel) < CLEARLY * reblur_residual(light, other))
 
 
@@ -178,8 +177,8 @@ def carry(pipeline, pixels: Tensor, coarse: BlurReading, scale: float) -> BlurRe
     kernels = kernel_of(coarse)
     while scale < 1:
         scale, larger = 2 * scale, enlarged(kernels, 2)
-        seen, size = reduced(pixels, scale), larger.shape[-1]
-        window = reduce_noise((seen[best_window(luminance(seen), WINDOW * size)] + 1) / 2)
+        size = larger.shape[-1]
+        window = calm_window(reduced(pixels, scale), WINDOW * size)
         candidates = [delta(1, size, pixels.device), larger]
         if is_shake(coarse):
             candidates.append(refine(pipeline, window, larger))

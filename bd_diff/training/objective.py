@@ -1,7 +1,7 @@
 """The joint objective of BD-Diff: its task table (arXiv 2502.01522) as losses, every network used in every step."""
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -30,37 +30,13 @@ from bd_diff.models.refined_vae import RefinedVAE
 from bd_diff.models.samplers import take_step
 from bd_diff.training.encode_once import EncodeOnce
 from bd_diff.training.losses import kernel_loss, weighted_sum
+from bd_diff.training.tasks import Denoising, Sampling
 
 READER_TASKS = ("kernel", "carry")
 TARGET_TASKS = ("cross_crop", "reconstruction", "back_translation")
 ERRORS = ("absolute", "squared", "log")
 LOG_FLOOR = 1e-3  # added to squared errors of latents; of the small model it is 54 dB
 CARRIED_SIZES, LARGER = (49, 65, 97, 129), 0.25  # pixels a side of a kernel, and how often it has one of these
-
-
-@dataclass
-class Denoising:
-    """One task as the UNet sees it: `noisy` latents and condition `(B, c + G c, h, w)`, `timesteps` `(B,)`, `tokens`
-    `(B, S + T, D)`, and the `target` `(B, c, h, w)` that it has to predict. What it predicts is judged after `solve`.
-    """
-
-    noisy: Tensor
-    timesteps: Tensor
-    tokens: Tensor
-    target: Tensor
-    solve: Callable[[Tensor], Tensor] | None = None
-
-
-@dataclass
-class Sampling:
-    """Images to sample: `guesses` `(B, G, 3, H, W)` in [-1, 1], `tokens` `(B, S + T, D)`, and the starting `noise`
-    `(B, c, h, w)`. deblurs: towards the sharp image, not towards another blur.
-    """
-
-    guesses: Tensor
-    tokens: Tensor
-    noise: Tensor
-    deblurs: bool
 
 
 class JointObjective(nn.Module):
@@ -174,7 +150,7 @@ class JointObjective(nn.Module):
         if self.restores:
             guesses = self.deblur_guesses(blurry, guess)
             task = self.prepare(sharp, guesses, structure, tokens[:1], 0.0, self.draw(sharp, generator))
-            tasks["deblur"] = replace(task, solve=self.solver(guesses, blurry, guess))
+            tasks["deblur"] = replace(task, solve=self.solver(task.start, blurry, guess))
         if self.weights.get("transfer"):
             tasks["transfer"] = self.prepare(
                 exact(reblur)(sharp[rows], kernels[other]),
@@ -331,15 +307,16 @@ class JointObjective(nn.Module):
         clean = to_latents(self.vae, wanted) - start
         noisy = self.scheduler.add_noise(clean, noise, timesteps)
         target = prediction_target(self.scheduler, clean, noise, timesteps)
-        return Denoising(torch.cat([noisy, seen], 1), timesteps, self.tokens(structure, blur_tokens, strength), target)
+        tokens = self.tokens(structure, blur_tokens, strength)
+        return Denoising(torch.cat([noisy, seen], 1), timesteps, tokens, target, start)
 
-    def solver(self, guesses: Tensor, pixels: Tensor, kernels: Tensor | None) -> Callable[[Tensor], Tensor] | None:
+    def solver(self, start: Tensor, pixels: Tensor, kernels: Tensor | None) -> Callable[[Tensor], Tensor] | None:
         """What moves a prediction `(B, c, h, w)` to where it explains blurry pixels under the kernels, as the sampler
-        does (unrolled once); None without `consistency`. Guesses: see `deblur_guesses`.
+        does (unrolled once); None without `consistency`. start: what predictions count from.
         """
         if kernels is None or not self.consistency:
             return None
-        vae, (start, _) = self.networks["vae"], self.start(guesses)
+        vae = self.networks["vae"]
 
         def solve(predicted: Tensor) -> Tensor:
             estimates = to_pixels(vae, start + predicted)

@@ -158,14 +158,14 @@ def test_training_judges_what_the_sampler_gives_and_learns_through_the_solve(sol
     guesses = objective.deblur_guesses(blurry * 2 - 1, kernels)
     start, seen = objective.start(guesses)
     predicted = seen.unflatten(1, (-1, 12))[:, 2].clone().requires_grad_()  # what this UNet says
-    solve = objective.solver(guesses, blurry * 2 - 1, kernels)
+    solve = objective.solver(start, blurry * 2 - 1, kernels)
     solved = solve(predicted)
     expected = run(solving, blurry, kernels=kernels).images
     assert torch.allclose((solving.decode(start + solved, guesses) / 2 + 0.5).clamp(0, 1), expected, atol=1e-4)
     assert not torch.allclose((solving.decode(start + predicted, guesses) / 2 + 0.5).clamp(0, 1), expected, atol=1e-3)
     (gradient,) = torch.autograd.grad(solved.mean(), predicted)  # brightness is what every kernel tells
     assert 0 < gradient.sum() < 0.1
-    assert JointObjective(networks, solving.scheduler, **settings).solver(guesses, blurry, kernels) is None
+    assert JointObjective(networks, solving.scheduler, **settings).solver(start, blurry, kernels) is None
 
 
 def test_without_a_gain_transfer_is_the_explicit_reblur():

@@ -25,9 +25,10 @@ from bd_diff.training.config import load_config
 from bd_diff.training.joint import JointConfig, joint_objective, joint_samples
 from bd_diff.training.kernel_bank import build_bank, read_bank
 from bd_diff.training.losses import kernel_loss
-from bd_diff.training.objective import Denoising, JointObjective
+from bd_diff.training.objective import JointObjective
 from bd_diff.training.pipelines import build_pipeline
 from bd_diff.training.samples import JointSamples, collate_joint
+from bd_diff.training.tasks import Denoising
 from train import joint
 
 WEIGHTS = {
@@ -186,7 +187,7 @@ def test_min_snr_weights_are_those_of_the_paper(prediction_type):
 
 def test_by_the_logarithm_every_image_counts_alike():
     wrong = torch.ones(2, 12, 8, 8) * torch.tensor([1.0, 10.0])[:, None, None, None]
-    target = Denoising(wrong, torch.zeros(2), wrong, torch.zeros_like(wrong))
+    target = Denoising(wrong, torch.zeros(2), wrong, torch.zeros_like(wrong), wrong)
     better = [wrong * torch.tensor(shares)[:, None, None, None] for shares in ([0.5, 1.0], [1.0, 0.5])]
     gained = [make_objective(error="log").error_of(one, target) for one in (wrong, *better)]
     assert gained[1] < gained[0] and torch.allclose(gained[1], gained[2], atol=0.01)
