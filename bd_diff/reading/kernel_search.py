@@ -8,6 +8,7 @@ harm than good.
 """
 
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -134,12 +135,25 @@ def best_window(luminance: Tensor, side: int = 256) -> tuple:
     """Index of the window, `side` pixels or the whole image, with most strong edges of one image `(1, 1, H, W)`: where
     there is most to learn from.
     """
+    return next(rich_windows(luminance, side))
+
+
+def rich_windows(luminance: Tensor, side: int = 256) -> Iterator[tuple]:
+    """Indices of windows that do not overlap, as `best_window` has them, those with most edges first."""
     height, width = (min(size, side) for size in luminance.shape[-2:])
     gradients = gradients_inside(luminance).abs().sum(1, keepdim=True)
     # Square roots: many edges count for more than one very strong edge.
-    richness = F.avg_pool2d(gradients.sqrt(), (height, width), stride=16)
-    top, left = (16 * int(index) for index in divmod(int(richness.argmax()), richness.shape[-1]))
-    return ..., slice(top, top + height), slice(left, left + width)
+    cell = math.gcd(16, height, width)  # pooled first: a large image in a hundredth of the time
+    cells = F.avg_pool2d(gradients.sqrt(), cell)
+    richness = F.avg_pool2d(cells, (height // cell, width // cell), stride=16 // cell)[0, 0]
+    while richness.max() >= 0:
+        row, column = divmod(int(richness.argmax()), richness.shape[-1])
+        top, left = 16 * row, 16 * column
+        yield ..., slice(top, top + height), slice(left, left + width)
+        rows, columns = (
+            slice(max(0, at - span // 16 + 1), at + span // 16) for at, span in ((row, height), (column, width))
+        )
+        richness[rows, columns] = -1
 
 
 @torch.no_grad()

@@ -17,6 +17,7 @@ from bd_diff.data.pixels import luminance
 from bd_diff.reading.blur_reading import CLEARLY, CONFIDENT, BlurReading, calm_window, refine, search_blur
 from bd_diff.reading.confidence import distances
 from bd_diff.reading.kernel_search import SMALLEST_WINDOW, best_window, reblur_residual, resize_kernels
+from bd_diff.reading.several_windows import found_before, search_windows, unexplained, windows_of
 from bd_diff.reading.verdict import extents
 
 RATIO = math.sqrt(0.5)  # of one scale to the next
@@ -51,7 +52,7 @@ def read_at_scales(pipeline, pixels: Tensor, search: bool = True) -> BlurReading
         return free[-1]
     if finest is None:
         seems_wide = max(reach(kernel_of(one)) for one in free[:2]) >= WIDE / 2
-        return (found_wide(pipeline, pixels) if seems_wide else None) or search_blur(pipeline, pixels, free=free[-1])
+        return (found_wide(pipeline, pixels) if seems_wide else None) or search_windows(pipeline, pixels, free=free[-1])
     scale, coarse = scales[finest], free[finest]
     nearest, found, won = 1.0, free[-1], False
     if search:
@@ -60,7 +61,7 @@ def read_at_scales(pipeline, pixels: Tensor, search: bool = True) -> BlurReading
         nearest = next((one for one in sizes if extent * one <= FITS), sizes[-1])
         read = free[-1 - 2 * HALVES.index(nearest)]  # two scales are a half
         seen = reduced(pixels, nearest)
-        found = search_blur(pipeline, seen, free=read)
+        found = search_windows(pipeline, seen, free=read)
         won = is_shake(found)
         if won and reach(kernel_of(found)) < LEAST * extent * nearest:
             won = better(seen, kernel_of(found), enlarged(kernel_of(coarse), nearest / scale))
@@ -161,7 +162,7 @@ def found_wide(pipeline, pixels: Tensor) -> BlurReading | None:
     """
     for scale in HALVES[2:0:-1]:
         if min(pixels.shape[-2:]) * scale >= SMALLEST_WINDOW:
-            coarse = search_blur(pipeline, reduced(pixels, scale))
+            coarse = search_windows(pipeline, reduced(pixels, scale))
             if coarse.doubtful or reach(kernel_of(coarse)) < WIDE:
                 continue
             if carried := carry(pipeline, pixels, coarse, scale):
@@ -171,20 +172,24 @@ def found_wide(pipeline, pixels: Tensor) -> BlurReading | None:
 
 def carry(pipeline, pixels: Tensor, coarse: BlurReading, scale: float) -> BlurReading | None:
     """A reading of the image made smaller by `scale`, one of `HALVES`, with its kernel at full size: enlarged step by
-    step and refined at each (coarse to fine, as in Fergus et al. 2006); None where no kernel explains the image better
-    than no blur does.
+    step and refined at each (coarse to fine, as in Fergus et al. 2006), in a large image in several windows, until two
+    lead to the same kernel; None where no kernel explains these better than no blur does.
     """
     kernels = kernel_of(coarse)
     while scale < 1:
         scale, larger = 2 * scale, enlarged(kernels, 2)
         size = larger.shape[-1]
-        window = calm_window(reduced(pixels, scale), WINDOW * size)
-        candidates = [delta(1, size, pixels.device), larger]
-        if is_shake(coarse):
-            candidates.append(refine(pipeline, window, larger))
-            candidates.append(refine(pipeline, window, candidates[-1]))
-        residuals = [float(reblur_residual(luminance(window), one)) for one in candidates]
-        best = min(range(len(candidates)), key=residuals.__getitem__)
+        windows: list[Tensor] = []
+        candidates, refined = [delta(1, size, pixels.device), larger], []
+        for window in windows_of(reduced(pixels, scale), WINDOW * size):
+            windows.append(calm_window(window, WINDOW * size))
+            if is_shake(coarse):
+                candidates.append(refine(pipeline, windows[-1], larger))
+                refined.append(refine(pipeline, windows[-1], candidates[-1]))
+            if not refined or found_before(refined):
+                break
+        candidates += refined
+        best = int(unexplained(windows, candidates).argmin())
         if best == 0:
             return None
         kernels = candidates[best]
