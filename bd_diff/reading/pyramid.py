@@ -17,7 +17,7 @@ from bd_diff.data.pixels import luminance
 from bd_diff.reading.blur_reading import CLEARLY, CONFIDENT, BlurReading, calm_window, refine, search_blur
 from bd_diff.reading.confidence import distances
 from bd_diff.reading.kernel_search import SMALLEST_WINDOW, best_window, reblur_residual, resize_kernels
-from bd_diff.reading.several_windows import found_before, search_windows, unexplained, windows_of
+from bd_diff.reading.several_windows import found_twice, search_windows, unexplained, windows_of
 from bd_diff.reading.verdict import extents
 
 RATIO = math.sqrt(0.5)  # of one scale to the next
@@ -183,10 +183,12 @@ def carry(pipeline, pixels: Tensor, coarse: BlurReading, scale: float) -> BlurRe
         candidates, refined = [delta(1, size, pixels.device), larger], []
         for window in windows_of(reduced(pixels, scale), WINDOW * size):
             windows.append(calm_window(window, WINDOW * size))
-            if is_shake(coarse):
-                candidates.append(refine(pipeline, windows[-1], larger))
-                refined.append(refine(pipeline, windows[-1], candidates[-1]))
-            if not refined or found_before(refined):
+            if not is_shake(coarse):
+                break
+            candidates.append(refine(pipeline, windows[-1], larger))
+            refined.append(refine(pipeline, windows[-1], candidates[-1]))
+            if (same := found_twice(refined)) is not None:
+                candidates.append(same)
                 break
         candidates += refined
         best = int(unexplained(windows, candidates).argmin())

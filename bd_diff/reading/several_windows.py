@@ -24,28 +24,30 @@ ALIKE = 0.03  # distance of kernels up to which two windows have found the same 
 def search_windows(pipeline, pixels: Tensor, free: BlurReading | None = None) -> BlurReading:
     """The blur of one image `(1, 3, H, W)` in [-1, 1] by `search_blur`; in a large one by several windows.
 
-    They are searched one after another, those with most edges first, until two have found the same kernel. The kernel
-    with the smallest `unexplained` share of them all wins; the reading without the search, `free`, keeps its advantage.
-    Where that stands after the first window there are no more.
+    They are searched one after another, those with most edges first, until two have found the same kernel; the mean of
+    theirs is one more. The kernel that leaves least of all these windows `unexplained` wins; the reading without the
+    search, `free`, keeps its advantage. Where that stands after the first window, there are no more.
     """
     windows = list(windows_of(pixels, SIDE))
     if len(windows) < 2:
         return search_blur(pipeline, pixels, free=free)
     free = pipeline.read_blur(pixels) if free is None else free
-    assert free is not None and free.kernels is not None  # there is a blur decoder
+    assert free is not None
     readings = [search_blur(pipeline, pixels, free=free)]
     if readings[0].kernels is free.kernels and not readings[0].doubtful:
         return readings[0]
     for window in windows[1:]:
         readings.append(search_blur(pipeline, window))
-        if found_before([one.kernels for one in readings]):
+        if (same := found_twice(kernels_of(readings))) is not None:
+            windows = windows[: len(readings)]
+            readings.append(replace(readings[-1], kernels=same))
             break
-    kernels = [one.kernels for one in (free, *readings)]
-    residuals = unexplained([calm_window(one) for one in windows[: len(readings)]], kernels)
+    kernels = kernels_of([free, *readings])
+    residuals = unexplained([calm_window(one) for one in windows], kernels)
     index = int((residuals * residuals.new_tensor([BETTER] + [1.0] * len(readings))).argmin())
     chosen = readings[max(index - 1, 0)]
     doubtful = chosen.doubtful
-    if any(one.search_confidence > CONFIDENT for one in readings):
+    if any(one.search_confidence is not None and one.search_confidence > CONFIDENT for one in readings):
         doubtful = uncertain(torch.cat(kernels), residuals, index)
     return replace(chosen, kernels=kernels[0 if doubtful else index], doubtful=doubtful)
 
@@ -59,10 +61,16 @@ def windows_of(pixels: Tensor, side: int) -> Iterator[Tensor]:
     return (pixels[place] for place in islice(rich_windows(luminance(pixels), side), count))
 
 
-def found_before(kernels: list[Tensor]) -> bool:
-    """Whether the last one of kernels `(1, k, k)` is about the same as another."""
+def kernels_of(readings: list[BlurReading]) -> list[Tensor]:
+    """The kernels `(1, k, k)` of each."""
+    return [one.kernels for one in readings if one.kernels is not None]  # there is a blur decoder
+
+
+def found_twice(kernels: list[Tensor]) -> Tensor | None:
+    """The mean of the last one of kernels `(1, k, k)` and those before that are about the same; None without these."""
     *others, last = kernels
-    return bool(others) and bool((distances(last, torch.cat(others)) < ALIKE).any())
+    alike = [one for one in others if distances(last, one) < ALIKE]
+    return torch.cat([last, *alike]).mean(0, keepdim=True) if alike else None
 
 
 def unexplained(windows: list[Tensor], kernels: list[Tensor]) -> Tensor:
@@ -71,4 +79,4 @@ def unexplained(windows: list[Tensor], kernels: list[Tensor]) -> Tensor:
     So a window counts by how much better one kernel explains it than another: noise and flat parts hardly do.
     """
     lights = [luminance(window) for window in windows]
-    return torch.stack([sum(reblur_residual(light, one)[0] for light in lights) for one in kernels])
+    return torch.cat([torch.stack([reblur_residual(light, one) for light in lights]).sum(0) for one in kernels])
