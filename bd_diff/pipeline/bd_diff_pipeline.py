@@ -40,6 +40,7 @@ from bd_diff.pipeline.reading_pipeline import ReadingPipeline
 from bd_diff.pipeline.reduced_scale import encode_padded, restore_reduced
 from bd_diff.reading.kernel_windows import window_kernels
 from bd_diff.reading.pyramid import at_full_size, kernel_of
+from bd_diff.reading.verdict import is_nothing
 
 SMALLEST_SIDE = 8  # pixels
 
@@ -50,6 +51,7 @@ Images = Image | Sequence[Image]
 
 class BDDiffPipeline(ReadingPipeline):
     """Deblurs photographs, or blurs one like another (BD-Diff, arXiv 2502.01522, with an explicit blur operator).
+    A photograph in which no blur is found comes back as it is.
 
     Args:
         image_encoder, structure_qformer, blur_qformer: an image to structure tokens and blur tokens.
@@ -207,6 +209,13 @@ class BDDiffPipeline(ReadingPipeline):
         else:
             assert reading is not None and reading.tokens is not None  # kernels are given in deblurring alone
             blur_tokens = reading.tokens.expand(count, -1, -1)  # (B, T, D): the references' blur
+
+        if deblurring and reading is not None and kernels is not None and not kernel_windows:
+            stays = is_nothing(kernels) if doubtful is None else is_nothing(kernels) & ~doubtful  # (B,)
+            shares = shares * ~stays[:, None, None, None]
+            if stays.all():
+                images = encode_padded(self, photographs) if output_type == "latent" else photographs.clone()
+                return self.finish(images, given, output_type, kernels, doubtful, differs, return_dict)
 
         reduces = reading is not None and reading.scale is not None and reading.scale.min() < 1
         if deblurring and reading is not None and (reduces or (differs is not None and differs.any())):

@@ -4,8 +4,15 @@ from torch import Tensor
 
 NOTHING, DOUBT, WIDE = "no blur found", "blur in doubt, half of the photograph kept", "blur wider than can be read"
 DIFFERS = "blur differs over the picture"
-POINT = 0.9  # share of a kernel in one pixel from which on it is no blur
+POINT = (
+    0.99  # share of a kernel in one pixel from which on it is no blur: below, deblurring by it still gains (measured)
+)
 SHOWN = 0.05  # of the largest value: below, a pixel does not count to a kernel's extent
+
+
+def is_nothing(kernels: Tensor) -> Tensor:
+    """Which of kernels `(B, k, k)` are no blur, as booleans `(B,)`."""
+    return kernels.amax((-2, -1)) > POINT * kernels.sum((-2, -1))
 
 
 def extents(kernel: Tensor) -> tuple[int, int]:
@@ -24,7 +31,7 @@ def verdict(kernel: Tensor, doubtful: bool = False, differs: bool = False) -> st
         return f"{DIFFERS}, {width} x {height} pixels in the middle"
     if doubtful:
         return DOUBT
-    if kernel.max() > POINT * kernel.sum():
+    if is_nothing(kernel):
         return NOTHING
     width, height = extents(kernel)
     if max(width, height) >= kernel.shape[-1] - 1:

@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from dataclasses import replace
 
 import numpy as np
 import PIL.Image
@@ -11,7 +12,7 @@ from bd_diff_toys.short_search import short_search
 from diffusers import AutoencoderKL, DDIMScheduler, DPMSolverMultistepScheduler, UNet2DConditionModel
 
 from bd_diff import BDDiffPipeline
-from bd_diff.blur.kernels import blur, line
+from bd_diff.blur.kernels import blur, delta, gaussian, line
 
 
 def photograph(height=70, width=101, batch=1, seed=0):
@@ -93,6 +94,31 @@ def test_the_grid_covers_an_image_only_where_it_is_large(tiny_pipeline):
     assert len(tiny_pipeline.grid(1024, 700, 768)) == 1
     assert len(tiny_pipeline.grid(1032, 700, 768)) == 2
     assert len(tiny_pipeline.grid(1032, 700, 0)) == 1
+
+
+@pytest.mark.parametrize("output_type", ["pt", "latent"])
+def test_where_no_blur_is_found_the_photograph_comes_back_and_no_network_runs(tiny_pipeline, monkeypatch, output_type):
+    image, settings = photograph(70, 64), {"strength": 0.0, "output_type": output_type}
+    as_it_is, read = run(tiny_pipeline, image, **settings), tiny_pipeline.read_at_scales
+    monkeypatch.setattr(
+        tiny_pipeline, "read_at_scales", lambda *given: replace(read(*given), kernels=delta(1), doubtful=None)
+    )
+    monkeypatch.setattr(tiny_pipeline.unet, "forward", lambda *_, **__: pytest.fail("the UNet ran"))
+    found = tiny_pipeline(image, output_type=output_type)
+    assert torch.allclose(found.images, as_it_is, atol=1e-5) and found.blur == ["no blur found"]
+    assert found.images is not image and (output_type == "latent" or torch.equal(found.images, image))
+
+
+@pytest.mark.parametrize("doubtful", [False, True])
+def test_a_photograph_without_blur_stays_beside_a_blurred_one(tiny_pipeline, monkeypatch, doubtful):
+    images, read = torch.cat([photograph(70, 64), photograph(70, 64).flip(2)]), tiny_pipeline.read_at_scales
+    changes = {
+        "kernels": torch.cat([delta(1), gaussian(torch.tensor([1.5]))]),
+        "doubtful": torch.tensor([doubtful, False]),
+    }
+    monkeypatch.setattr(tiny_pipeline, "read_at_scales", lambda *given: replace(read(*given), **changes))
+    change = (run(tiny_pipeline, images) - images).abs().amax((1, 2, 3))
+    assert (change[0] < 1e-5) != doubtful and change[1] > 1e-2
 
 
 def test_an_exploding_unet_leaves_no_speckles(tiny_pipeline, monkeypatch):

@@ -99,7 +99,9 @@ def test_scales_that_disagree_say_nothing(monkeypatch):
     always = SimpleNamespace(read_blur=lambda pixels: fixed)
     assert read_at_scales(always, torch.rand(1, 3, 600, 800), search=False).scale is None
     monkeypatch.setattr(
-        pyramid, "search_blur", lambda pipeline, pixels, free=None: reading(WIDE, doubtful=True, mark=pixels.shape[-1])
+        pyramid,
+        "search_windows",
+        lambda pipeline, pixels, free=None: reading(WIDE, doubtful=True, mark=pixels.shape[-1]),
     )
     assert read_at_scales(always, torch.rand(1, 3, 600, 800)).tokens[0, 0, 0] == 800
 
@@ -113,7 +115,7 @@ def test_a_wide_shake_is_carried_to_full_size_and_other_wide_blur_stays_at_its_s
         seen.search_confidence = torch.tensor([trust])
         return seen
 
-    monkeypatch.setattr(pyramid, "search_blur", search_blur)
+    monkeypatch.setattr(pyramid, "search_windows", search_blur)
     thick = blur(WIDE[:, None], gaussian(torch.tensor([2.0])))[:, 0]  # scales of what is thin differ by their sampling
     pipeline = SimpleNamespace(**vars(ideal(sharp)), **vars(reader(thick, blurry.shape[-1], limit=27)))
     found = read_at_scales(pipeline, blurry)
@@ -128,7 +130,7 @@ def test_a_shake_smaller_than_all_scales_say_is_believed_where_it_explains_more(
     blurry = blur(scene[0], small)
     found = reading(small if right else line(torch.tensor([9.0]), torch.tensor([1.0])))
     found.search_confidence = torch.tensor([0.9])
-    monkeypatch.setattr(pyramid, "search_blur", lambda *_, **__: found)
+    monkeypatch.setattr(pyramid, "search_windows", lambda *_, **__: found)
     monkeypatch.setattr(pyramid, "refuted", lambda *_: False)
     wide = reader(line(torch.tensor([17.0]), torch.tensor([0.0]), size=65), blurry.shape[-1], limit=33)
     read = read_at_scales(wide, blurry)
