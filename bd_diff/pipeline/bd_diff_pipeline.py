@@ -214,6 +214,7 @@ class BDDiffPipeline(ReadingPipeline):
             stays = is_nothing(kernels) if doubtful is None else is_nothing(kernels) & ~doubtful  # (B,)
             shares = shares * ~stays[:, None, None, None]
             if stays.all():
+                self._num_timesteps = 0
                 images = encode_padded(self, photographs) if output_type == "latent" else photographs.clone()
                 return self.finish(images, given, output_type, kernels, doubtful, differs, return_dict)
 
