@@ -194,7 +194,8 @@ class BDDiffPipeline(ReadingPipeline):
         if kernels is None:
             reading = self.encode_image(seen, fast) if kernel_windows else self.read_at_scales(seen, fast)
             doubtful = reading.doubtful if references is None else None
-            if deblurring and doubtful is not None and not kernel_windows:
+            searched = self.config.search and not fast and not kernel_windows
+            if deblurring and doubtful is not None and searched:
                 reading, blurs = self.read_fields(seen, reading)
                 differs = torch.tensor([isinstance(one, BlurField) for one in blurs], device=seen.device)
             kernels = None if reading.kernels is None else at_full_size(reading).expand(count, -1, -1)  # (B, k, k)

@@ -121,6 +121,14 @@ def test_a_photograph_without_blur_stays_beside_a_blurred_one(tiny_pipeline, mon
     assert (change[0] < 1e-5) != doubtful and change[1] > 1e-2
 
 
+def test_without_the_search_no_windows_are_read_where_blur_is_believed_at_a_smaller_scale(tiny_pipeline, monkeypatch):
+    read, scale = tiny_pipeline.read_at_scales, torch.tensor([0.5])
+    believed = {"kernels": gaussian(torch.tensor([1.5])), "doubtful": torch.tensor([False]), "scale": scale}
+    monkeypatch.setattr(tiny_pipeline, "read_at_scales", lambda *given: replace(read(*given), **believed))
+    monkeypatch.setattr(tiny_pipeline, "read_fields", lambda *_: pytest.fail("windows were read"))
+    assert tiny_pipeline(photograph(70, 64), fast=True).differs is None
+
+
 def test_an_exploding_unet_leaves_no_speckles(tiny_pipeline, monkeypatch):
     forward = tiny_pipeline.unet.forward
 
