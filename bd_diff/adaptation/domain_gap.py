@@ -14,6 +14,7 @@ from safetensors.torch import load_file, save_file
 from scipy.stats import wasserstein_distance
 from torch import Generator, Tensor
 
+from bd_diff.adaptation.lens import UNLIKE, unlikeness
 from bd_diff.blur.camera import RandomCamera
 from bd_diff.blur.kernels import SIZE, shape_of
 from bd_diff.blur.synthesis import draw_fields
@@ -202,6 +203,11 @@ def verdict(readings: Readings, reference: Readings) -> str:
         text += (
             f" In {wide} of {count} photographs blur reaches {WIDE} pixels, about as far as the model reads at one "
             "scale; adapting does not change that."
+        )
+    if float(readings["size"].mean()) >= HARDLY_BLURRED and unlikeness(readings["kernels"]) < UNLIKE:
+        text += (
+            " All photographs are blurred about alike, as by one lens: adapting looks for its kernel first, and gains "
+            "most where there is one."
         )
     if found["noise"] > 3 and readings["noise"].mean() > reference["noise"].mean():
         text += " The noise alone is far beyond the training's; denoise first, or train with more noise (noise=...)."

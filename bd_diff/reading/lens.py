@@ -1,0 +1,53 @@
+"""Photographs of one lens: the kernel that a folder of them told, for each that it explains."""
+
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from bd_diff.blur.kernels import delta, same_size
+from bd_diff.data.kernel_files import as_kernel
+from bd_diff.data.pixels import luminance
+from bd_diff.reading.blur_reading import BlurReading
+from bd_diff.reading.denoise import reduce_noise
+from bd_diff.reading.kernel_search import best_window, reblur_residual
+from bd_diff.reading.pyramid import at_full_size
+
+# Share by which its own kernel must explain a photograph better than the lens's: own kernels are chosen among many by
+# how well they explain this one photograph, the lens's explains many (ours, measured on made domains).
+LENIENCE = 0.03
+
+
+def lens_kernel(lens: dict[str, Any]) -> Tensor:
+    """The kernel `(1, k, k)` of a pipeline's `config.lens`, k 33 or more. Raises ValueError where it holds none."""
+    if not isinstance(lens, dict) or set(lens) != {"kernel"}:
+        raise ValueError(f"lens is {str(lens)[:40]}; it holds a kernel, rows of numbers")
+    try:
+        values = np.asarray(lens["kernel"], dtype=np.float64)
+    except (TypeError, ValueError):
+        raise ValueError("lens has a kernel that is no table of numbers") from None
+    return same_size([as_kernel(values, "lens")[None], delta(1)])[0]
+
+
+def as_lens(kernel: Tensor) -> dict[str, list[list[float]]]:
+    """A kernel `(1, k, k)` as a pipeline's `config.lens`."""
+    return {"kernel": [[round(value, 7) for value in row] for row in kernel[0].tolist()]}
+
+
+@torch.no_grad()
+def with_lens(pipeline, pixels: Tensor, own: BlurReading) -> BlurReading:
+    """The reading of one image `(1, 3, H, W)` in [-1, 1] with the kernel of `config.lens`, where that explains the
+    image as well as the kernel of its own reading; else, and without a lens, its own reading.
+    """
+    if pipeline.config.lens is None:
+        return own
+    lens, read = same_size([lens_kernel(pipeline.config.lens).to(pixels.device), at_full_size(own)])
+    if min(pixels.shape[-2:]) < 2 * lens.shape[-1]:
+        return own  # too small to tell
+    light = luminance(reduce_noise((pixels[best_window(luminance(pixels))] + 1) / 2))
+    if reblur_residual(light, read) < (1 - LENIENCE) * reblur_residual(light, lens):
+        return own
+    sure = torch.zeros(1, dtype=torch.bool, device=pixels.device)
+    return replace(own, kernels=lens, doubtful=sure, scale=None)
