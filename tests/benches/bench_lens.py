@@ -65,7 +65,9 @@ def main() -> None:
                 shipped, {LENS: model(lens.kernel)}, [images[key] for key in held_out[: given.judged]], by_kernel=True
             )
             one, kept = judgement.compared[LENS], judgement.kept
-            told += f"; explained better by {one.better:.3f} +- {one.error:.3f}, {one.wins:.0%} of {judgement.photographs}"
+            told += (
+                f"; explained better by {one.better:.3f} +- {one.error:.3f}, {one.wins:.0%} of {judgement.photographs}"
+            )
         print(
             f"{name}: {'lens kept' if kept else 'no lens'} ({told}; {time.process_time() - started:.0f} s)", flush=True
         )
