@@ -116,8 +116,8 @@ def adapt(config: JointConfig) -> dict | None:
     optics, judgement = judge_lens(config)
     if judgement and judgement.kept:
         side_by_side(config, load_pipeline(str(model)), load_pipeline(str(out / "pipeline")))
-        report = {"steps": 0, "rehearsal": False, "judged": judgement.figures(), "verdict": judgement.sentence()}
-        return finish(config, report | optics)
+        report = {"steps": 0, "rehearsal": config.run.steps < SHORT, "judged": judgement.figures()}
+        return finish(config, report | {"verdict": judgement.sentence()} | optics)
     sharp, kept = partial(sharp_photographs, config), out / "blur.json"
     like = synthesis_like(target, str(model), sharp, config.families, config.noise, kept, effort.rounds)
     config = replace(config, **like)

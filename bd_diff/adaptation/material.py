@@ -8,7 +8,7 @@ from torch import Tensor
 
 from bd_diff.adaptation.blur_mix import ROUNDS
 from bd_diff.adaptation.judge import middle
-from bd_diff.adaptation.lens import MOST
+from bd_diff.adaptation.lens import FEWEST, MOST
 from bd_diff.blur.kernels import SIZE
 from bd_diff.data.crops import seeded
 from bd_diff.data.images import list_images, read_image, to_tensor
@@ -29,10 +29,11 @@ SHORT = 20  # steps, below which an adaptation is a rehearsal of half a minute: 
 class Effort:
     """How much is measured around the training; in a rehearsal hardly anything, so its figures mean nothing.
 
-    rounds: synthetic photographs of each family that blur is told by. held_out, procedural, judged, reference: as the
-    constants of these names.
+    seen: photographs of the target that the kernel of a lens is looked for in. rounds: synthetic photographs of each
+    family that blur is told by. held_out, procedural, judged, reference: as the constants of these names.
     """
 
+    seen: int
     rounds: int
     held_out: int
     procedural: int
@@ -43,9 +44,9 @@ class Effort:
 def effort_of(config: JointConfig) -> Effort:
     """The effort of an adaptation, by its number of steps."""
     if config.run.steps < SHORT:
-        return Effort(rounds=4, held_out=2, procedural=8, judged=2, reference=4)
+        return Effort(FEWEST, rounds=4, held_out=2, procedural=8, judged=2, reference=4)
     share = min(1.0, config.run.steps / WHOLE)
-    return Effort(round(max(1 / 4, share) * ROUNDS), HELD_OUT, PROCEDURAL, JUDGED, REFERENCE)
+    return Effort(MOST, round(max(1 / 4, share) * ROUNDS), HELD_OUT, PROCEDURAL, JUDGED, REFERENCE)
 
 
 def folders_of(config: JointConfig) -> tuple[Path, Path, Path]:
@@ -72,21 +73,21 @@ def held_out_photographs(config: JointConfig) -> list[Tensor]:
     """The target's photographs that are judged by, `(1, 3, H, W)` in [0, 1]."""
     target, _, _ = folders_of(config)
     names = Path(config.run.folder, "held_out.txt").read_text().split("\n")
-    return photographs_of([target / name for name in names if name], config, HELD_OUT)
+    return photographs_of([target / name for name in names if name], config, effort_of(config).held_out)
 
 
 def seen_photographs(config: JointConfig) -> list[Tensor]:
     """Photographs of the target `(1, 3, H, W)` in [0, 1] that are not held out, as many as tell a lens's kernel."""
     target, _, _ = folders_of(config)
     held_out = Path(config.run.folder, "held_out.txt").read_text().split("\n")
-    return photographs_of([path for path in list_images(target) if path.name not in held_out], config, MOST)
+    paths = [path for path in list_images(target) if path.name not in held_out]
+    return photographs_of(paths, config, effort_of(config).seen)
 
 
 def photographs_of(paths: list[Path], config: JointConfig, most: int) -> list[Tensor]:
-    """At most so many of these that are large enough, evenly chosen; in a rehearsal as few as are judged there."""
-    most = min(most, effort_of(config).judged)
-    found = []
-    for path in paths[:: -(-len(paths) // most) or 1]:
+    """At most so many of these that are large enough, evenly chosen."""
+    count, found = min(most, len(paths)), []
+    for path in (paths[index * len(paths) // count] for index in range(count)):
         image = to_tensor(read_image(path))[None]
         if min(image.shape[-2:]) >= config.data.crop:
             found.append(middle(image / 255 if image.dtype == torch.uint8 else image.float()).clone())
