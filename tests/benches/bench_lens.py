@@ -25,13 +25,13 @@ from bd_diff.data.photographs import Photographs
 from bd_diff.evaluation.metrics import psnr_registered
 
 
-def gains(pipeline, folder: Path, count: int, kernels: bool = False) -> torch.Tensor:
-    """Gain in dB PSNR over each of the first pairs of a folder; with their true kernels, if wanted."""
+def gains(pipeline, folder: Path, count: int, kernels: bool = False, fast: bool = False) -> torch.Tensor:
+    """Gain in dB PSNR over each of the first pairs of a folder; given their true kernels, or fast, if wanted."""
     known, found = load_file(folder / "kernels.safetensors"), []
     for path in list_images(folder / "blurry")[:count]:
         blurry, sharp = (to_tensor(read_image(one))[None] for one in (path, folder / "sharp" / path.name))
         generator = torch.Generator().manual_seed(0)
-        given = {"kernels": known[path.stem]} if kernels else {}
+        given = {"kernels": known[path.stem]} if kernels else {"fast": fast}
         result = pipeline(blurry, output_type="pt", generator=generator, **given).images
         found.append(float(psnr_registered(result, sharp) - psnr_registered(blurry, sharp)))
     return torch.tensor(found)
