@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from bd_diff.adaptation.signs import score, unexplained
+from bd_diff.adaptation.signs import score, unlikely
 from bd_diff.pipeline import BDDiffPipeline
 
 SIDE = 384  # pixels a side, at most, of the middle of a photograph that is judged
@@ -96,7 +96,7 @@ def judge(
 ) -> Judgement:
     """Compare candidates with the model one began with, on photographs `(1, 3, H, W)` in [0, 1] that none has seen.
 
-    by_kernel: the candidates differ from it in their kernels alone, so these are judged, by `unexplained`. What is made
+    by_kernel: the candidates differ from it in their kernels alone, so these are judged, by `unlikely`. What is made
         of them says less there: a kernel that is too wide makes results sharper than the truth.
     """
     photographs = [middle(one) for one in photographs]
@@ -121,7 +121,7 @@ def made_by(pipeline: BDDiffPipeline, photograph: Tensor, by_kernel: bool = Fals
     pipeline.set_progress_bar_config(disable=True)
     made: Any = pipeline(photograph, generator=torch.Generator().manual_seed(0), output_type="pt")
     image, kernel = made.images.cpu(), made.kernels.cpu()
-    return image, unexplained(photograph, kernel) if by_kernel else score(photograph, image, kernel)
+    return image, unlikely(photograph, kernel) if by_kernel else score(photograph, image, kernel)
 
 
 def compare(before: list[tuple[Tensor, float]], after: list[tuple[Tensor, float]], by_kernel: bool = False) -> Compared:

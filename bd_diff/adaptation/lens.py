@@ -28,7 +28,7 @@ from bd_diff.reading.kernel_search import (
 )
 
 FEWEST, MOST = 6, 16  # photographs: fewer tell no two kernels, more are not looked at
-UNLIKE, HALVES = 0.0075, 0.01  # see `Lens` (ours, measured on made domains)
+UNLIKE, HALVES = 0.0075, 0.02  # see `Lens` (ours, measured on made domains)
 SIDE = 192  # pixels a side of the window of each
 ROUNDS, CORRECTIONS = 8, 2
 SMOOTHNESS = 2e-3, 2e-4  # of the L0 deblurring, in the first round and in the last one (ours)

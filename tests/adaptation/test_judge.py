@@ -60,7 +60,7 @@ def test_a_reader_alone_restores_as_before(tiny_pipeline_folder):
     assert torch.equal(merged.encode_image(image * 2 - 1, fast=True).kernels, trained_reads)
 
 
-def test_where_kernels_alone_differ_the_right_one_wins_over_one_that_is_too_wide():
+def test_where_kernels_alone_differ_the_right_one_wins_over_wider_and_narrower_ones():
     pipeline = BDDiffPipeline.from_pretrained()
 
     class Knowing:
@@ -77,6 +77,7 @@ def test_where_kernels_alone_differ_the_right_one_wins_over_one_that_is_too_wide
 
     sharp = to_tensor(read_image(ROOT / "assets/sharp/gb82_dog.webp"))[None, :, 100:260, 100:260].float()
     photograph = blur(sharp, disc(torch.tensor([3.0])), "valid")
-    right, wide = Knowing(3.0), Knowing(3.4)
-    assert judge(right, {"wide": wide}, [photograph], by_kernel=True).compared["wide"].better < 0
+    right, wide, narrow = Knowing(3.0), Knowing(3.8), Knowing(2.4)
+    found = judge(right, {"wide": wide, "narrow": narrow}, [photograph], by_kernel=True)
+    assert max(one.better for one in found.compared.values()) < 0
     assert judge(wide, {"right": right}, [photograph], by_kernel=True).kept == "right"
