@@ -67,9 +67,10 @@ class Judgement:
             return "rejected: training gained nothing. The result is the model you began with."
         if self.kept:
             best = self.compared[self.kept]
+            signs = "explained better" if best.by_kernel else "explained better or sharper"
             return (
-                f"Kept: {self.photographs} held-out photographs are explained better or sharper, by {best.better:.1%} "
-                f"on average, and {best.wins:.0%} of them gain."
+                f"Kept: {self.photographs} held-out photographs are {signs}, by {best.better:.1%} on average, and "
+                f"{best.wins:.0%} of them gain."
             )
         reasons = "; ".join(f"{name}: {one.why_not}" for name, one in self.compared.items())
         return (

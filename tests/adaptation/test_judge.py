@@ -45,6 +45,12 @@ def test_nothing_gained_is_said_in_plain_words():
     )
 
 
+def test_a_kernel_that_is_kept_is_said_to_explain_and_not_to_sharpen():
+    kernel, trained = (Compared(0.03, 0.01, 0.9, 2.0, by_kernel) for by_kernel in (True, False))
+    assert "are explained better, by 3.0% on average" in Judgement("lens", {"lens": kernel}, 8).sentence()
+    assert "are explained better or sharper, by 3.0%" in Judgement("whole", {"whole": trained}, 8).sentence()
+
+
 def test_a_reader_alone_restores_as_before(tiny_pipeline_folder):
     begun, trained = (BDDiffPipeline.from_pretrained(tiny_pipeline_folder) for _ in range(2))
     for network in trained.components.values():
