@@ -28,7 +28,7 @@ from bd_diff.reading.kernel_search import (
 )
 
 FEWEST, MOST = 6, 16  # photographs: fewer tell no two kernels, more are not looked at
-UNLIKE, HALVES = 0.0075, 0.02  # see `Lens` (ours, measured on made domains)
+UNLIKE = 0.0075  # see `Lens` (ours, measured on made domains)
 SIDE = 192  # pixels a side of the window of each
 ROUNDS, CORRECTIONS = 8, 2
 SMOOTHNESS = 2e-3, 2e-4  # of the L0 deblurring, in the first round and in the last one (ours)
@@ -39,14 +39,12 @@ EDGES, RIDGE, FLOOR = 30.0, 4.0, 0.004  # edges a pixel of the kernel's side; th
 class Lens:
     """A kernel `(1, k, k)` that photographs share, and whether they do.
 
-    unlike: mean distance of what is read in each photograph to the mean of these readings. halves: distance of the
-    kernels that every other photograph tells and that the others tell, None where that was not asked. Both are of
-    `bd_diff.reading.confidence.distances`.
+    unlike: mean distance (`bd_diff.reading.confidence.distances`) of what is read in each photograph to the mean of
+    these readings.
     """
 
     kernel: Tensor
     unlike: float
-    halves: float | None
     photographs: int
 
     @property
@@ -54,14 +52,11 @@ class Lens:
         """Why the photographs are not of one lens, in words; None where they may be."""
         if self.unlike > UNLIKE:
             return f"these photographs do not share one blur: what is read in them differs too much ({self.unlike:.3f})"
-        if self.halves is not None and self.halves > HALVES:
-            return f"these photographs do not share one blur: two halves tell different kernels ({self.halves:.3f})"
         return None
 
     def figures(self) -> dict[str, Any]:
         """What a JSON report holds."""
-        told = {"photographs": self.photographs, "halves": self.halves, "unlike": self.unlike}
-        return told | {"why_not": self.why_not}
+        return {"photographs": self.photographs, "unlike": self.unlike, "why_not": self.why_not}
 
 
 @torch.no_grad()
@@ -76,11 +71,8 @@ def find_lens(photographs: list[Tensor], read: Tensor, sharp: PhotographSource) 
     """
     kernel, unlike, count = normalize(read.mean(0, keepdim=True)), unlikeness(read), len(photographs)
     if unlike > UNLIKE:
-        return Lens(kernel, unlike, None, count)
+        return Lens(kernel, unlike, count)
     lights = lights_of(photographs)
-    halves = float(distances(*(shared_kernel(lights[first::2], kernel) for first in (0, 1))))
-    if halves > HALVES:
-        return Lens(kernel, unlike, halves, count)
     noise = float(torch.cat([noise_level(luminance(one)) for one in photographs]).median())
     for _ in range(CORRECTIONS):
         known = lights_of([blurred_like(sharp[index], kernel, noise, index) for index in range(min(len(sharp), MOST))])
@@ -89,7 +81,7 @@ def find_lens(photographs: list[Tensor], read: Tensor, sharp: PhotographSource) 
             for part in (slice(None), slice(0, None, 2), slice(1, None, 2))
         )
         kernel = clean(kernel + correction(kernel, whole, (first, second)))
-    return Lens(kernel, unlike, halves, count)
+    return Lens(kernel, unlike, count)
 
 
 def correction(kernel: Tensor, whole: Tensor, halves: tuple[Tensor, Tensor]) -> Tensor:

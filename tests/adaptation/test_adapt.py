@@ -201,7 +201,7 @@ def test_a_lens_that_held_out_photographs_confirm_is_kept_without_training(targe
     kept = Judgement(LENS, {LENS: Compared(better=0.1, error=0.01, wins=1.0, changed=2.0)}, 2)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(adapting, "FEWEST", 2)
-        patch.setattr(adapting, "lens_of", lambda begun, seen, sharp: Lens(kernel, 0.0, 0.0, len(seen)))
+        patch.setattr(adapting, "lens_of", lambda begun, seen, sharp: Lens(kernel, 0.0, len(seen)))
         patch.setattr(adapting, "judge", lambda *given, by_kernel: kept)
         config = adaptation_config(target, Path(tiny_pipeline_folder), SHARP, tmp_path / "out")
         report = adapt(replace(config, run=replace(config.run, cpu=True)))

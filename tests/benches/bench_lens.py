@@ -58,7 +58,7 @@ def main() -> None:
         images = {path.name: to_tensor(read_image(path))[None] for path in list_images(train)}
         shipped = model()
         lens = lens_of(shipped, [image for key, image in images.items() if key not in held_out], sharp)
-        told = f"unlike {lens.unlike:.4f}" + (f", halves {lens.halves:.4f}" if lens.halves is not None else "")
+        told = f"unlike {lens.unlike:.4f}"
         kept = None
         if not lens.why_not:
             judgement = judge(
