@@ -232,13 +232,16 @@ def prospect(gap: float, readings: Readings, lens: Lens | None) -> str:
         alike = "all photographs are blurred about alike, as by one lens, and together they tell"
         if misread(lens, readings) > MISREAD:
             return f"{alike} another kernel than the model reads in each: adapting will likely gain."
-        return f"{alike} about the kernel that the model reads in each: adapting will change little."
+        return (
+            f"{alike} about the kernel that the model reads in each without the search: --fast may be better than the "
+            "default, and adapting, which trains then, may gain."
+        )
     if gap < NEAR:
         return "adapting will change little."
     if lens is not None:
         return (
             "the blur differs from photograph to photograph, so that they tell no kernel together: adapting trains, "
-            "seldom gains, and keeps the model as it is where unseen photographs do not gain."
+            "which gains less often, and keeps the model as it is where unseen photographs do not gain."
         )
     if gap < FAR:
         return "adapting may help, try it."
