@@ -4,8 +4,8 @@ python tests/benches/made_domains.py PHOTOS NAMES OUT --draw 1
 for domain in OUT/*; do bd-diff adapt --target $domain/train --out ADAPTED/$(basename $domain); done
 python tests/benches/bench_adapted.py OUT ADAPTED [--count 8]
 
-Of each domain that was adapted to: what was kept, and gain in dB of the model that ships, of the adapted one, of the
-one that ships given the true kernel, and of a control that was adapted to the domain before (a wrong target).
+Of each domain that was adapted to: what was kept, and gain in dB of the model that ships, of the adapted one (where
+it was rejected, of the last one of the training), of the one that ships given the true kernel, and of a control that was adapted to the domain before (a wrong target).
 """
 
 import argparse
@@ -47,8 +47,8 @@ def main() -> None:
         for fast in (False, True):
             shipped = gains(model(), test, given.count, fast=fast)
             row = f"    {'fast' if fast else 'default'}: shipped {shipped.mean():+.2f}"
-            if report["judged"]["kept"]:
-                row += f"; adapted {told(gains(model(home / 'pipeline'), test, given.count, fast=fast), shipped)}"
+            made, called = ("pipeline", "adapted") if report["judged"]["kept"] else ("last", "rejected")
+            row += f"; {called} {told(gains(model(home / made), test, given.count, fast=fast), shipped)}"
             if before is not None and not fast:
                 row += f"; adapted to another {told(gains(model(before), test, given.count), shipped)}"
             if not fast:
