@@ -4,8 +4,9 @@ python tests/benches/made_domains.py PHOTOS NAMES OUT --draw 1
 for domain in OUT/*; do bd-diff adapt --target $domain/train --out ADAPTED/$(basename $domain); done
 python tests/benches/bench_adapted.py OUT ADAPTED [--count 8]
 
-Of each domain that was adapted to: what was kept, and gain in dB of the model that ships, of the adapted one (where
-it was rejected, of the last one of the training), of the one that ships given the true kernel, and of a control that was adapted to the domain before (a wrong target).
+Of each domain that was adapted to: what was kept, and gain in dB of the model that ships, of the adapted one (where it
+was rejected, of the last one of the training), of the one that ships given the true kernel, and of a control that was
+adapted to the domain before (a wrong target).
 """
 
 import argparse
