@@ -3,17 +3,16 @@
 import json
 import shutil
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 from PIL import Image
-from torch import Tensor
 
-from bd_diff.adaptation.blur_mix import ROUNDS, synthesis_like
-from bd_diff.adaptation.candidates import SAID, candidates
+from bd_diff.adaptation.blur_mix import synthesis_like
+from bd_diff.adaptation.candidates import LENS, SAID, candidates, lens_of, with_lens
 from bd_diff.adaptation.domain_gap import (
     STATISTICS,
     TRAINED_ON,
@@ -25,17 +24,24 @@ from bd_diff.adaptation.domain_gap import (
     total_gap,
 )
 from bd_diff.adaptation.judge import Judgement, judge, middle
-from bd_diff.blur.kernels import SIZE
+from bd_diff.adaptation.lens import FEWEST
+from bd_diff.adaptation.material import (
+    SHORT,
+    WHOLE,
+    effort_of,
+    folders_of,
+    held_out_photographs,
+    hold_out,
+    seen_photographs,
+    sharp_photographs,
+)
 from bd_diff.data.claims import claim
 from bd_diff.data.crops import seeded
 from bd_diff.data.deep import DeepImage
 from bd_diff.data.drawing import contact_sheet
 from bd_diff.data.images import list_images, read_image, save_image, to_image, to_tensor
-from bd_diff.data.photographs import Joined, Photographs
-from bd_diff.data.procedural import procedural_image
-from bd_diff.data.progress import progress
 from bd_diff.data.writing import replacing, replacing_folder
-from bd_diff.models.model_folder import read_json
+from bd_diff.models.model_folder import is_adapter, read_json
 from bd_diff.pipeline import BDDiffPipeline
 from bd_diff.training.checkpoints import begun, newest_checkpoint, recorded, step_of
 from bd_diff.training.config import RunConfig
@@ -47,40 +53,11 @@ from bd_diff.training.run_settings import keep_settings
 CROP = 128  # pixels a side that the restorer is adapted on; photographs must be as large
 CHECKS = 8  # in a whole adaptation
 PATIENCE = 3  # checks without a better criterion after which it ends
-HELD_OUT = 16  # photographs at most that are judged on and never trained on: a fifth of the sharp ones, and
-JUDGES = 3  # every so many-th of the target's
-PROCEDURAL = 120  # images, at least, that blur is told with: with few, their scenes are taken for blur
+JUDGES = 3  # every so many-th of the target's is held out
 AGAIN = "adapt again into another folder"
-JUDGED = 32  # photographs at most that the domain gap is measured on
-REFERENCE = 48  # synthetic photographs that it is measured from
-WHOLE = 400  # steps, from which on blur is told by all `ROUNDS`; by fewer below, a quarter at least
-SHORT = 20  # steps, below which an adaptation is a rehearsal of a minute: see `Effort`
 # Share of blur by movement, below which the adapted model does not search for it. The search gains 0.2 to 0.7 dB where
 # cameras moved and costs 0.3 dB where lenses were out of focus (assets/docs/adapting.md), so it pays from a fourth on.
 STILL = 0.2
-
-
-@dataclass(frozen=True)
-class Effort:
-    """How much is measured around the training; in a rehearsal hardly anything, so its figures mean nothing.
-
-    rounds: synthetic photographs of each family that blur is told by. held_out, procedural, judged, reference: as the
-    constants of these names.
-    """
-
-    rounds: int
-    held_out: int
-    procedural: int
-    judged: int
-    reference: int
-
-
-def effort_of(config: JointConfig) -> Effort:
-    """The effort of an adaptation, by its number of steps."""
-    if config.run.steps < SHORT:
-        return Effort(rounds=4, held_out=2, procedural=8, judged=2, reference=4)
-    share = min(1.0, config.run.steps / WHOLE)
-    return Effort(round(max(1 / 4, share) * ROUNDS), HELD_OUT, PROCEDURAL, JUDGED, REFERENCE)
 
 
 def adaptation_config(
@@ -113,11 +90,12 @@ def adaptation_config(
 def adapt(config: JointConfig) -> dict | None:
     """Adapt a model as `config` says, and return the report.
 
-    The best model by `Criterion` and its reading of blur alone are judged by held-out photographs
-    (`bd_diff.adaptation.judge`); which is better is in `run.folder/pipeline`, else the model one began with. The last
-    one of training is in `run.folder/last`. Stopped by Ctrl-C it returns None; called again it continues, and after its
-    end it returns the stored report. Raises ValueError for folders that cannot be used, and if `run.folder` is of
-    another adaptation.
+    Where the photographs share the kernel of a lens, and held-out ones are better with it
+    (`bd_diff.adaptation.judge`), the model that knows it is in `run.folder/pipeline`, and nothing is trained. Otherwise
+    the best model by `Criterion` and its reading of blur alone are judged; which is better is there, else the model one
+    began with. The last one of training is in `run.folder/last`. Stopped by Ctrl-C it returns None; called again it
+    continues, and after its end it returns the stored report. Raises ValueError for folders that cannot be used, and if
+    `run.folder` is of another adaptation.
     """
     out = Path(config.run.folder)
     claim(out)
@@ -135,6 +113,11 @@ def adapt(config: JointConfig) -> dict | None:
         with replacing(out / listed) as part:
             part.write_text("".join(f"{name}\n" for name in names))
     config = replace(config, data=replace(config.data, exclude=str(out / "held_out_sharp.txt")))
+    optics, judgement = judge_lens(config)
+    if judgement and judgement.kept:
+        side_by_side(config, load_pipeline(str(model)), load_pipeline(str(out / "pipeline")))
+        report = {"steps": 0, "rehearsal": config.run.steps < SHORT, "judged": judgement.figures()}
+        return finish(config, report | {"verdict": judgement.sentence()} | optics)
     sharp, kept = partial(sharp_photographs, config), out / "blur.json"
     like = synthesis_like(target, str(model), sharp, config.families, config.noise, kept, effort.rounds)
     config = replace(config, **like)
@@ -152,7 +135,7 @@ def adapt(config: JointConfig) -> dict | None:
     with replacing_folder(out / "last") as folder:
         shutil.copytree(out / "pipeline", folder, dirs_exist_ok=True)
     found = candidates(model, best if criteria[0].best_step(max(history)) else None)
-    judgement = judge(load_pipeline(str(model)), found, held_out_photographs(config))
+    judgement = judge(load_pipeline(str(model)), found, held_out_photographs(config)).beside(judgement)
     if judgement.kept:
         save_pipeline(found[judgement.kept], out / "pipeline")
     else:
@@ -160,11 +143,36 @@ def adapt(config: JointConfig) -> dict | None:
             shutil.copytree(model, folder, dirs_exist_ok=True)
     camera = criteria[0].objective.camera
     fitted = {"families": config.families, "camera": camera, "variation": config.variation}
-    report = make_report(config, {"before": {}, "after": fitted}, history, judgement, out)
+    return finish(config, make_report(config, {"before": {}, "after": fitted}, history, judgement, out) | optics)
+
+
+def finish(config: JointConfig, report: dict) -> dict:
+    """Write the report, which ends the adaptation; returns it with advice."""
+    out = Path(config.run.folder)
+    report |= {"advice": advice(report)}
     with replacing(out / "report.json") as part:
         part.write_text(json.dumps(report, indent=1) + "\n")
     remove_bests(out)
     return report
+
+
+def judge_lens(config: JointConfig) -> tuple[dict[str, Any], Judgement | None]:
+    """What the target's photographs that are not held out say of a shared kernel, for the report, and where they share
+    one the judgement of the held-out ones; the model that knows a kernel that is kept is saved.
+    """
+    model = str(folders_of(config)[2])
+    begun, seen = load_pipeline(model), seen_photographs(config)
+    if is_adapter(Path(model)) or begun.blur_decoder is None or len(seen) < FEWEST:
+        return {"lens": None}, None
+    lens = lens_of(begun, seen, sharp_photographs(config))
+    told = {"lens": lens.figures()}
+    if lens.why_not:
+        return told, None
+    found = with_lens(load_pipeline(model), lens.kernel)
+    judgement = judge(begun, {LENS: found}, held_out_photographs(config), by_kernel=True)
+    if judgement.kept:
+        save_pipeline(found, Path(config.run.folder) / "pipeline")
+    return told, judgement
 
 
 def remove_bests(out: Path, needed: Collection[int] = ()) -> None:
@@ -172,15 +180,6 @@ def remove_bests(out: Path, needed: Collection[int] = ()) -> None:
     for path in out.glob("best-*"):
         if path.name not in {f"best-{step}" for step in needed}:
             shutil.rmtree(path)
-
-
-def folders_of(config: JointConfig) -> tuple[Path, Path, Path]:
-    """The folders of blurry photographs, of sharp ones, and of the model. Raises ValueError if one is not given."""
-    named = config.data.target, config.data.sharp, config.start_from
-    if not all(named):
-        raise ValueError("adapting needs data.target, data.sharp and start_from")
-    target, sharp, model = (Path(str(folder)) for folder in named)
-    return target, sharp, model
 
 
 def adaptation_settings(config: JointConfig) -> dict[str, Any]:
@@ -197,48 +196,6 @@ def adaptation_settings(config: JointConfig) -> dict[str, Any]:
 def moving(families: Mapping[str, float]) -> bool:
     """Whether these shares of blur families include camera motion, so that the search for shakes is worth its time."""
     return families.get("line", 0.0) + families.get("shake", 0.0) > STILL
-
-
-def hold_out(folder: Path, crop: int, most: int = HELD_OUT, every: int = 5) -> list[str]:
-    """Names of photographs kept for validation: every so many-th, at most so many. Raises ValueError for too few."""
-    paths = progress(list_images(folder), desc=f"looking through {folder}")
-    large = [path.name for path in paths if min(read_image(path).size) >= crop]
-    if len(large) < 2:
-        raise ValueError(
-            f"{folder} has {len(large)} photographs of {crop} pixels a side; adapting needs two, one for validation"
-        )
-    return large[:: max(2, min(every, len(large) // 2))][:most]
-
-
-def held_out_photographs(config: JointConfig) -> list[Tensor]:
-    """The target's photographs that are judged by, `(1, 3, H, W)` in [0, 1]."""
-    target, _, _ = folders_of(config)
-    names = Path(config.run.folder, "held_out.txt").read_text().split("\n")
-    return photographs_of([target / name for name in names if name], config, HELD_OUT)
-
-
-def photographs_of(paths: list[Path], config: JointConfig, most: int) -> list[Tensor]:
-    """At most so many of these that are large enough, evenly chosen; in a rehearsal as few as are judged there."""
-    most = min(most, effort_of(config).judged)
-    found = []
-    for path in paths[:: -(-len(paths) // most) or 1]:
-        image = to_tensor(read_image(path))[None]
-        if min(image.shape[-2:]) >= config.data.crop:
-            found.append(middle(image / 255 if image.dtype == torch.uint8 else image.float()).clone())
-    return found
-
-
-def sharp_photographs(config: JointConfig, held_out: bool = False) -> Joined:
-    """Sharp photographs `(3, H, W)` to train on or, with `held_out`, those never trained on, read when asked for.
-
-    Procedural images are added where there are too few.
-    """
-    _, folder, _ = folders_of(config)
-    listed = config.data.exclude
-    photographs = Photographs(folder, only=listed) if held_out else Photographs(folder, exclude=listed)
-    wanted = effort_of(config).held_out if held_out else effort_of(config).procedural
-    side, missing = config.data.window + SIZE - 1, wanted - len(photographs)
-    return Joined(photographs, [procedural_image(side, seeded(held_out, index)) for index in range(missing)])
 
 
 class Criterion:
@@ -316,37 +273,25 @@ def make_report(
     out: Path,
 ) -> dict:
     """The report: what the photographs say of the candidates; the domain gap to the synthetic photographs trained on,
-    before and after; the criterion; advice.
-
-    Writes `samples.png`, the middles of held-out photographs side by side.
+    before and after; the criterion.
     """
     target, _, model = folders_of(config)
     effort = effort_of(config)
     judged = list_images(target)[: effort.judged]
     sharp = sharp_photographs(config, held_out=True)
-    held_out = [target / name for name in (out / "held_out.txt").read_text().split("\n") if name][
-        : min(4, effort.held_out)
-    ]
-    shown: list[list[tuple[str, Image.Image | DeepImage]]] = [
-        [("photograph", to_image(middle(to_tensor(read_image(path))[None])[0]))] for path in held_out
-    ]
     found, sizes = {}, {}
-    for name, folder in (("before", model), ("after", out / "pipeline")):
-        pipeline: Any = load_pipeline(str(folder))
-        pipeline.set_progress_bar_config(disable=True)
+    pipelines: dict[str, Any] = {
+        name: load_pipeline(str(folder)) for name, folder in (("before", model), ("after", out / "pipeline"))
+    }
+    for name, pipeline in pipelines.items():
         readings = read_photographs_blur(pipeline, (to_tensor(read_image(path)) for path in judged))
         found[name] = gaps(
             readings, as_reference(reference_readings(pipeline, sharp, effort.reference, **trained_on[name]))
         )
         sizes[name] = float(readings["size"].mean())
-        for row, path in zip(shown, held_out, strict=True):
-            generator = torch.Generator().manual_seed(0)
-            photograph = middle(to_tensor(read_image(path))[None])
-            image = pipeline(photograph, generator=generator, output_type="pt").images[0]
-            row.append((name, to_image(image)))
-    save_image(contact_sheet(shown), out / "samples.png")
+    side_by_side(config, **pipelines)
     best = min(history, key=lambda step: history[step])
-    report = {
+    return {
         "steps": max(history),
         "rehearsal": config.run.steps < SHORT,
         "best_step": best,
@@ -360,7 +305,23 @@ def make_report(
         "moved": moving(config.families),
         "kernel_size": sizes,
     }
-    return report | {"advice": advice(report)}
+
+
+@torch.no_grad()
+def side_by_side(config: JointConfig, before: BDDiffPipeline, after: BDDiffPipeline) -> None:
+    """Write `samples.png`: the middles of some held-out photographs, and what both models make of them."""
+    out, target = Path(config.run.folder), folders_of(config)[0]
+    names = [name for name in (out / "held_out.txt").read_text().split("\n") if name]
+    rows: list[list[tuple[str, Image.Image | DeepImage]]] = []
+    for path in (target / name for name in names[: min(4, effort_of(config).held_out)]):
+        photograph = middle(to_tensor(read_image(path))[None])
+        rows.append([("photograph", to_image(photograph[0]))])
+        for name, pipeline in (("before", before), ("after", after)):
+            pipeline.set_progress_bar_config(disable=True)
+            generator = torch.Generator().manual_seed(0)
+            made: Any = pipeline(photograph, generator=generator, output_type="pt")
+            rows[-1].append((name, to_image(made.images[0])))
+    save_image(contact_sheet(rows), out / "samples.png")
 
 
 def advice(report: dict) -> list[str]:
@@ -372,6 +333,10 @@ def advice(report: dict) -> list[str]:
             "the figures mean something."
         )
     said.append(report["verdict"])
+    if report["judged"]["kept"] == LENS:
+        return [*said, SAID[LENS]]
+    if report.get("lens") and report["lens"]["why_not"]:
+        said.append(f"No kernel of a lens was offered: {report['lens']['why_not']}.")
     if report["judged"]["kept"] is None:
         return [*said, "The last model of the training is in the folder 'last', to be judged by eye."]
     said.append(SAID[report["judged"]["kept"]])

@@ -14,14 +14,16 @@ from safetensors.torch import load_file, save_file
 from scipy.stats import wasserstein_distance
 from torch import Generator, Tensor
 
+from bd_diff.adaptation.lens import FEWEST, MOST, Lens, find_lens
 from bd_diff.blur.camera import RandomCamera
-from bd_diff.blur.kernels import SIZE, shape_of
+from bd_diff.blur.kernels import SIZE, normalize, shape_of
 from bd_diff.blur.synthesis import draw_fields
 from bd_diff.data.crops import PhotographSource, draw, seeded
 from bd_diff.data.noise import noise_level
 from bd_diff.data.pixels import luminance
 from bd_diff.data.writing import replacing
 from bd_diff.evaluation.protocols import eight_bit
+from bd_diff.reading.confidence import distances
 from bd_diff.reading.verdict import extents
 
 REFERENCE = "blur_statistics.safetensors"
@@ -31,6 +33,7 @@ CLIPPED = 0.98  # display values from here on count as saturated (as in `bd_diff
 TRAINED_ON = {"delta": 0.12, "gaussian": 0.3, "line": 0.18, "shake": 0.24, "disc": 0.16}
 CAMERA = RandomCamera(noise=0.032, curve="srgb", curve_share=0.4, jpeg=70, jpeg_share=0.25, noise_skew=3.0)
 FEW = 8  # photographs below which a gap says little
+LARGE = 128  # pixels a side of photographs that tell of a lens, as of those that adapting takes
 
 Readings = dict[str, Tensor]  # by statistic `(n,)`; `tokens` `(n, D)`; of photographs `kernels` `(n, k, k)`, too
 
@@ -176,27 +179,42 @@ def total_gap(found: dict[str, float]) -> float:
 NEAR, FAR = 0.15, 0.25  # (ours) of the total gap: the sources of training stay below the first
 WIDE, OFTEN = SIZE - 4, 0.25  # pixels that blur reaches, and in what share of the photographs it is too wide (ours)
 HARDLY_BLURRED = 0.6  # pixels: mean size of kernels below which photographs count as sharp (ours)
+MISREAD = 0.002  # distance of a lens's kernel to the mean reading, from which knowing it gains (ours, on made lenses)
 
 
-def verdict(readings: Readings, reference: Readings) -> str:
-    """Sentences that say whether adapting is worth it, and why."""
+def lens_among(readings: Readings, photographs: list[Tensor], sharp: PhotographSource) -> Lens | None:
+    """The kernel that photographs `(1, 3, H, W)` in [0, 1] of these readings share, as `bd_diff.adaptation.lens` tells
+    it; None where they are too few or hardly blurred.
+    """
+    large = [index for index, one in enumerate(photographs) if min(one.shape[-2:]) >= LARGE]
+    count = min(len(large), MOST)
+    if count < FEWEST or float(readings["size"].mean()) < HARDLY_BLURRED:
+        return None
+    chosen = [large[index * len(large) // count] for index in range(count)]
+    return find_lens([photographs[index] for index in chosen], readings["kernels"][chosen], sharp)
+
+
+def misread(lens: Lens | None, readings: Readings) -> float:
+    """How far the kernel of a lens is from what is read in its photographs, 0 where they share none: what adapting can
+    gain.
+    """
+    if lens is None or lens.why_not:
+        return 0.0
+    return float(distances(lens.kernel, normalize(readings["kernels"].mean(0, keepdim=True))))
+
+
+def verdict(readings: Readings, reference: Readings, lens: Lens | None = None) -> str:
+    """Sentences that say whether adapting is worth it, and why; `lens` as `lens_among` gives it."""
     found = gaps(readings, reference)
     gap, count = total_gap(found), len(readings["size"])
     largest = sorted(found, key=lambda name: found[name], reverse=True)[:2]
     why = " and ".join(f"{name} ({direction(name, readings, reference)})" for name in largest)
     if float(readings["size"].mean()) < HARDLY_BLURRED:
         text = f"Gap {gap:.2f}: the model sees hardly any blur here; there is nothing to adapt to."
-    elif gap < NEAR:
-        text = f"Gap {gap:.2f}: like what the model was trained on; adapting will change little."
-    elif gap < FAR:
-        text = (
-            f"Gap {gap:.2f}: somewhat unlike what the model was trained on, most in {why}; adapting may help, try it."
-        )
     else:
-        text = (
-            f"Gap {gap:.2f}: unlike what the model was trained on, most in {why}; adapting may help, and where unseen "
-            "photographs do not gain it keeps the model as it is."
-        )
+        unlike = f"unlike what the model was trained on, most in {why}"
+        likeness = "like what the model was trained on" if gap < NEAR else f"somewhat {unlike}" if gap < FAR else unlike
+        text = f"Gap {gap:.2f}: {likeness}; {prospect(gap, readings, lens)}"
     wide = sum(max(extents(kernel)) >= WIDE for kernel in readings["kernels"])
     if wide > OFTEN * count:
         text += (
@@ -206,6 +224,28 @@ def verdict(readings: Readings, reference: Readings) -> str:
     if found["noise"] > 3 and readings["noise"].mean() > reference["noise"].mean():
         text += " The noise alone is far beyond the training's; denoise first, or train with more noise (noise=...)."
     return text + (f" ({count} photographs are few to judge by.)" if count < FEW else "")
+
+
+def prospect(gap: float, readings: Readings, lens: Lens | None) -> str:
+    """What adapting is likely to gain, in words."""
+    if lens is not None and not lens.why_not:
+        alike = "all photographs are blurred about alike, as by one lens, and together they tell"
+        if misread(lens, readings) > MISREAD:
+            return f"{alike} another kernel than the model reads in each: adapting will likely gain."
+        return (
+            f"{alike} about the kernel that the model reads in each without the search: --fast may be better than the "
+            "default, and adapting, which trains then, may gain."
+        )
+    if gap < NEAR:
+        return "adapting will change little."
+    if lens is not None:
+        return (
+            "the blur differs from photograph to photograph, so that they tell no kernel together: adapting trains, "
+            "which gains less often, and keeps the model as it is where unseen photographs do not gain."
+        )
+    if gap < FAR:
+        return "adapting may help, try it."
+    return "adapting may help, and where unseen photographs do not gain it keeps the model as it is."
 
 
 def direction(name: str, readings: Readings, reference: Readings) -> str:

@@ -8,18 +8,19 @@ can: a wrong kernel leaves more of it unexplained, and a wrong result is less sh
 
 import math
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from bd_diff.adaptation.signs import score
+from bd_diff.adaptation.signs import score, unlikely
 from bd_diff.pipeline import BDDiffPipeline
 
 SIDE = 384  # pixels a side, at most, of the middle of a photograph that is judged
 MARGIN = 0.01  # of the score, by which a candidate must be better on average (ours, see the bench)
 ERRORS = 1.0  # standard errors, by which it must be better, too
+KERNEL = 0.005, 1.5  # margin and standard errors where kernels alone differ and are judged by themselves (ours)
 HARDLY = 0.3  # levels of 255: a mean change below which nothing is gained, whatever the margin (ours)
 
 
@@ -29,21 +30,25 @@ class Compared:
 
     better: mean of what the score falls by, about a share of what is unexplained or unsharp; error: its standard error;
     wins: the share of the photographs that are better; changed: mean change of the results, in levels of 255.
+    by_kernel: as for `judge`.
     """
 
     better: float
     error: float
     wins: float
     changed: float
+    by_kernel: bool = False
 
     @property
     def why_not(self) -> str | None:
         """Why it is rejected, in words; None where it is not."""
         if self.changed < HARDLY:
             return f"its results hardly differ ({self.changed:.1f} of 255 levels)"
+        margin, errors = KERNEL if self.by_kernel else (MARGIN, ERRORS)
         if self.better < 0:
-            return f"the held-out photographs are worse explained or less sharp, by {-self.better:.1%}"
-        if self.better < max(MARGIN, ERRORS * self.error) or self.wins < 0.5:
+            signs = "worse explained" if self.by_kernel else "worse explained or less sharp"
+            return f"the held-out photographs are {signs}, by {-self.better:.1%}"
+        if self.better < max(margin, errors * self.error) or self.wins < 0.5:
             return f"the held-out photographs are better by {self.better:.1%} only, +- {self.error:.1%}"
         return None
 
@@ -62,15 +67,20 @@ class Judgement:
             return "rejected: training gained nothing. The result is the model you began with."
         if self.kept:
             best = self.compared[self.kept]
+            signs = "explained better" if best.by_kernel else "explained better or sharper"
             return (
-                f"Kept: {self.photographs} held-out photographs are explained better or sharper, by {best.better:.1%} "
-                f"on average, and {best.wins:.0%} of them gain."
+                f"Kept: {self.photographs} held-out photographs are {signs}, by {best.better:.1%} on average, and "
+                f"{best.wins:.0%} of them gain."
             )
         reasons = "; ".join(f"{name}: {one.why_not}" for name, one in self.compared.items())
         return (
             f"rejected: on {self.photographs} held-out photographs nothing was better than the model you began with, "
             f"so that is the result ({reasons})."
         )
+
+    def beside(self, other: "Judgement | None") -> "Judgement":
+        """This judgement with the comparisons of another of the same photographs, which kept nothing."""
+        return replace(self, compared=(other.compared if other else {}) | self.compared)
 
     def figures(self) -> dict[str, Any]:
         """What a JSON report holds."""
@@ -79,14 +89,23 @@ class Judgement:
         }
 
 
-def judge(begun: BDDiffPipeline, candidates: Mapping[str, BDDiffPipeline], photographs: list[Tensor]) -> Judgement:
-    """Compare candidates with the model one began with, on photographs `(1, 3, H, W)` in [0, 1] that none has seen."""
+def judge(
+    begun: BDDiffPipeline,
+    candidates: Mapping[str, BDDiffPipeline],
+    photographs: list[Tensor],
+    by_kernel: bool = False,
+) -> Judgement:
+    """Compare candidates with the model one began with, on photographs `(1, 3, H, W)` in [0, 1] that none has seen.
+
+    by_kernel: the candidates differ from it in their kernels alone, so these are judged, by `unlikely`. What is made
+        of them says less there: a kernel that is too wide makes results sharper than the truth.
+    """
     photographs = [middle(one) for one in photographs]
-    before = [made_by(begun, one) for one in photographs]
+    before = [made_by(begun, one, by_kernel) for one in photographs]
     compared = {}
     for name, candidate in candidates.items():
-        after = [made_by(candidate, one) for one in photographs]
-        compared[name] = compare(before, after)
+        after = [made_by(candidate, one, by_kernel) for one in photographs]
+        compared[name] = compare(before, after, by_kernel)
     passed = [name for name, one in compared.items() if one.why_not is None]
     kept = max(passed, key=lambda name: compared[name].better, default=None)
     return Judgement(kept, compared, len(photographs))
@@ -98,17 +117,19 @@ def middle(image: Tensor) -> Tensor:
     return image[..., top : top + SIDE, left : left + SIDE]
 
 
-def made_by(pipeline: BDDiffPipeline, photograph: Tensor) -> tuple[Tensor, float]:
-    """A photograph's result in default mode `(1, 3, H, W)` in [0, 1], and its `score`."""
+def made_by(pipeline: BDDiffPipeline, photograph: Tensor, by_kernel: bool = False) -> tuple[Tensor, float]:
+    """A photograph's result in default mode `(1, 3, H, W)` in [0, 1], and its `score`; `by_kernel` as for `judge`."""
     pipeline.set_progress_bar_config(disable=True)
     made: Any = pipeline(photograph, generator=torch.Generator().manual_seed(0), output_type="pt")
-    return made.images.cpu(), score(photograph, made.images.cpu(), made.kernels.cpu())
+    image, kernel = made.images.cpu(), made.kernels.cpu()
+    return image, unlikely(photograph, kernel) if by_kernel else score(photograph, image, kernel)
 
 
-def compare(before: list[tuple[Tensor, float]], after: list[tuple[Tensor, float]]) -> Compared:
-    """Compare two models' results and signs for the same photographs."""
+def compare(before: list[tuple[Tensor, float]], after: list[tuple[Tensor, float]], by_kernel: bool = False) -> Compared:
+    """Compare two models' results and signs for the same photographs; `by_kernel` as for `judge`."""
     less = [old - new for (_, old), (_, new) in zip(before, after, strict=True)]
     mean, count = sum(less) / len(less), len(less)
     spread = math.sqrt(sum((one - mean) ** 2 for one in less) / max(count - 1, 1))
-    changed = sum(float((new - old).abs().mean()) for (old, _), (new, _) in zip(before, after, strict=True))
-    return Compared(mean, spread / math.sqrt(count), sum(one > 0 for one in less) / count, 255 * changed / count)
+    changed = 255 * sum(float((new - old).abs().mean()) for (old, _), (new, _) in zip(before, after, strict=True))
+    wins = sum(one > 0 for one in less) / count
+    return Compared(mean, spread / math.sqrt(count), wins, changed / count, by_kernel)

@@ -12,6 +12,7 @@ from bd_diff.data.pixels import luminance
 from bd_diff.reading.confidence import distances
 from bd_diff.reading.denoise import reduce_noise
 from bd_diff.reading.kernel_search import gradients_inside, reblur_residual
+from bd_diff.reading.lens import BALANCED
 
 
 @torch.no_grad()
@@ -20,6 +21,14 @@ def unexplained(blurry: Tensor, kernel: Tensor) -> float:
     of the calmed photograph. It sees the kernel alone.
     """
     return float(reblur_residual(luminance(reduce_noise(blurry)), kernel).log())
+
+
+@torch.no_grad()
+def unlikely(blurry: Tensor, kernel: Tensor) -> float:
+    """`unexplained` with more weight on how sparse the kernel makes the estimate, as in `bd_diff.reading.lens`: for
+    kernels that differ little.
+    """
+    return float(reblur_residual(luminance(reduce_noise(blurry)), kernel, BALANCED).log())
 
 
 @torch.no_grad()

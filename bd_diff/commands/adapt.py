@@ -46,12 +46,13 @@ def adapt(
     if report is None:
         print("stopped; run the same command again to go on")
         raise typer.Exit(1)
-    print(f"\n{report['steps']} steps" + (", stopped early" if report["stopped_early"] else ""), end="")
-    print(f"; the best is of step {report['best_step']}\n{'':<12}{'before':>9}{'after':>9}")
-    for name in ("criterion", "gap", "kernel_size"):
-        print(f"{name:<12}{report[name]['before']:>9.4f}{report[name]['after']:>9.4f}")
-    shares = sorted(report["blur"].items(), key=lambda item: -item[1])
-    print(f"trained on {', '.join(f'{share:.0%} {family}' for family, share in shares if share >= 0.01)}")
+    if report["steps"]:
+        print(f"\n{report['steps']} steps" + (", stopped early" if report["stopped_early"] else ""), end="")
+        print(f"; the best is of step {report['best_step']}\n{'':<12}{'before':>9}{'after':>9}")
+        for name in ("criterion", "gap", "kernel_size"):
+            print(f"{name:<12}{report[name]['before']:>9.4f}{report[name]['after']:>9.4f}")
+        shares = sorted(report["blur"].items(), key=lambda item: -item[1])
+        print(f"trained on {', '.join(f'{share:.0%} {family}' for family, share in shares if share >= 0.01)}")
     for sentence in report["advice"]:
         print(sentence)
     print(f"{out / 'samples.png'} shows photographs before and after; use it with --model {out / 'pipeline'}")

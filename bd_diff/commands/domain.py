@@ -47,21 +47,24 @@ def domain(
         bar = lambda items: progress(items, unit="photograph", desc="reference")  # noqa: E731
         domain_gap.write_reference(domain_gap.reference_readings(pipeline, Photographs(reference), progress=bar), home)
         print(f"reference statistics are in {home / domain_gap.REFERENCE}")
-    trained_on = domain_gap.read_reference(home)
+    trained_on, sharp = domain_gap.read_reference(home), Photographs(asset("sharp"))
     figures: dict[str, dict[str, Any]] = {}
     for folder in folders or []:
-        paths = list_images(folder)[:limit]
-        images = (to_tensor(read_image(path)) for path in progress(paths, unit="photograph", desc=folder.name))
-        readings = domain_gap.read_photographs_blur(pipeline, images)
+        paths = progress(list_images(folder)[:limit], unit="photograph", desc=folder.name)
+        photographs = [domain_gap.middle(to_tensor(read_image(path))) for path in paths]
+        readings = domain_gap.read_photographs_blur(pipeline, (one[0] for one in photographs))
         found = domain_gap.gaps(readings, trained_on)
+        lens = domain_gap.lens_among(readings, photographs, sharp)
         figures[str(folder)] = {
-            "photographs": len(paths),
+            "photographs": len(photographs),
             "gap": domain_gap.total_gap(found),
             "gaps": found,
             "means": {name: float(values.mean()) for name, values in readings.items() if values.ndim == 1},
-            "verdict": domain_gap.verdict(readings, trained_on),
+            "lens": lens and lens.figures(),
+            "misread": domain_gap.misread(lens, readings),
+            "verdict": domain_gap.verdict(readings, trained_on, lens),
         }
-    for name, row in sorted(figures.items(), key=lambda item: item[1]["gap"]):
+    for name, row in sorted(figures.items(), key=lambda item: (item[1]["misread"], item[1]["gap"])):
         print(f"\n{name}, {row['photographs']} photographs\n{'':<12}{'gap':>6}{'here':>9}{'training':>10}")
         for statistic, value in row["gaps"].items():
             means = " " * 19

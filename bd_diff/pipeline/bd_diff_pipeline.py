@@ -39,6 +39,7 @@ from bd_diff.pipeline.pipeline_output import BDDiffPipelineOutput
 from bd_diff.pipeline.reading_pipeline import ReadingPipeline
 from bd_diff.pipeline.reduced_scale import encode_padded, restore_reduced
 from bd_diff.reading.kernel_windows import window_kernels
+from bd_diff.reading.lens import lens_kernel
 from bd_diff.reading.pyramid import at_full_size, kernel_of
 from bd_diff.reading.verdict import is_nothing
 
@@ -70,6 +71,8 @@ class BDDiffPipeline(ReadingPipeline):
         transfer_gain: share of the UNet's change to the explicit re-blur in transfer; at 0 the UNet does not run there.
         base: where UNet and VAE came from (`id`) and the hash of their tensors (`sha256`), see
             `bd_diff.stable_diffusion.base_model`.
+        lens: `{"kernel": rows of numbers}`, the one kernel of a camera's photographs that `bd-diff adapt` found: it is
+            taken for every photograph that it explains (`bd_diff.reading.lens`).
     """
 
     model_cpu_offload_seq = "image_encoder->blur_qformer->blur_decoder->structure_qformer->unet->vae"
@@ -96,6 +99,7 @@ class BDDiffPipeline(ReadingPipeline):
         transfer_gain: float = 1.0,
         most_steps: int = 0,
         base: dict[str, str] | None = None,
+        lens: dict[str, list[list[float]]] | None = None,
     ):
         super().__init__()
         self.register_modules(
@@ -119,7 +123,10 @@ class BDDiffPipeline(ReadingPipeline):
             transfer_gain=transfer_gain,
             most_steps=most_steps,
             base=base,
+            lens=lens,
         )
+        if lens is not None:
+            lens_kernel(lens)  # raises ValueError where it holds none
         if consistency and scheduler.config.get("prediction_type") != "sample":
             raise ValueError("consistency needs a scheduler that predicts the sample; set it to 0")
         self.vae_scale_factor = 2 ** (len(vae.config.block_out_channels) - 1)

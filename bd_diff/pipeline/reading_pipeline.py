@@ -14,6 +14,7 @@ from bd_diff.pipeline.tiled_pipeline import TiledPipeline
 from bd_diff.reading.blur_reading import BlurReading, search_blur, stack, unstack
 from bd_diff.reading.differing_blur import read_field
 from bd_diff.reading.kernel_search import SMALLEST_WINDOW
+from bd_diff.reading.lens import with_lens
 from bd_diff.reading.pyramid import read_at_scales
 
 
@@ -32,7 +33,7 @@ class ReadingPipeline(TiledPipeline):
         if self.blur_decoder is None:
             return self.read_blur(pixels)
         search = self.config.search and not fast
-        return self.tell(stack([read_at_scales(self, one, search) for one in pixels.split(1)]))
+        return self.tell(stack([with_lens(self, one, read_at_scales(self, one, search)) for one in pixels.split(1)]))
 
     def read_fields(self, pixels: Tensor, reading: BlurReading) -> tuple[BlurReading, list[BlurField | Tensor]]:
         """Where the blur of images `(B, 3, H, W)` in [-1, 1] differs over them (`bd_diff.reading.differing_blur`).

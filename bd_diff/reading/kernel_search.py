@@ -173,9 +173,9 @@ def search_evidence(luminance: Tensor, rival: Tensor | None = None) -> tuple[Ten
 
 
 @torch.no_grad()
-def reblur_residual(luminance: Tensor, kernels: Tensor) -> Tensor:
+def reblur_residual(luminance: Tensor, kernels: Tensor, sparse: float = 0.1) -> Tensor:
     """How badly each kernel explains the photograph, `(B,)`: the mean absolute gradient of (kernel * estimate -
-    photograph), a little less where the estimate is sparse.
+    photograph), a little less where the estimate is sparse; `sparse` is the power that this counts by.
 
     The sharp estimate is a weak L0 deblurring with that kernel: a stronger prior leaves so much texture unexplained
     that the kernel hardly matters, and without a prior every kernel explains the photograph. Squares would let the few
@@ -189,7 +189,7 @@ def reblur_residual(luminance: Tensor, kernels: Tensor) -> Tensor:
     unexplained = circular_gradients(blur(latent, kernels) - luminance)[inside].abs().mean((1, 2, 3))
     edges = circular_gradients(latent)[inside].square().sum(1).sqrt()
     sparsity = edges.mean((1, 2)) / edges.square().mean((1, 2)).sqrt().clamp_min(1e-12)
-    return unexplained * sparsity**0.1
+    return unexplained * sparsity**sparse
 
 
 @torch.no_grad()

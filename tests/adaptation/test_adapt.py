@@ -13,27 +13,29 @@ import torch
 from bd_diff_toys import ROOT
 from safetensors.torch import load_file
 
-from bd_diff.adaptation.adapt import (
+from bd_diff.adaptation.adapt import PATIENCE, Criterion, adapt, adaptation_config, advice, moving
+from bd_diff.adaptation.blur_mix import ROUNDS
+from bd_diff.adaptation.candidates import LENS
+from bd_diff.adaptation.judge import Compared, Judgement
+from bd_diff.adaptation.lens import FEWEST, MOST, Lens
+from bd_diff.adaptation.material import (
     HELD_OUT,
-    PATIENCE,
     PROCEDURAL,
     SHORT,
     WHOLE,
-    Criterion,
-    adapt,
-    adaptation_config,
-    advice,
     effort_of,
-    moving,
+    photographs_of,
+    seen_photographs,
     sharp_photographs,
 )
-from bd_diff.adaptation.blur_mix import ROUNDS
 from bd_diff.blur.kernels import blur, line
 from bd_diff.data.images import save_image, to_image
 from bd_diff.data.procedural import procedural_image
+from bd_diff.reading.lens import as_lens
 from bd_diff.training.checkpoints import newest_checkpoint
 from bd_diff.training.config import load_config
 from bd_diff.training.joint import JointConfig
+from bd_diff.training.pipelines import load_pipeline
 
 SHARP = ROOT / "assets/sharp"
 
@@ -176,10 +178,38 @@ def test_a_few_steps_are_a_rehearsal_that_spends_little_beside_them_and_says_so(
     )
     assert [one.rounds for one in (short, half, whole)] == [ROUNDS // 4, ROUNDS // 2, ROUNDS]
     assert rehearsal.rounds * 7 < short.rounds and short.held_out == whole.held_out == HELD_OUT
+    assert (rehearsal.seen, short.seen) == (FEWEST, MOST)  # a lens is looked for in a rehearsal, too
     config = adaptation_config(target, Path(tiny_pipeline_folder), SHARP, tmp_path / "out", steps=2)
     report = adapt(replace(config, run=replace(config.run, batch_size=1, cpu=True)))
     assert report["rehearsal"] and report["steps"] == 2
     assert "a rehearsal" in advice(report)[0] and report["verdict"] in advice(report)
+
+
+def test_as_many_photographs_as_wanted_are_looked_at_evenly_chosen(target, tmp_path):
+    config, paths = adaptation_config(target, tmp_path, SHARP, tmp_path), sorted(target.iterdir())
+    found = photographs_of(paths, config, 3)
+    assert len(found) == 3 and torch.equal(found[0], photographs_of(paths[:1], config, 3)[0])
+    assert not photographs_of([], config, 3)
+    (tmp_path / "held_out.txt").write_text("0.png\n")
+    assert len(seen_photographs(config)) == 3
+
+
+def test_a_lens_that_held_out_photographs_confirm_is_kept_without_training(target, tiny_pipeline_folder, tmp_path):
+    import bd_diff.adaptation.adapt as adapting
+
+    kernel = line(torch.tensor([9.0]), torch.tensor([0.3]))
+    kept = Judgement(LENS, {LENS: Compared(better=0.1, error=0.01, wins=1.0, changed=2.0)}, 2)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(adapting, "FEWEST", 2)
+        patch.setattr(adapting, "lens_of", lambda begun, seen, sharp: Lens(kernel, 0.0, len(seen)))
+        patch.setattr(adapting, "judge", lambda *given, by_kernel: kept)
+        config = adaptation_config(target, Path(tiny_pipeline_folder), SHARP, tmp_path / "out")
+        report = adapt(replace(config, run=replace(config.run, cpu=True)))
+    assert (report["steps"], report["rehearsal"]) == (0, False)
+    assert report["judged"]["kept"] == LENS and "one lens" in " ".join(report["advice"])
+    assert not (tmp_path / "out/last").exists() and (tmp_path / "out/samples.png").exists()
+    assert load_pipeline(str(tmp_path / "out/pipeline")).config.lens == as_lens(kernel)
+    assert adapt(config)["verdict"] == report["verdict"]
 
 
 def test_where_the_photographs_reject_the_result_is_the_model_one_began_with(target, tiny_pipeline_folder, tmp_path):

@@ -9,8 +9,9 @@ from safetensors.torch import load_file, save_file
 
 from bd_diff.adaptation import domain_gap
 from bd_diff.adaptation.domain_gap import REFERENCE, read_reference
+from bd_diff.adaptation.lens import Lens
 from bd_diff.blur.camera import RandomCamera
-from bd_diff.blur.kernels import gaussian, line, shape_of
+from bd_diff.blur.kernels import blur, gaussian, line, shape_of
 from bd_diff.commands.options import load_pipeline
 from bd_diff.data.images import save_image, to_image
 from bd_diff.data.procedural import procedural_image
@@ -63,6 +64,28 @@ def test_blur_beyond_the_model_is_told(pipeline, sharp, reference):
     assert "far as" not in domain_gap.verdict(home, reference)
     wide = home | {"kernels": line(torch.full((12,), 31.0), torch.linspace(0, 0.1, 12))}
     assert "In 12 of 12 photographs blur reaches" in domain_gap.verdict(wide, reference)
+
+
+def test_what_a_lens_tells_beyond_the_readings_is_what_adapting_gains(pipeline, sharp, reference):
+    home = domain_gap.reference_readings(pipeline, sharp, 12, seed=7)
+    alike = home | {"kernels": gaussian(torch.full((12,), 2.0))}
+    told = [Lens(kernel, 0.001, 12) for kernel in (gaussian(torch.tensor([2.0])), line(*torch.tensor([[9.0], [0]])))]
+    known, other = (domain_gap.verdict(alike, reference, lens) for lens in told)
+    assert "as by one lens" in known and "about the kernel that the model reads in each without the search" in known
+    assert "another kernel than the model reads in each: adapting will likely gain" in other
+    assert domain_gap.misread(told[0], alike) < domain_gap.MISREAD < domain_gap.misread(told[1], alike)
+    differing = Lens(told[1].kernel, 0.1, 12)
+    far = alike | {"noise": home["noise"] + 30}
+    assert "differs from photograph to photograph" in domain_gap.verdict(far, reference, differing)
+    assert domain_gap.misread(differing, alike) == domain_gap.misread(None, alike) == 0
+
+
+def test_photographs_of_one_lens_are_found_and_few_or_sharp_ones_are_not_asked(pipeline, sharp):
+    photographs = [blur(one[None], gaussian(torch.tensor([1.8]))) for one in sharp]
+    readings = domain_gap.read_photographs_blur(pipeline, (one[0] for one in photographs))
+    assert domain_gap.lens_among(readings, photographs, sharp).why_not is None
+    assert domain_gap.lens_among(readings, photographs[:5], sharp) is None
+    assert domain_gap.lens_among(readings | {"size": torch.full((6,), 0.3)}, photographs, sharp) is None
 
 
 def test_the_command_makes_a_reference_and_judges_by_it(tiny_pipeline_folder, tmp_path, monkeypatch, capsys):

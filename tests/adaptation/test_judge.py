@@ -2,11 +2,13 @@
 
 import pytest
 import torch
+from bd_diff_toys import ROOT
 
 from bd_diff import BDDiffPipeline
 from bd_diff.adaptation.candidates import with_reader
-from bd_diff.adaptation.judge import Compared, Judgement, compare
-from bd_diff.blur.kernels import gaussian
+from bd_diff.adaptation.judge import Compared, Judgement, compare, judge
+from bd_diff.blur.kernels import blur, disc, gaussian
+from bd_diff.data.images import read_image, to_tensor
 
 
 @pytest.mark.parametrize(
@@ -16,6 +18,9 @@ from bd_diff.blur.kernels import gaussian
         (Compared(better=-0.05, error=0.01, wins=0.1, changed=2.0), "less sharp, by 5.0%"),
         (Compared(better=0.05, error=0.08, wins=0.9, changed=2.0), "by 5.0% only, +- 8.0%"),
         (Compared(better=0.05, error=0.01, wins=0.4, changed=2.0), "by 5.0% only"),
+        (Compared(better=-0.05, error=0.01, wins=0.1, changed=2.0, by_kernel=True), "worse explained, by 5.0%"),
+        (Compared(better=0.008, error=0.006, wins=0.9, changed=2.0, by_kernel=True), "by 0.8% only, +- 0.6%"),
+        (Compared(better=0.008, error=0.004, wins=0.9, changed=2.0, by_kernel=True), None),
         (Compared(better=0.05, error=0.01, wins=0.9, changed=2.0), None),
     ],
 )
@@ -40,6 +45,12 @@ def test_nothing_gained_is_said_in_plain_words():
     )
 
 
+def test_a_kernel_that_is_kept_is_said_to_explain_and_not_to_sharpen():
+    kernel, trained = (Compared(0.03, 0.01, 0.9, 2.0, by_kernel) for by_kernel in (True, False))
+    assert "are explained better, by 3.0% on average" in Judgement("lens", {"lens": kernel}, 8).sentence()
+    assert "are explained better or sharper, by 3.0%" in Judgement("whole", {"whole": trained}, 8).sentence()
+
+
 def test_a_reader_alone_restores_as_before(tiny_pipeline_folder):
     begun, trained = (BDDiffPipeline.from_pretrained(tiny_pipeline_folder) for _ in range(2))
     for network in trained.components.values():
@@ -53,3 +64,26 @@ def test_a_reader_alone_restores_as_before(tiny_pipeline_folder):
     noise = {"generator": torch.Generator().manual_seed(0)}
     assert torch.equal(merged(image, kernels=kernel, output_type="pt", **noise).images, expected)
     assert torch.equal(merged.encode_image(image * 2 - 1, fast=True).kernels, trained_reads)
+
+
+def test_where_kernels_alone_differ_the_right_one_wins_over_wider_and_narrower_ones():
+    pipeline = BDDiffPipeline.from_pretrained()
+
+    class Knowing:
+        """The pipeline with a disc of this radius as its kernel."""
+
+        def __init__(self, radius):
+            self.kernel = disc(torch.tensor([radius]))
+
+        def set_progress_bar_config(self, disable):
+            pipeline.set_progress_bar_config(disable=disable)
+
+        def __call__(self, image, **given):
+            return pipeline(image, kernels=self.kernel, **given)
+
+    sharp = to_tensor(read_image(ROOT / "assets/sharp/gb82_dog.webp"))[None, :, 100:260, 100:260].float()
+    photograph = blur(sharp, disc(torch.tensor([3.0])), "valid")
+    right, wide, narrow = Knowing(3.0), Knowing(3.8), Knowing(2.4)
+    found = judge(right, {"wide": wide, "narrow": narrow}, [photograph], by_kernel=True)
+    assert max(one.better for one in found.compared.values()) < 0
+    assert judge(wide, {"right": right}, [photograph], by_kernel=True).kept == "right"
