@@ -219,7 +219,9 @@ class BDDiffPipeline(ReadingPipeline):
             blur_tokens = reading.tokens.expand(count, -1, -1)  # (B, T, D): the references' blur
 
         if deblurring and reading is not None and kernels is not None and not kernel_windows:
-            stays = is_nothing(kernels) if doubtful is None else is_nothing(kernels) & ~doubtful  # (B,)
+            stays = is_nothing(kernels)  # (B,)
+            for other in (doubtful, differs):
+                stays = stays if other is None else stays & ~other
             shares = shares * ~stays[:, None, None, None]
             if stays.all():
                 self._num_timesteps = 0

@@ -10,9 +10,8 @@ from torch import Tensor
 from bd_diff.blur.kernels import delta, same_size
 from bd_diff.data.kernel_files import as_kernel
 from bd_diff.data.pixels import luminance
-from bd_diff.reading.blur_reading import BlurReading
-from bd_diff.reading.denoise import reduce_noise
-from bd_diff.reading.kernel_search import best_window, reblur_residual
+from bd_diff.reading.blur_reading import BlurReading, calm_window
+from bd_diff.reading.kernel_search import reblur_residual
 from bd_diff.reading.pyramid import at_full_size
 
 # Power of the sparsity in `reblur_residual`: of 0.1, 0.3, 0.5 and 0.7 the one at which the true kernels of five made
@@ -52,7 +51,7 @@ def with_lens(pipeline, pixels: Tensor, own: BlurReading) -> BlurReading:
     lens, read = same_size([lens_kernel(pipeline.config.lens).to(pixels.device), at_full_size(own)])
     if min(pixels.shape[-2:]) < 2 * lens.shape[-1]:
         return own  # too small to tell
-    light = luminance(reduce_noise((pixels[best_window(luminance(pixels))] + 1) / 2))
+    light = luminance(calm_window(pixels))
     for sparse, share in LENIENCE.items():
         if reblur_residual(light, read, sparse) < (1 - share) * reblur_residual(light, lens, sparse):
             return own

@@ -4,9 +4,7 @@ from torch import Tensor
 
 NOTHING, DOUBT, WIDE = "no blur found", "blur in doubt, half of the photograph kept", "blur wider than can be read"
 DIFFERS = "blur differs over the picture"
-POINT = (
-    0.99  # share of a kernel in one pixel from which on it is no blur: below, deblurring by it still gains (measured)
-)
+POINT = 0.99  # share of a kernel in one pixel above which it is no blur; at 0.98 deblurring still gains (measured)
 SHOWN = 0.05  # of the largest value: below, a pixel does not count to a kernel's extent
 
 

@@ -4,11 +4,12 @@ import pytest
 import torch
 
 from bd_diff.blur.field import BlurField
-from bd_diff.blur.kernels import gaussian
+from bd_diff.blur.kernels import delta, gaussian
 from bd_diff.pipeline import reading_pipeline
 
 SOFT, SOFTER = gaussian(torch.tensor([1.0])), gaussian(torch.tensor([2.0]))
 HALVES = torch.eye(2).view(2, 1, 2)
+SHARP_MIDDLE = BlurField(torch.cat([delta(1), SOFTER]), torch.tensor([[[0.0, 1, 0]], [[1, 0, 1]]]))
 
 
 @pytest.fixture
@@ -42,10 +43,11 @@ def test_a_large_photograph_in_tiles_has_the_same_field(tiny_pipeline):
     assert (whole - tiled).abs().mean() < 0.02
 
 
+@pytest.mark.parametrize("field", [BlurField(torch.cat([SOFT, SOFTER]), HALVES), SHARP_MIDDLE])
 def test_a_photograph_whose_blur_differs_is_restored_by_its_field_and_the_output_says_so(
-    tiny_pipeline, photographs, monkeypatch
+    tiny_pipeline, photographs, monkeypatch, field
 ):
-    field, doubted = BlurField(torch.cat([SOFT, SOFTER]), HALVES), torch.zeros(2, dtype=torch.bool)
+    doubted = torch.zeros(2, dtype=torch.bool)
     read, blurs = tiny_pipeline.read_blur, [field, SOFT]
 
     def reading(pixels, fast):
