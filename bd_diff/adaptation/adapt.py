@@ -14,6 +14,7 @@ from PIL import Image
 from bd_diff.adaptation.blur_mix import synthesis_like
 from bd_diff.adaptation.candidates import LENS, SAID, candidates, lens_of, with_lens
 from bd_diff.adaptation.domain_gap import (
+    CROP,
     STATISTICS,
     TRAINED_ON,
     as_reference,
@@ -30,6 +31,7 @@ from bd_diff.adaptation.material import (
     WHOLE,
     effort_of,
     folders_of,
+    held_out_paths,
     held_out_photographs,
     hold_out,
     seen_photographs,
@@ -50,7 +52,6 @@ from bd_diff.training.objective import JointObjective
 from bd_diff.training.pipelines import load_pipeline, save_pipeline
 from bd_diff.training.run_settings import keep_settings
 
-CROP = 128  # pixels a side that the restorer is adapted on; photographs must be as large
 CHECKS = 8  # in a whole adaptation
 PATIENCE = 3  # checks without a better criterion after which it ends
 JUDGES = 3  # every so many-th of the target's is held out
@@ -310,10 +311,8 @@ def make_report(
 @torch.no_grad()
 def side_by_side(config: JointConfig, before: BDDiffPipeline, after: BDDiffPipeline) -> None:
     """Write `samples.png`: the middles of some held-out photographs, and what both models make of them."""
-    out, target = Path(config.run.folder), folders_of(config)[0]
-    names = [name for name in (out / "held_out.txt").read_text().split("\n") if name]
     rows: list[list[tuple[str, Image.Image | DeepImage]]] = []
-    for path in (target / name for name in names[: min(4, effort_of(config).held_out)]):
+    for path in held_out_paths(config)[: min(4, effort_of(config).held_out)]:
         photograph = middle(to_tensor(read_image(path))[None])
         rows.append([("photograph", to_image(photograph[0]))])
         for name, pipeline in (("before", before), ("after", after)):
@@ -321,7 +320,7 @@ def side_by_side(config: JointConfig, before: BDDiffPipeline, after: BDDiffPipel
             generator = torch.Generator().manual_seed(0)
             made: Any = pipeline(photograph, generator=generator, output_type="pt")
             rows[-1].append((name, to_image(made.images[0])))
-    save_image(contact_sheet(rows), out / "samples.png")
+    save_image(contact_sheet(rows), Path(config.run.folder) / "samples.png")
 
 
 def advice(report: dict) -> list[str]:

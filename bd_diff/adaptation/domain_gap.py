@@ -14,13 +14,13 @@ from safetensors.torch import load_file, save_file
 from scipy.stats import wasserstein_distance
 from torch import Generator, Tensor
 
-from bd_diff.adaptation.lens import FEWEST, MOST, Lens, find_lens
+from bd_diff.adaptation.lens import FEWEST, MOST, Lens, evenly, find_lens, mean_reading
 from bd_diff.blur.camera import RandomCamera
-from bd_diff.blur.kernels import SIZE, normalize, shape_of
+from bd_diff.blur.kernels import SIZE, shape_of
 from bd_diff.blur.synthesis import draw_fields
 from bd_diff.data.crops import PhotographSource, draw, seeded
 from bd_diff.data.noise import noise_level
-from bd_diff.data.pixels import luminance
+from bd_diff.data.pixels import as_floats, luminance
 from bd_diff.data.writing import replacing
 from bd_diff.evaluation.protocols import eight_bit
 from bd_diff.reading.confidence import distances
@@ -33,7 +33,7 @@ CLIPPED = 0.98  # display values from here on count as saturated (as in `bd_diff
 TRAINED_ON = {"delta": 0.12, "gaussian": 0.3, "line": 0.18, "shake": 0.24, "disc": 0.16}
 CAMERA = RandomCamera(noise=0.032, curve="srgb", curve_share=0.4, jpeg=70, jpeg_share=0.25, noise_skew=3.0)
 FEW = 8  # photographs below which a gap says little
-LARGE = 128  # pixels a side of photographs that tell of a lens, as of those that adapting takes
+CROP = 128  # pixels a side that the restorer is adapted on; photographs that adapt, or tell of a lens, are as large
 
 Readings = dict[str, Tensor]  # by statistic `(n,)`; `tokens` `(n, D)`; of photographs `kernels` `(n, k, k)`, too
 
@@ -57,7 +57,7 @@ def read_photographs_blur(pipeline, images: Iterable[Tensor]) -> Readings:
 
 def middle(image: Tensor) -> Tensor:
     """The centre `(1, 3, h, w)` in [0, 1] of a photograph `(3, H, W)`, no side above `WINDOW` pixels."""
-    image = (image / 255 if image.dtype == torch.uint8 else image.float())[None]
+    image = as_floats(image)[None]
     height, width = (min(side, WINDOW) for side in image.shape[-2:])
     top, left = (image.shape[-2] - height) // 2, (image.shape[-1] - width) // 2
     return image[..., top : top + height, left : left + width]
@@ -109,7 +109,7 @@ def synthetic_pair(
     Both are in [0, 1], at most `WINDOW` pixels a side, and SIZE - 1 pixels smaller than the window that they were cut
     from. variation: see `bd_diff.blur.synthesis.draw_fields`.
     """
-    sharp = sharp / 255 if sharp.dtype == torch.uint8 else sharp.float()
+    sharp = as_floats(sharp)
     high, wide = (min(side, WINDOW + SIZE - 1) for side in sharp.shape[-2:])
     top, left = draw(sharp.shape[-2] - high + 1, generator), draw(sharp.shape[-1] - wide + 1, generator)
     window, inside = sharp[:, top : top + high, left : left + wide], slice(SIZE // 2, -(SIZE // 2))
@@ -186,11 +186,10 @@ def lens_among(readings: Readings, photographs: list[Tensor], sharp: PhotographS
     """The kernel that photographs `(1, 3, H, W)` in [0, 1] of these readings share, as `bd_diff.adaptation.lens` tells
     it; None where they are too few or hardly blurred.
     """
-    large = [index for index, one in enumerate(photographs) if min(one.shape[-2:]) >= LARGE]
-    count = min(len(large), MOST)
-    if count < FEWEST or float(readings["size"].mean()) < HARDLY_BLURRED:
+    large = [index for index, one in enumerate(photographs) if min(one.shape[-2:]) >= CROP]
+    if len(large) < FEWEST or float(readings["size"].mean()) < HARDLY_BLURRED:
         return None
-    chosen = [large[index * len(large) // count] for index in range(count)]
+    chosen = evenly(large, MOST)
     return find_lens([photographs[index] for index in chosen], readings["kernels"][chosen], sharp)
 
 
@@ -200,7 +199,7 @@ def misread(lens: Lens | None, readings: Readings) -> float:
     """
     if lens is None or lens.why_not:
         return 0.0
-    return float(distances(lens.kernel, normalize(readings["kernels"].mean(0, keepdim=True))))
+    return float(distances(lens.kernel, mean_reading(readings["kernels"])))
 
 
 def verdict(readings: Readings, reference: Readings, lens: Lens | None = None) -> str:

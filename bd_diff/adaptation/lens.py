@@ -14,7 +14,7 @@ from bd_diff.blur.camera import Camera, to_light
 from bd_diff.blur.kernels import centre, normalize
 from bd_diff.data.crops import PhotographSource, seeded
 from bd_diff.data.noise import noise_level
-from bd_diff.data.pixels import luminance
+from bd_diff.data.pixels import as_floats, luminance
 from bd_diff.reading.confidence import distances
 from bd_diff.reading.denoise import reduce_noise
 from bd_diff.reading.kernel_search import (
@@ -69,7 +69,8 @@ def find_lens(photographs: list[Tensor], read: Tensor, sharp: PhotographSource) 
     that is from what the photographs' edges tell; then once more from there (indirect inference, Gourieroux et al.
     1993). Each correction is shortened by its own error (`correction`), so a kernel that is read rightly stays.
     """
-    kernel, unlike, count = normalize(read.mean(0, keepdim=True)), unlikeness(read), len(photographs)
+    kernel, count = mean_reading(read), len(photographs)
+    unlike = float(distances(kernel, read).mean())
     if unlike > UNLIKE:
         return Lens(kernel, unlike, count)
     lights = lights_of(photographs)
@@ -105,7 +106,7 @@ def blurred_like(sharp: Tensor, kernel: Tensor, noise: float, seed: int) -> Tens
     """The middle of a sharp photograph `(3, H, W)`, uint8 or floats in [0, 1], taken through a lens of kernel
     `(1, k, k)`, as `(1, 3, h, w)`.
     """
-    sharp = sharp / 255 if sharp.dtype == torch.uint8 else sharp.float()
+    sharp = as_floats(sharp)
     reach = kernel.shape[-1] // 2
     wide = [min(side, SIDE + 2 * reach) for side in sharp.shape[1:]]
     top, left = ((side - own) // 2 for side, own in zip(sharp.shape[1:], wide, strict=True))
@@ -114,10 +115,15 @@ def blurred_like(sharp: Tensor, kernel: Tensor, noise: float, seed: int) -> Tens
     return taken[..., reach : wide[0] - reach, reach : wide[1] - reach].clamp(0, 1)
 
 
-@torch.no_grad()
-def unlikeness(read: Tensor) -> float:
-    """Mean distance of kernels `(N, k, k)` to their mean."""
-    return float(distances(normalize(read.mean(0, keepdim=True)), read).mean())
+def mean_reading(read: Tensor) -> Tensor:
+    """The mean `(1, k, k)` of kernels `(N, k, k)`."""
+    return normalize(read.mean(0, keepdim=True))
+
+
+def evenly(items: list, most: int) -> list:
+    """At most so many of them, evenly chosen."""
+    count = min(most, len(items))
+    return [items[index * len(items) // count] for index in range(count)]
 
 
 def lights_of(photographs: list[Tensor]) -> Tensor:

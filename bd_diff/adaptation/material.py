@@ -3,16 +3,16 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-import torch
 from torch import Tensor
 
 from bd_diff.adaptation.blur_mix import ROUNDS
 from bd_diff.adaptation.judge import middle
-from bd_diff.adaptation.lens import FEWEST, MOST
+from bd_diff.adaptation.lens import FEWEST, MOST, evenly
 from bd_diff.blur.kernels import SIZE
 from bd_diff.data.crops import seeded
 from bd_diff.data.images import list_images, read_image, to_tensor
 from bd_diff.data.photographs import Joined, Photographs
+from bd_diff.data.pixels import as_floats
 from bd_diff.data.procedural import procedural_image
 from bd_diff.data.progress import progress
 from bd_diff.training.joint import JointConfig
@@ -69,28 +69,33 @@ def hold_out(folder: Path, crop: int, most: int = HELD_OUT, every: int = 5) -> l
     return large[:: max(2, min(every, len(large) // 2))][:most]
 
 
-def held_out_photographs(config: JointConfig) -> list[Tensor]:
-    """The target's photographs that are judged by, `(1, 3, H, W)` in [0, 1]."""
+def held_out_paths(config: JointConfig) -> list[Path]:
+    """The target's photographs that are never trained on."""
     target, _, _ = folders_of(config)
     names = Path(config.run.folder, "held_out.txt").read_text().split("\n")
-    return photographs_of([target / name for name in names if name], config, effort_of(config).held_out)
+    return [target / name for name in names if name]
+
+
+def held_out_photographs(config: JointConfig) -> list[Tensor]:
+    """The target's photographs that are judged by, `(1, 3, H, W)` in [0, 1]."""
+    return photographs_of(held_out_paths(config), config, effort_of(config).held_out)
 
 
 def seen_photographs(config: JointConfig) -> list[Tensor]:
     """Photographs of the target `(1, 3, H, W)` in [0, 1] that are not held out, as many as tell a lens's kernel."""
     target, _, _ = folders_of(config)
-    held_out = Path(config.run.folder, "held_out.txt").read_text().split("\n")
+    held_out = {path.name for path in held_out_paths(config)}
     paths = [path for path in list_images(target) if path.name not in held_out]
     return photographs_of(paths, config, effort_of(config).seen)
 
 
 def photographs_of(paths: list[Path], config: JointConfig, most: int) -> list[Tensor]:
     """At most so many of these that are large enough, evenly chosen."""
-    count, found = min(most, len(paths)), []
-    for path in (paths[index * len(paths) // count] for index in range(count)):
+    found = []
+    for path in evenly(paths, most):
         image = to_tensor(read_image(path))[None]
         if min(image.shape[-2:]) >= config.data.crop:
-            found.append(middle(image / 255 if image.dtype == torch.uint8 else image.float()).clone())
+            found.append(middle(as_floats(image)).clone())
     return found
 
 

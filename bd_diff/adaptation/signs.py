@@ -16,19 +16,18 @@ from bd_diff.reading.lens import BALANCED
 
 
 @torch.no_grad()
-def unexplained(blurry: Tensor, kernel: Tensor) -> float:
+def unexplained(blurry: Tensor, kernel: Tensor, sparse: float = 0.1) -> float:
     """How badly a kernel `(1, k, k)` explains a photograph `(1, 3, H, W)` in [0, 1]: the logarithm of `reblur_residual`
     of the calmed photograph. It sees the kernel alone.
     """
-    return float(reblur_residual(luminance(reduce_noise(blurry)), kernel).log())
+    return float(reblur_residual(luminance(reduce_noise(blurry)), kernel, sparse).log())
 
 
-@torch.no_grad()
 def unlikely(blurry: Tensor, kernel: Tensor) -> float:
     """`unexplained` with more weight on how sparse the kernel makes the estimate, as in `bd_diff.reading.lens`: for
     kernels that differ little.
     """
-    return float(reblur_residual(luminance(reduce_noise(blurry)), kernel, BALANCED).log())
+    return unexplained(blurry, kernel, BALANCED)
 
 
 @torch.no_grad()

@@ -1,8 +1,14 @@
-"""The luminance of images."""
+"""Values of images: floats, and luminance."""
 
+import torch
 from torch import Tensor
 
 LUMINANCE = (0.299, 0.587, 0.114)  # ITU-R BT.601
+
+
+def as_floats(image: Tensor) -> Tensor:
+    """An image of uint8, or of floats in [0, 1], as float32 in [0, 1]."""
+    return image / 255 if image.dtype == torch.uint8 else image.float()
 
 
 def luminance(images: Tensor) -> Tensor:

@@ -9,7 +9,7 @@ from bd_diff.blur.kernels import shape_of
 from bd_diff.blur.operator import reblur
 from bd_diff.blur.synthesis import Blur, draw_blur
 from bd_diff.data.crops import seeded
-from bd_diff.data.pixels import luminance
+from bd_diff.data.pixels import as_floats, luminance
 from bd_diff.evaluation.evaluate import centre_window
 from bd_diff.evaluation.linear_probe import accuracy, r_squared
 from bd_diff.evaluation.metrics import psnr
@@ -24,7 +24,7 @@ Progress = Callable[[Sequence], Sequence]
 
 def windows_of(photographs: Sequence[Tensor]) -> list[Tensor]:
     """The central windows `(1, 3, h, w)` of photographs, floats in [0, 1], no side above 256 pixels."""
-    scaled = [image / 255 if image.dtype == torch.uint8 else image.float() for image in photographs]
+    scaled = [as_floats(image) for image in photographs]
     return [centre_window(image, SIDE, 0)[None] for image in scaled]
 
 

@@ -19,6 +19,7 @@ from bd_diff.data.folders import Folder, HubData, Sample, Shards, read_item
 from bd_diff.data.images import to_tensor
 from bd_diff.data.pairs import Pair, as_pair
 from bd_diff.data.photographs import Photographs
+from bd_diff.data.pixels import as_floats
 from bd_diff.evaluation.methods import Method
 from bd_diff.evaluation.metrics import FID, IDENTICAL
 from bd_diff.evaluation.protocols import Protocol, eight_bit
@@ -69,7 +70,7 @@ def case_seed(seed: int, family: str, index: int) -> int:
 
 def family_pair(family: str, image: Tensor, seed: int, size: int, camera: Camera | None = None) -> FamilyPair:
     """One case of `family_pairs`; a `camera` takes the photograph in place of the protocol's noise."""
-    image = (image / 255 if image.dtype == torch.uint8 else image.float()).cpu()
+    image = as_floats(image).cpu()
     window = centre_window(image, size, margin=SIZE // 2)
     inside = (..., slice(SIZE // 2, -(SIZE // 2)), slice(SIZE // 2, -(SIZE // 2)))
     sharp = eight_bit(window[inside])

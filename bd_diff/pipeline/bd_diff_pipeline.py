@@ -219,9 +219,7 @@ class BDDiffPipeline(ReadingPipeline):
             blur_tokens = reading.tokens.expand(count, -1, -1)  # (B, T, D): the references' blur
 
         if deblurring and reading is not None and kernels is not None and not kernel_windows:
-            stays = is_nothing(kernels)  # (B,)
-            for other in (doubtful, differs):
-                stays = stays if other is None else stays & ~other
+            stays = is_nothing(kernels, doubtful, differs)  # (B,)
             shares = shares * ~stays[:, None, None, None]
             if stays.all():
                 self._num_timesteps = 0
@@ -285,7 +283,7 @@ class BDDiffPipeline(ReadingPipeline):
                     own = Tile(around, inside, grid.tile, transfer_guesses(around, kernels))
                 guesses = own.guesses  # (B, G, 3, h, w)
                 (latents,) = grid.cut(noise, [index])  # (B, c, h, w)
-                first, latents = self.denoise(own, blur_tokens, latents, steps, on_step, self.solves(kernels))
+                first, latents = self.denoise(own, blur_tokens, latents, steps, on_step, kernels is not None)
                 if shares.min() < 1:
                     # The image is the first guess in deblurring, the last one in transfer; a refined VAE filtered it.
                     image_of = guesses[:, 0 if references is None else -1].to(self.unet.dtype)
@@ -337,14 +335,15 @@ class BDDiffPipeline(ReadingPipeline):
         solve: bool = False,
     ) -> tuple[Tensor, Tensor]:
         """Latents `(B, c, h, w)` of the first guess and of the result, from a tile, blur tokens `(B, T, D)` and noise.
-        With `solve`, every prediction in deblurring is moved to where it explains the photograph.
+        With `solve` and `config.consistency`, every prediction in deblurring is moved to where it explains the
+        photograph.
         """
         deblurring = tile.blur is not None
         gain = 1.0 if deblurring else self.config.transfer_gain
         if not gain:
             first = to_latents(self.vae, tile.guesses[:, 0].to(self.unet.dtype))
             return first, first
-        solve = solve and deblurring
+        solve = solve and deblurring and self.config.consistency > 0
         # 3. Read structure.
         structure = self.image_encoder(tile.own, read=("structure",)).structure
         tokens = torch.cat([self.structure_qformer(structure), blur_tokens], 1)  # (B, S + T, D)
@@ -372,10 +371,6 @@ class BDDiffPipeline(ReadingPipeline):
         detailed = deblurring and isinstance(self.vae, RefinedVAE)
         pixels = to_pixels(self.vae, latents, guesses[:, 0] if detailed else None)
         return keep_in_reach(pixels, guesses) if self.config.residual else pixels
-
-    def solves(self, kernels: Tensor | None) -> bool:
-        """Whether predictions are made consistent with the photograph (`config.consistency`); `kernels` are needed."""
-        return kernels is not None and self.config.consistency > 0
 
     @torch.no_grad()
     def estimate_kernel(self, image: Images, fast: bool = False) -> Tensor:

@@ -8,9 +8,14 @@ POINT = 0.99  # share of a kernel in one pixel above which it is no blur; at 0.9
 SHOWN = 0.05  # of the largest value: below, a pixel does not count to a kernel's extent
 
 
-def is_nothing(kernels: Tensor) -> Tensor:
-    """Which of kernels `(B, k, k)` are no blur, as booleans `(B,)`."""
-    return kernels.amax((-2, -1)) > POINT * kernels.sum((-2, -1))
+def is_nothing(kernels: Tensor, *unless: Tensor | None) -> Tensor:
+    """Which of kernels `(B, k, k)` are no blur, but for those of which any of `unless` `(B,)` is true, as booleans
+    `(B,)`.
+    """
+    nothing = kernels.amax((-2, -1)) > POINT * kernels.sum((-2, -1))
+    for other in unless:
+        nothing = nothing if other is None else nothing & ~other
+    return nothing
 
 
 def extents(kernel: Tensor) -> tuple[int, int]:
