@@ -14,7 +14,7 @@ from torch import Tensor
 
 from bd_diff.blur.kernels import centre, delta, same_size, shape_of
 from bd_diff.data.pixels import luminance
-from bd_diff.reading.confidence import contradict, uncertain
+from bd_diff.reading.confidence import contradict, shares, uncertain
 from bd_diff.reading.denoise import reduce_noise
 from bd_diff.reading.kernel_search import (
     best_window,
@@ -26,8 +26,8 @@ from bd_diff.reading.kernel_search import (
     strong_gradients,
 )
 
-CONFIDENT, CLEARLY, BETTER = 0.3, 0.94, 0.965  # see `search_blur`
-NARROW, STRAIGHT, EXPLAINS = 1.0, 0.9, 0.95  # see `certain` (ours, measured on training photographs)
+CONFIDENT, BETTER = 0.3, 0.88  # see `search_blur` (ours, measured on training photographs)
+NARROW, STRAIGHT, EXPLAINS, AS_WELL = 1.0, 0.9, 0.95, 1.15  # see `certain` (ours, measured on training photographs)
 
 
 @dataclass
@@ -77,12 +77,13 @@ def search_blur(
 ) -> BlurReading:
     """The blur of one image `(1, 3, H, W)` in [-1, 1]: of several readings the one that explains it best.
 
-    Readings compete: the kernel with the smallest `reblur_residual` in the denoised window with most edges wins, and
-    the reading without the search keeps an advantage (`BETTER`). If `config.refinements` is set, kernels are also
-    refined (`refine`): all hypotheses of the search, and then the best of them once more. That is done only where the
-    decoder is `CONFIDENT` of the search or a hypothesis explains `CLEARLY` more than both readings; elsewhere there is
-    no shake, and the networks read soft blur and straight lines better than least squares do. Where a very different
-    kernel explains the photograph as well, the reading without the search is returned and marked `doubtful`.
+    Readings compete: the kernel that leaves least unexplained (`reblur_residual`, without noise's part) in the denoised
+    window with most edges wins, and the reading without the search keeps an advantage (`BETTER`). If
+    `config.refinements` is set, kernels are also refined (`refine`): all hypotheses of the search, and then the best of
+    them once more. That is done only where the decoder is `CONFIDENT` of the search or a hypothesis wins over both
+    readings; elsewhere there is no shake, and the networks read soft blur and straight lines better than least squares
+    do. Where a very different kernel explains the photograph as well, the reading without the search is returned and
+    marked `doubtful`.
 
     found: hypotheses and evidence of `search_evidence`, if it has already run. free: the reading without the search,
         likewise.
@@ -100,23 +101,30 @@ def search_blur(
     kernels: list[Tensor] = []
     residuals: list[Tensor] = []
 
-    def best(*more: Tensor) -> int:
-        """Index of the kernel that explains the window best, of all so far and `more`; the first has an advantage."""
+    def best(*more: Tensor) -> tuple[int, Tensor]:
+        """Index of the kernel that explains the window best, of all so far and `more`; the first has an advantage.
+        And the `shares` that they leave unexplained.
+        """
         kernels.extend(more)
         residuals.extend(reblur_residual(light, one) for one in more)
-        return min(range(len(kernels)), key=lambda index: residuals[index] * (1 if index else BETTER))
+        left = shares(torch.cat(residuals), [light])
+        return favouring_first(left), left
 
-    index = best(free.kernels, searched.kernels)
+    index, _ = best(free.kernels, searched.kernels)
     doubtful = contradict(free.kernels, searched.kernels, (residuals[0], residuals[1]))
-    if pipeline.config.refinements and (
-        searched.search_confidence > CONFIDENT or reblur_residual(light, hypotheses[:, 0]) < CLEARLY * min(residuals)
-    ):
+    likely = searched.search_confidence > CONFIDENT
+    if pipeline.config.refinements and (likely or best(hypotheses[:, 0])[0] == 2):
         refined = refine(pipeline, window, torch.cat([searched.kernels, hypotheses[0]]))
-        index = best(*refined.split(1))
-        index = best(refine(pipeline, window, kernels[index]))
-        doubtful = uncertain(torch.cat(kernels), torch.cat(residuals), index)
+        index, _ = best(*refined.split(1))
+        index, left = best(refine(pipeline, window, kernels[index]))
+        doubtful = uncertain(torch.cat(kernels), left, index)
         index = 0 if doubtful else index
     return replace(searched, kernels=kernels[index], doubtful=doubtful)
+
+
+def favouring_first(left: Tensor) -> int:
+    """Index of the least of the `shares` `(S,)` that kernels leave unexplained; the first one has an advantage."""
+    return int((left * left.new_tensor([BETTER] + [1.0] * (len(left) - 1))).argmin())
 
 
 def calm_window(pixels: Tensor, side: int = 256) -> Tensor:
@@ -126,14 +134,16 @@ def calm_window(pixels: Tensor, side: int = 256) -> Tensor:
 
 def certain(kernel: Tensor, light: Tensor) -> bool:
     """Whether a kernel `(1, k, k)` read without the search can be right, so that the search may end where it finds
-    nothing clearly better: no blur, a straight line, or one that explains the luminance `(1, 1, h, w)` better than no
-    blur does. What is read of a shake is a cloud as large as it, which explains nothing.
+    nothing clearly better: no blur, a straight line that explains the luminance `(1, 1, h, w)` about as well as no
+    blur does, or anything that explains it better. What is read of a shake is a cloud as large as it, which explains
+    nothing, and of two pulses a line.
     """
     spread, *elongation = (float(one) for one in shape_of(kernel[0]))
-    if spread < NARROW or math.hypot(*elongation) > STRAIGHT:
+    if spread < NARROW:
         return True
+    most = AS_WELL if math.hypot(*elongation) > STRAIGHT else EXPLAINS
     nothing = delta(1, kernel.shape[-1], kernel.device)
-    return bool(reblur_residual(light, kernel) < EXPLAINS * reblur_residual(light, nothing))
+    return bool(reblur_residual(light, kernel) < most * reblur_residual(light, nothing))
 
 
 def refine(pipeline, window: Tensor, kernels: Tensor) -> Tensor:

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from bd_diff.blur.kernels import delta, same_size, shape_of
 from bd_diff.data.pixels import luminance
-from bd_diff.reading.blur_reading import CLEARLY, CONFIDENT, BlurReading, calm_window, refine, search_blur
+from bd_diff.reading.blur_reading import CONFIDENT, BlurReading, calm_window, favouring_first, refine, search_blur
 from bd_diff.reading.confidence import distances
 from bd_diff.reading.kernel_search import SMALLEST_WINDOW, best_window, reblur_residual, resize_kernels
 from bd_diff.reading.several_windows import found_twice, search_windows, unexplained, windows_of
@@ -111,8 +111,7 @@ def refuted(pixels: Tensor, kernel: Tensor) -> bool:
 
 def better(pixels: Tensor, kernel: Tensor, other: Tensor) -> bool:
     """Whether a kernel `(1, k, k)` explains the image `(1, 3, H, W)` in [-1, 1] clearly better than another does."""
-    light = luminance(calm_window(pixels))
-    return bool(reblur_residual(light, kernel) < CLEARLY * reblur_residual(light, other))
+    return favouring_first(unexplained([calm_window(pixels)], [other, kernel])) == 1
 
 
 def apart(coarse: Tensor, fine: Tensor, ratio: float) -> float:

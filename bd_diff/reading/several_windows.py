@@ -12,8 +12,8 @@ import torch
 from torch import Tensor
 
 from bd_diff.data.pixels import luminance
-from bd_diff.reading.blur_reading import BETTER, CONFIDENT, BlurReading, calm_window, search_blur
-from bd_diff.reading.confidence import distances, uncertain
+from bd_diff.reading.blur_reading import CONFIDENT, BlurReading, calm_window, favouring_first, search_blur
+from bd_diff.reading.confidence import distances, shares, uncertain
 from bd_diff.reading.kernel_search import reblur_residual, rich_windows
 
 SIDE, MOST = 256, 6  # pixels a side of a window of the search; windows at most
@@ -43,12 +43,12 @@ def search_windows(pipeline, pixels: Tensor, free: BlurReading | None = None) ->
             readings.append(replace(readings[-1], kernels=same))
             break
     kernels = kernels_of([free, *readings])
-    residuals = unexplained([calm_window(one) for one in windows], kernels)
-    index = int((residuals * residuals.new_tensor([BETTER] + [1.0] * len(readings))).argmin())
+    left = unexplained([calm_window(one) for one in windows], kernels)
+    index = favouring_first(left)
     chosen = readings[max(index - 1, 0)]
     doubtful = chosen.doubtful
     if any(one.search_confidence is not None and one.search_confidence > CONFIDENT for one in readings):
-        doubtful = uncertain(torch.cat(kernels), residuals, index)
+        doubtful = uncertain(torch.cat(kernels), left, index)
     return replace(chosen, kernels=kernels[0 if doubtful else index], doubtful=doubtful)
 
 
@@ -74,9 +74,10 @@ def found_twice(kernels: list[Tensor]) -> Tensor | None:
 
 
 def unexplained(windows: list[Tensor], kernels: list[Tensor]) -> Tensor:
-    """The `reblur_residual` of each kernel `(1, k, k)`, summed over windows `(1, 3, h, w)` in [0, 1], as `(S,)`.
+    """The `shares` that kernels `(1, k, k)` leave unexplained in all of these windows `(1, 3, h, w)` in [0, 1]: `(S,)`.
 
     So a window counts by how much better one kernel explains it than another: noise and flat parts hardly do.
     """
     lights = [luminance(window) for window in windows]
-    return torch.cat([torch.stack([reblur_residual(light, one) for light in lights]).sum(0) for one in kernels])
+    residuals = [torch.stack([reblur_residual(light, one) for light in lights]).sum(0) for one in kernels]
+    return shares(torch.cat(residuals), lights)
