@@ -82,8 +82,8 @@ def search_blur(
     `config.refinements` is set, kernels are also refined (`refine`): all hypotheses of the search, and then the best of
     them once more. That is done only where the decoder is `CONFIDENT` of the search or a hypothesis wins over both
     readings; elsewhere there is no shake, and the networks read soft blur and straight lines better than least squares
-    do. Where a very different kernel explains the photograph as well, the reading without the search is returned and
-    marked `doubtful`.
+    do. Where a very different kernel explains the photograph as well, the reading without the search is returned, and
+    is `doubtful` unless it can be right by itself (`certain`).
 
     found: hypotheses and evidence of `search_evidence`, if it has already run. free: the reading without the search,
         likewise.
@@ -92,8 +92,9 @@ def search_blur(
     light = luminance(window)
     free = pipeline.read_blur(pixels) if free is None else free
     assert free is not None and free.kernels is not None  # there is a blur decoder
+    plausible = certain(free.kernels, light)
     if found is None:
-        found = search_evidence(light, free.kernels if certain(free.kernels, light) else None)
+        found = search_evidence(light, free.kernels if plausible else None)
     if found is None:
         return replace(free, doubtful=torch.zeros(1, dtype=torch.bool, device=pixels.device))
     hypotheses, evidence = found
@@ -118,7 +119,8 @@ def search_blur(
         index, _ = best(*refined.split(1))
         index, left = best(refine(pipeline, window, kernels[index]))
         doubtful = uncertain(torch.cat(kernels), left, index)
-        index = 0 if doubtful else index
+        if doubtful:
+            index, doubtful = 0, doubtful & (not plausible)
     return replace(searched, kernels=kernels[index], doubtful=doubtful)
 
 

@@ -52,9 +52,18 @@ def test_a_cloud_read_of_a_shake_is_not_certain_and_what_can_be_right_is(shaken)
     light = (luminance(blurry) + 1) / 2
     cloud, soft = gaussian(torch.tensor([3.5])), gaussian(torch.tensor([1.5]))
     assert not certain(cloud, light)
-    assert certain(delta(1), light) and certain(line(torch.tensor([12.0]), torch.tensor([0.4])), light)
-    softened = blur((luminance(sharp) + 1) / 2, soft)
-    assert certain(soft, softened) and not certain(cloud, softened)
+    straight = line(torch.tensor([12.0]), torch.tensor([0.4]))
+    assert certain(delta(1), light) and not certain(straight, light)
+    softened, moved = (blur((luminance(sharp) + 1) / 2, kernel) for kernel in (soft, straight))
+    assert certain(soft, softened) and not certain(cloud, softened) and certain(straight, moved)
+
+
+def test_two_pulses_that_look_like_a_line_are_searched(shaken):
+    sharp, *_ = shaken
+    pulses = torch.zeros(1, 33, 33)
+    pulses[0, 16, 7] = pulses[0, 16, 25] = 0.5
+    doubled = blur((luminance(sharp) + 1) / 2, pulses)
+    assert not certain(line(torch.tensor([26.0]), torch.tensor([0.0])), doubled)
 
 
 @pytest.mark.parametrize("sure", [True, False])
@@ -93,7 +102,7 @@ def test_the_kernel_kept_explains_the_photograph_best(refining, shaken, found, m
 
 def test_soft_blur_is_not_refined(refining, tiny_pipeline, shaken, found, monkeypatch):
     set_confidence(refining, monkeypatch, 0.2)
-    monkeypatch.setattr(blur_reading, "CLEARLY", 0)
+    monkeypatch.setattr(blur_reading, "BETTER", 0)
     monkeypatch.setattr(blur_reading, "refine", lambda *given: pytest.fail("soft blur was refined"))
     refined, plain = (pipeline.encode_image(shaken[1], found=found) for pipeline in (refining, tiny_pipeline))
     assert torch.equal(refined.kernels, plain.kernels)
@@ -114,8 +123,10 @@ def test_where_uncertain_the_reading_without_the_search_stays_in_doubt(
     set_confidence(refining, monkeypatch, confidence)
     free = refining.encode_image(shaken[1], fast=True)
     monkeypatch.setattr(blur_reading, "uncertain", lambda *_: torch.tensor([True]))
-    reading = refining.encode_image(shaken[1], found=found)
-    assert torch.equal(reading.kernels, free.kernels) and reading.doubtful
+    for plausible in (False, True):  # what can be right by itself is not put in doubt by a search that finds nothing
+        monkeypatch.setattr(blur_reading, "certain", lambda *_, so=plausible: so)
+        reading = refining.encode_image(shaken[1], found=found)
+        assert torch.equal(reading.kernels, free.kernels) and reading.doubtful != plausible
     monkeypatch.setattr(blur_reading, "uncertain", lambda *_: torch.tensor([False]))
     agreed = refining.encode_image(shaken[1], found=found)
     assert not torch.equal(agreed.kernels, free.kernels) and not agreed.doubtful

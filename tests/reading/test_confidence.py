@@ -5,7 +5,8 @@ from dataclasses import replace
 import torch
 
 from bd_diff.blur.kernels import gaussian, line
-from bd_diff.reading.confidence import NEAR, contradict, distances, uncertain
+from bd_diff.reading.confidence import NEAR, contradict, distances, shares, uncertain
+from bd_diff.reading.kernel_search import circular_gradients
 
 EVEN = torch.tensor([0.02]), torch.tensor([0.02])
 
@@ -38,18 +39,28 @@ def test_a_kernel_is_uncertain_where_another_far_from_it_explains_as_much_unless
     to_moved, to_near, to_far = distances(path, torch.cat([moved, near, far]))
     assert to_moved.abs() < 1e-4 and 0 < to_near < NEAR * 0.2 < to_far < 1
 
-    def judged(second, third, shares):
-        return uncertain(torch.cat([far, path, second, third]), 0.03 * torch.tensor(shares), 1)
+    def judged(second, third, left):
+        return uncertain(torch.cat([far, path, second, third]), torch.tensor(left), 1)
 
     assert not judged(moved, near, [1.0, 0.8, 0.8, 0.8])
     assert judged(moved, far, [1.0, 0.8, 0.8, 0.8])
-    assert not judged(moved, far, [1.0, 0.8, 0.8, 0.95])  # far, but explains less
+    assert not judged(moved, far, [1.0, 0.8, 0.8, 0.99])  # far, but explains less
     assert judged(moved, near, [1.0, 0.99, 0.99, 0.99])  # wins little
+
+
+def test_noise_does_not_count_to_what_kernels_leave_unexplained_up_to_a_bound():
+    generator = torch.Generator().manual_seed(0)
+    white = 0.5 + 0.02 * torch.randn(1, 1, 128, 128, generator=generator)
+    of_noise = float(circular_gradients(white).abs().mean())
+    residuals = of_noise * torch.tensor([1.5, 1.25, 1.0])
+    assert torch.allclose(shares(residuals, [white]), torch.tensor([1, 0.5, 0]), atol=0.04)
+    assert torch.allclose(shares(2 * residuals, [white, white]), torch.tensor([1, 0.5, 0]), atol=0.04)
+    assert torch.allclose(shares(residuals / 3, [white]), torch.tensor([1, (1.25 / 1.5 - 0.85) / 0.15, 0]).clamp_min(0))
 
 
 def test_what_is_read_without_the_search_is_uncertain_where_nothing_explains_more():
     kernels = line(torch.tensor([13.0, 13.0]), torch.tensor([0.5, 1.5]))
-    assert uncertain(kernels, torch.tensor([0.03, 0.031]), 0)
+    assert uncertain(kernels, torch.tensor([1.0, 1.03]), 0)
 
 
 def test_an_image_in_doubt_keeps_the_share_that_caution_names(tiny_pipeline, monkeypatch):
