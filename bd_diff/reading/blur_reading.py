@@ -118,6 +118,8 @@ def search_blur(
         refined = refine(pipeline, window, torch.cat([searched.kernels, hypotheses[0]]))
         index, _ = best(*refined.split(1))
         index, left = best(refine(pipeline, window, kernels[index]))
+        if left[-1] < BETTER:  # what is refined last is nearest to the truth, though others may fit the window better
+            index = len(kernels) - 1
         doubtful = uncertain(torch.cat(kernels), left, index)
         if doubtful:
             index, doubtful = 0, doubtful & (not plausible)
