@@ -87,9 +87,7 @@ def test_a_sharp_picture_gives_the_kernel(shaken):
     assert ((found - kernel).abs().sum((1, 2)) < 0.4).all() and ((starts - kernel).abs().sum((1, 2)) > 1).all()
 
 
-def test_the_kernel_kept_is_refined_from_the_one_that_explains_most(
-    refining, shaken, found, monkeypatch
-):
+def test_the_kernel_kept_is_refined_from_the_one_that_explains_most(refining, shaken, found, monkeypatch):
     _, blurry, _ = shaken
     light = (luminance(blurry) + 1) / 2
     given, seen = [], []
