@@ -26,7 +26,7 @@ from bd_diff.reading.kernel_search import (
     strong_gradients,
 )
 
-CONFIDENT, BETTER = 0.3, 0.88  # see `search_blur` (ours, measured on training photographs)
+CONFIDENT, CLEARLY, BETTER = 0.01, 0.6, 0.88  # see `search_blur` (ours, measured on training photographs)
 NARROW, STRAIGHT, EXPLAINS, AS_WELL = 1.0, 0.9, 0.95, 1.15  # see `certain` (ours, measured on training photographs)
 
 
@@ -80,10 +80,11 @@ def search_blur(
     Readings compete: the kernel that leaves least unexplained (`reblur_residual`, without noise's part) in the denoised
     window with most edges wins, and the reading without the search keeps an advantage (`BETTER`). If
     `config.refinements` is set, kernels are also refined (`refine`): all hypotheses of the search, and then the best of
-    them once more. That is done only where the decoder is `CONFIDENT` of the search or a hypothesis wins over both
-    readings; elsewhere there is no shake, and the networks read soft blur and straight lines better than least squares
-    do. Where a very different kernel explains the photograph as well, the reading without the search is returned, and
-    is `doubtful` unless it can be right by itself (`certain`).
+    them once more. That is done only where the encoder thinks it possible that the search is right (`CONFIDENT`), or
+    the first hypothesis leaves less than `CLEARLY` of what the reading without the search does; elsewhere there is no
+    shake, and the networks read soft blur and straight lines better than least squares do. Where a very different
+    kernel explains the photograph as well, the reading without the search is returned, and is `doubtful` unless it can
+    be right by itself (`certain`).
 
     found: hypotheses and evidence of `search_evidence`, if it has already run. free: the reading without the search,
         likewise.
@@ -113,8 +114,8 @@ def search_blur(
 
     index, _ = best(free.kernels, searched.kernels)
     doubtful = contradict(free.kernels, searched.kernels, (residuals[0], residuals[1]))
-    likely = searched.search_confidence > CONFIDENT
-    if pipeline.config.refinements and (likely or best(hypotheses[:, 0])[0] == 2):
+    supposed = shares(torch.cat([residuals[0], reblur_residual(light, hypotheses[:, 0])]), [light])[1]
+    if pipeline.config.refinements and (searched.search_confidence > CONFIDENT or supposed < CLEARLY):
         refined = refine(pipeline, window, torch.cat([searched.kernels, hypotheses[0]]))
         index, _ = best(*refined.split(1))
         index, left = best(refine(pipeline, window, kernels[index]))
