@@ -14,7 +14,7 @@ SIZE = 64  # pixels a side of the spectra that are compared
 MOST = 0.077, 0.73  # see `contradict`
 SPREAD, NEAR = 0.03, 0.11  # see `uncertain`
 NOISE = 2 / math.sqrt(math.pi)  # mean difference of neighbours in white noise, in its standard deviations
-MOST_NOISE = 0.85  # see `shares`
+MOST_NOISE, ALL_NOISE = 0.85, 0.95  # see `shares` (ours, measured on photographs of the training)
 
 
 def contradict(free: Tensor, searched: Tensor, residuals: tuple[Tensor, Tensor]) -> Tensor:
@@ -39,10 +39,11 @@ def shares(residuals: Tensor, lights: Sequence[Tensor]) -> Tensor:
 
     residuals: the `reblur_residual` of each, `(S,)`, summed over windows. lights: the luminance of each window,
         `(1, 1, h, w)`. Their noise counts for at most `MOST_NOISE` of the first residual: fine texture looks like it.
+        Where it makes up `ALL_NOISE`, it is not taken out: kernels that leave less were fitted to it.
     """
-    noise = NOISE * torch.cat([noise_level(light) for light in lights]).sum()
-    floor = torch.minimum(noise, MOST_NOISE * residuals[0])
-    return ((residuals - floor) / (residuals[0] - floor)).clamp_min(0)
+    noise = NOISE * torch.cat([noise_level(light) for light in lights]).sum() / residuals[0]
+    part = noise.clamp_max(MOST_NOISE) * (noise < ALL_NOISE)
+    return ((residuals / residuals[0] - part) / (1 - part)).clamp_min(0)
 
 
 def uncertain(kernels: Tensor, left: Tensor, kept: int) -> Tensor:

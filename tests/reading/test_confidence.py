@@ -55,7 +55,9 @@ def test_noise_does_not_count_to_what_kernels_leave_unexplained_up_to_a_bound():
     residuals = of_noise * torch.tensor([1.5, 1.25, 1.0])
     assert torch.allclose(shares(residuals, [white]), torch.tensor([1, 0.5, 0]), atol=0.04)
     assert torch.allclose(shares(2 * residuals, [white, white]), torch.tensor([1, 0.5, 0]), atol=0.04)
-    assert torch.allclose(shares(residuals / 3, [white]), torch.tensor([1, (1.25 / 1.5 - 0.85) / 0.15, 0]).clamp_min(0))
+    at_most = (torch.tensor([1, 0.95, 0.9]) - 0.85) / 0.15
+    assert torch.allclose(shares(of_noise * 1.1 * torch.tensor([1, 0.95, 0.9]), [white]), at_most, atol=0.01)
+    assert torch.allclose(shares(residuals / 2, [white]), torch.tensor([1, 1.25 / 1.5, 1 / 1.5]))  # nothing but noise
 
 
 def test_what_is_read_without_the_search_is_uncertain_where_nothing_explains_more():
