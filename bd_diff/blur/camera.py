@@ -14,7 +14,8 @@ WHITE = 0.98  # (ours) display values from which pixels count as clipped
 def to_light(images: Tensor, curve: float | str) -> Tensor:
     """Display values in [0, 1] to linear light in [0, 1]; the curve is "srgb" (IEC 61966-2-1) or a gamma exponent."""
     if curve == "srgb":
-        return torch.where(images <= 0.04045, images / 12.92, ((images.clamp_min(0.04045) + 0.055) / 1.055) ** 2.4)
+        curved = images.clamp_min(0.04045).add_(0.055).div_(1.055) ** 2.4
+        return torch.where(images <= 0.04045, images / 12.92, curved)
     exponent = float(curve)
     return images if exponent == 1 else images.clamp_min(0) ** exponent
 
@@ -22,7 +23,8 @@ def to_light(images: Tensor, curve: float | str) -> Tensor:
 def to_display(light: Tensor, curve: float | str) -> Tensor:
     """The inverse of `to_light`."""
     if curve == "srgb":
-        return torch.where(light <= 0.0031308, light * 12.92, 1.055 * light.clamp_min(0.0031308) ** (1 / 2.4) - 0.055)
+        curved = (light.clamp_min(0.0031308) ** (1 / 2.4)).mul_(1.055).sub_(0.055)
+        return torch.where(light <= 0.0031308, light * 12.92, curved)
     exponent = float(curve)
     return light if exponent == 1 else light.clamp_min(0) ** (1 / exponent)
 

@@ -257,7 +257,7 @@ def to_image(pixels: Tensor, like: Image.Image | DeepImage | None = None) -> Ima
 
 def _levels(pixels: Tensor, highest: int) -> np.ndarray:
     """`(C, H, W)` in [0, 1] and beyond, as `(H, W, C)` of 8 or 16 bit."""
-    levels = pixels.clamp(0, 1).mul(highest).round().movedim(0, -1).numpy()
+    levels = pixels.clamp(0, 1).mul_(highest).round_().movedim(0, -1).numpy()
     return levels.astype(np.uint8 if highest == 255 else np.uint16)
 
 

@@ -141,7 +141,7 @@ class Part:
             result = result.mean(0, keepdim=True).expand(3, -1, -1)
         whole[:, self.box[0], self.box[1]] = result.lerp(own, self.kept)
         span = self.range.white - self.range.black
-        if (whole - self.colours).square().mean().sqrt() < UNCHANGED * span:
+        if (whole - self.colours).square_().mean().sqrt() < UNCHANGED * span:
             warnings.warn(f"{self.name}: nothing was changed visibly", stacklevel=2)
         return whole
 

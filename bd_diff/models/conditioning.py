@@ -51,10 +51,10 @@ def deblur_guesses(pixels: Tensor, kernels: Tensor | None, linear_light: bool = 
     """
     if kernels is None:
         return pixels[:, None]
-    guesses = [pixels[:, None], wiener(pixels, kernels).clamp(-1.5, 1.5)]
+    guesses = [pixels[:, None], wiener(pixels, kernels).clamp_(-1.5, 1.5)]
     if linear_light:
-        light = wiener(to_light((pixels + 1) / 2, "srgb"), kernels).clamp_min(0)
-        guesses.append((to_display(light, "srgb") * 2 - 1).clamp_max(1.5))
+        light = wiener(to_light((pixels + 1) / 2, "srgb"), kernels).clamp_min_(0)
+        guesses.append(to_display(light, "srgb").mul_(2).sub_(1).clamp_max_(1.5))
     return torch.cat(guesses, 1)
 
 
@@ -77,26 +77,26 @@ def explain(estimates: Tensor, pixels: Tensor, kernels: Tensor, weight: float, l
     how much nearer the estimates come to the photograph when they are blurred in light than when display values are:
     the logarithm of the ratio of both mean squares.
     """
-    blurred, light = reblur(estimates, kernels), to_light(((estimates + 1) / 2).clamp(0, 1), "srgb")
+    blurred, light = reblur(estimates, kernels), to_light(((estimates + 1) / 2).clamp_(0, 1), "srgb")
     misses = [miss(blurred, pixels)]
     if linear_light:
         blurred_light = reblur(light, kernels)
-        misses.append(miss(to_display(blurred_light.clamp(0, 1), "srgb") * 2 - 1, pixels))
+        misses.append(miss(to_display(blurred_light.clamp(0, 1), "srgb").mul_(2).sub_(1), pixels))
     weights = weight * doubt(pixels, torch.stack(misses).amin(0))
     solved = data_consistency(estimates, pixels, kernels, weights, blurred)
     share = torch.sigmoid(LIGHT_ODDS + LIGHT_CLEARLY * (misses[0].log() - misses[-1].log()))
     if not linear_light or share.max() < HARDLY:
         return solved
-    photograph = to_light(((pixels + 1) / 2).clamp(0, 1), "srgb")
-    moved = data_consistency(light, photograph, kernels, weights, blurred_light).clamp_min(0)
-    lit = estimates + 2 * (to_display(moved, "srgb") - to_display(light, "srgb"))
+    photograph = to_light(((pixels + 1) / 2).clamp_(0, 1), "srgb")
+    moved = data_consistency(light, photograph, kernels, weights, blurred_light).clamp_min_(0)
+    lit = to_display(moved, "srgb").sub_(to_display(light, "srgb")).mul_(2).add_(estimates)
     return solved.lerp(lit, share[:, None, None, None])
 
 
 @torch.no_grad()
 def miss(blurred: Tensor, pixels: Tensor) -> Tensor:
     """Mean squared differences `(B,)` of images `(B, 3, H, W)`. They weigh, so that nothing learns through them."""
-    return (blurred - pixels).square().mean((1, 2, 3)) + 1e-9
+    return (blurred - pixels).square_().mean((1, 2, 3)) + 1e-9
 
 
 def doubt(pixels: Tensor, missed: Tensor) -> Tensor:
@@ -121,13 +121,16 @@ def to_latents(vae, pixels: Tensor, degraded: bool = False) -> Tensor:
     else:
         encoded = vae.encode(pixels)
         latents = encoded.latents if "latents" in encoded else encoded.latent_dist.mode()  # TAESD has no distribution
-    return (latents - (vae.config.get("shift_factor") or 0)) * vae.config.scaling_factor
+    shift = vae.config.get("shift_factor")
+    return (latents - shift if shift else latents) * vae.config.scaling_factor
 
 
 def to_pixels(vae, latents: Tensor, source: Tensor | None = None) -> Tensor:
     """The inverse of `to_latents`; a refined VAE takes detail from the `source` image `(B, 3, H, W)` in [-1, 1]."""
     detail = {} if source is None else {"source": source.to(latents.dtype)}
-    return vae.decode(latents / vae.config.scaling_factor + (vae.config.get("shift_factor") or 0), **detail).sample
+    unscaled = latents / vae.config.scaling_factor
+    shift = vae.config.get("shift_factor")
+    return vae.decode(unscaled + shift if shift else unscaled, **detail).sample
 
 
 def guess_count(linear_light: bool) -> int:
@@ -144,12 +147,14 @@ def condition(vae, guesses: Tensor, count: int) -> tuple[Tensor, Tensor]:
     `RefinedVAE` filters.
     """
     latents = to_latents(vae, guesses.flatten(0, 1)).unflatten(0, guesses.shape[:2])
-    first, others = latents[:, 0], latents[:, 1:] - latents[:, :1]
+    first = latents[:, 0].clone()
+    latents[:, 1:].sub_(first[:, None])  # in place, as below: these are the largest maps of all
     if hasattr(vae, "refine") and guesses.shape[1] != 2:
         first = to_latents(vae, guesses[:, 0], degraded=True)
-    if others.shape[1] == 1:
-        others = others.expand(-1, count - 1, -1, -1, -1)
-    return first, torch.cat([first, others.flatten(1, 2)], 1)
+        latents[:, 0] = first
+    if guesses.shape[1] == 2:
+        latents = torch.cat([latents[:, :1], latents[:, 1:].expand(-1, count - 1, -1, -1, -1)], 1)
+    return first, latents.flatten(1, 2)
 
 
 def keep_in_reach(pixels: Tensor, guesses: Tensor, margin: float = 0.1, broken: float = 4.0) -> Tensor:
@@ -166,7 +171,7 @@ def keep_in_reach(pixels: Tensor, guesses: Tensor, margin: float = 0.1, broken: 
     excess = (pixels - kept).abs()
     beyond = (excess.amax(1, keepdim=True) > broken).to(kept.dtype)
     if beyond.any():
-        near = F.avg_pool2d(F.max_pool2d(beyond, 49, 1, 24), 17, 1, 8, count_include_pad=False)
+        near = F.avg_pool2d(highest_around(beyond, 24), 17, 1, 8, count_include_pad=False)
         kept = kept.lerp(guesses[:, 0].to(kept.dtype), near)
         middle = guesses[:, MIDDLE if guesses.shape[1] > MIDDLE else 0].to(kept.dtype)
         kept = torch.where(excess.mean((1, 2, 3), keepdim=True) > SPOILT, middle, kept)
@@ -174,11 +179,15 @@ def keep_in_reach(pixels: Tensor, guesses: Tensor, margin: float = 0.1, broken: 
 
 
 def highest_around(images: Tensor, reach: int = 2) -> Tensor:
-    """The maximum of 5 x 5 pixels (2 `reach` + 1) around each of `(B, C, H, W)`, along rows and then columns."""
+    """The maximum of 5 x 5 pixels (2 `reach` + 1) around each of `(B, C, H, W)`, along rows and then columns: of two
+    neighbours, of two such pairs, and so on.
+    """
     for axis, margins in ((-1, (reach, reach, 0, 0)), (-2, (0, 0, reach, reach))):
-        count, padded = images.shape[axis], F.pad(images, margins, value=-math.inf)
-        for shift in range(2 * reach + 1):
-            images = torch.maximum(images, padded.narrow(axis, shift, count))
+        images, seen = F.pad(images, margins, value=-math.inf), 1
+        while seen < 2 * reach + 1:
+            step = min(seen, 2 * reach + 1 - seen)
+            count, seen = images.shape[axis] - step, seen + step
+            images = torch.maximum(images.narrow(axis, 0, count), images.narrow(axis, step, count))
     return images
 
 

@@ -1,7 +1,7 @@
 """One tile of a photograph whose blur kernels are given: its deconvolutions, and consistency with the photograph."""
 
 from dataclasses import dataclass
-from functools import partial
+from functools import cached_property, partial
 
 import torch
 import torch.nn.functional as F
@@ -82,7 +82,7 @@ class Tile:
         """The pixels of the tile without its surroundings, `(B, 3, <= h, <= w)`, not padded."""
         return self.around[self.inside]
 
-    @property
+    @cached_property
     def guesses(self) -> Tensor:
         """The guesses of the tile, padded to `size`, `(B, G, 3, h, w)`."""
         return self.continued(self.guessed[self.inside])
@@ -106,6 +106,8 @@ class Tile:
     def continued(self, images: Tensor) -> Tensor:
         """Images of the tile `(B, ..., <= h, <= w)` padded to `size` by repeating the last row and column."""
         (high, wide), (height, width) = self.size, images.shape[-2:]
+        if (high, wide) == (height, width):
+            return images
         flat = F.pad(
             images.flatten(0, -4) if images.ndim > 4 else images, (0, wide - width, 0, high - height), "replicate"
         )

@@ -47,11 +47,11 @@ class NAFBlock(nn.Module):
     def forward(self, x: Tensor, time: Tensor) -> Tensor:
         gain, offset = self.modulate(time)[..., None, None].chunk(2, 1)
         left, right = self.mix(torch.addcmul(offset, x, 1 + gain)).chunk(2, 1)
-        gated = (left * right).clamp(-MOST, MOST)
+        gated = (left * right).clamp_(-MOST, MOST)
         gated = gated * self.attend(gated.mean((2, 3), keepdim=True))
         x = torch.addcmul(x, self.scales[0], self.project(gated))
         left, right = self.feed(x).chunk(2, 1)
-        return torch.addcmul(x, self.scales[1], self.forward_project((left * right).clamp(-MOST, MOST)))
+        return torch.addcmul(x, self.scales[1], self.forward_project((left * right).clamp_(-MOST, MOST)))
 
 
 class TokenAttention(nn.Module):
@@ -129,8 +129,10 @@ class NAFUNet(ModelMixin, ConfigMixin):
         time = self.time_embedding(self.time_features(timestep).to(sample.dtype))
         channels = self.config.out_channels
         fading = 1 - (timestep.to(sample.dtype) / (self.config.num_train_timesteps - 1))[:, None, None, None] ** 4
-        condition = sample[:, channels:] / self.config.latent_scale
-        x = self.enter(torch.cat([sample[:, :channels] * fading, condition], 1))
+        scale = self.config.latent_scale
+        seen = sample / scale
+        seen[:, :channels].mul_(fading * scale)  # in place: allocating large maps costs more than computing them
+        condition, x = seen[:, channels:], self.enter(seen)
         skips = []
         for stage, down in zip(self.encoders, self.downs, strict=True):
             for block in stage:
@@ -143,5 +145,5 @@ class NAFUNet(ModelMixin, ConfigMixin):
             x = up(x) + skips.pop()
             for block in stage:
                 x = block(x, time)
-        clean = (self.leave(x) + self.shortcut(condition)) * self.config.latent_scale
+        clean = (self.leave(x) + self.shortcut(condition)) * scale
         return UNet2DConditionOutput(sample=clean) if return_dict else (clean,)

@@ -193,7 +193,7 @@ class BDDiffPipeline(ReadingPipeline):
 
         # 1. Read the blur from the whole image, unless it is known.
         count, (height, width) = len(photographs), photographs.shape[-2:]
-        seen = (photographs if references is None else references) * 2 - 1
+        seen = ((photographs if references is None else references) * 2).sub_(1)
         doubtful: Tensor | None = None
         differs: Tensor | None = None
         field = kernels if isinstance(kernels, BlurField) else None
@@ -226,6 +226,7 @@ class BDDiffPipeline(ReadingPipeline):
                 images = encode_padded(self, photographs) if output_type == "latent" else photographs.clone()
                 return self.finish(images, given, output_type, kernels, doubtful, differs, return_dict)
 
+        del seen  # a large photograph's copy
         reduces = reading is not None and reading.scale is not None and reading.scale.min() < 1
         if deblurring and reading is not None and (reduces or (differs is not None and differs.any())):
             images = restore_reduced(
@@ -246,7 +247,6 @@ class BDDiffPipeline(ReadingPipeline):
                 images = encode_padded(self, images)
             return self.finish(images, given, output_type, kernels, doubtful, differs, return_dict)
 
-        del seen  # a large photograph's copy
         # 2. Prepare noise, for the whole image too.
         context = CONTEXT if kernels is None else max(CONTEXT, 3 * (kernels.shape[-1] // 2))
         grid = self.grid(height, width, self.config.tile if tile is None else tile)
@@ -267,7 +267,7 @@ class BDDiffPipeline(ReadingPipeline):
 
             for index in range(len(grid)):
                 region, inside = grid.around(index, context)
-                around = photographs[region] * 2 - 1
+                around = (photographs[region] * 2).sub_(1)
                 if references is None:
                     local, of_each = kernels, None
                     if kernel_windows:

@@ -40,8 +40,8 @@ def restore_reduced(
             output_type="pt",
             **settings,
         ).images
-        images.append(restored if scale == 1 else enlarged_change(small, restored, photograph).clamp(0, 1))
-    return torch.cat(images)
+        images.append(restored if scale == 1 else enlarged_change(small, restored, photograph).clamp_(0, 1))
+    return images[0] if len(images) == 1 else torch.cat(images)
 
 
 def encode_padded(pipeline, images: Tensor) -> Tensor:

@@ -6,13 +6,16 @@ must be seen at the next one, larger by their ratio; a reading that is wrong is 
 """
 
 import math
+from collections.abc import Iterable
 from dataclasses import replace
+from functools import cache
+from itertools import pairwise
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from bd_diff.blur.kernels import delta, same_size, shape_of
+from bd_diff.blur.kernels import SIZE, delta, same_size, shape_of
 from bd_diff.data.pixels import luminance
 from bd_diff.reading.blur_reading import CONFIDENT, BlurReading, calm_window, favouring_first, refine, search_blur
 from bd_diff.reading.confidence import distances
@@ -37,34 +40,42 @@ def read_at_scales(pipeline, pixels: Tensor, search: bool = True) -> BlurReading
 
     The free readings, without the search, of neighbouring scales are compared from the coarsest on: the first run of
     agreeing ones is the blur, and its finest reading is where one fits. Where no scales agree, the blur is what is read
-    from the whole image, or a wide one that the search finds at a coarse scale.
+    from the whole image, or a wide one that the search finds at a coarse scale. Finer scales are not read.
     """
     search = search and min(pixels.shape[-2:]) >= SMALLEST_WINDOW
     count = min(COARSEST, int(math.log(min(pixels.shape[-2:]) / SMALLEST_SIDE, 1 / RATIO)))
     if count < 1:
         return search_blur(pipeline, pixels) if search else pipeline.read_blur(pixels)
     scales = [RATIO**step for step in range(count, -1, -1)]
-    free = [pipeline.read_blur(reduced(pixels, scale)) for scale in scales]
-    finest = finest_agreeing([kernel_of(one) for one in free])
-    if finest is not None and finest < count and refuted(reduced(pixels, scales[finest]), kernel_of(free[finest])):
+
+    @cache
+    def free(index: int) -> BlurReading:
+        return pipeline.read_blur(reduced(pixels, scales[index]))
+
+    finest = finest_agreeing(kernel_of(free(index)) for index in range(count + 1))
+    if finest is not None and finest < count and refuted(reduced(pixels, scales[finest]), kernel_of(free(finest))):
         finest = None
     if finest is None and not search:
-        return free[-1]
+        return free(count)
     if finest is None:
-        seems_wide = max(reach(kernel_of(one)) for one in free[:2]) >= WIDE / 2
-        return (found_wide(pipeline, pixels) if seems_wide else None) or search_windows(pipeline, pixels, free=free[-1])
-    scale, coarse = scales[finest], free[finest]
-    nearest, found, won = 1.0, free[-1], False
+        seems_wide = max(reach(kernel_of(free(index))) for index in range(2)) >= WIDE / 2
+        wide = found_wide(pipeline, pixels) if seems_wide else None
+        return wide or search_windows(pipeline, pixels, free=free(count))
+    scale, coarse = scales[finest], free(finest)
+    extent = reach(kernel_of(coarse)) / scale  # pixels, at full size
+    if not search and extent > SIZE:
+        return at_scale(coarse, scale)
     if search:
-        extent = reach(kernel_of(coarse)) / scale  # pixels, at full size
         sizes = [one for one in HALVES if min(pixels.shape[-2:]) * one >= SMALLEST_WINDOW]
         nearest = next((one for one in sizes if extent * one <= FITS), sizes[-1])
-        read = free[-1 - 2 * HALVES.index(nearest)]  # two scales are a half
+        read = free(count - 2 * HALVES.index(nearest))  # two scales are a half
         seen = reduced(pixels, nearest)
         found = search_windows(pipeline, seen, free=read)
         won = is_shake(found)
         if won and reach(kernel_of(found)) < LEAST * extent * nearest:
             won = better(seen, kernel_of(found), enlarged(kernel_of(coarse), nearest / scale))
+    else:
+        nearest, found, won = 1.0, free(count), False
     if won and nearest < 1:
         return carry(pipeline, pixels, found, nearest) or at_scale(found, nearest)
     if nearest == 1 and (won or apart(kernel_of(coarse), kernel_of(found), 1 / scale) <= NEAR):
@@ -78,15 +89,17 @@ def at_scale(reading: BlurReading, scale: float) -> BlurReading:
     return replace(reading, doubtful=ones < 0, scale=ones * scale)
 
 
-def finest_agreeing(kernels: list[Tensor]) -> int | None:
-    """Index of the last of the first ones that agree with their neighbours, coarse to fine; None where none do."""
-    first = None
-    for index, (coarse, fine) in enumerate(zip(kernels, kernels[1:], strict=False)):
+def finest_agreeing(kernels: Iterable[Tensor]) -> int | None:
+    """Index of the last of the first ones that agree with their neighbours, coarse to fine; None where none do. No more
+    of them are taken than are needed.
+    """
+    last = None
+    for index, (coarse, fine) in enumerate(pairwise(kernels), start=1):
         if agree(coarse, fine):
-            first = index
-        elif first is not None:
-            return index
-    return None if first is None else len(kernels) - 1
+            last = index
+        elif last is not None:
+            break
+    return last
 
 
 def agree(coarse: Tensor, fine: Tensor) -> bool:
@@ -198,16 +211,15 @@ def carry(pipeline, pixels: Tensor, coarse: BlurReading, scale: float) -> BlurRe
 
 
 def reduced(images: Tensor, scale: float) -> Tensor:
-    """Images `(B, C, H, W)` made smaller, without aliasing, within their range."""
+    """Images `(B, C, H, W)` in [-1, 1] or [0, 1] made smaller, without aliasing, within that range."""
     if scale == 1:
         return images
     shape = [round(side * scale) for side in images.shape[-2:]]
-    smaller = F.interpolate(images, size=shape, mode="bilinear", antialias=True)
-    return smaller.clamp(images.min(), images.max())
+    return F.interpolate(images, size=shape, mode="bilinear", antialias=True).clamp_(-1, 1)
 
 
 def enlarged_change(before: Tensor, after: Tensor, images: Tensor) -> Tensor:
     """Images `(B, 3, H, W)` with what changed from `before` to `after`, both of them made smaller. Detail that is finer
     than these, such as that across a motion, stays.
     """
-    return images + F.interpolate(after - before, size=images.shape[-2:], mode="bicubic")
+    return F.interpolate(after - before, size=images.shape[-2:], mode="bicubic").add_(images)

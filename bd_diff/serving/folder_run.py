@@ -240,7 +240,8 @@ def restored(batch: list[tuple], restore: Callable, settle: Callable) -> Iterato
     try:
         hidden = hidden_in([part for _, part, _ in batch])
         masks = {} if hidden is None else {"hidden": hidden}
-        results = restore(torch.stack([pixels for _, _, pixels in batch]), **masks).cpu()
+        pixels = [one[None] for _, _, one in batch]
+        results = restore(pixels[0] if len(batch) == 1 else torch.cat(pixels), **masks).cpu()  # large ones not copied
     except Exception as error:
         if len(batch) == 1:
             settle(batch[0][0], error)

@@ -7,7 +7,7 @@ import torch
 from bd_diff_toys import ROOT
 from safetensors.torch import load_file, save_file
 
-from bd_diff.adaptation import domain_gap
+from bd_diff.adaptation import domain_gap, lens
 from bd_diff.adaptation.domain_gap import REFERENCE, read_reference
 from bd_diff.adaptation.lens import Lens
 from bd_diff.blur.camera import RandomCamera
@@ -32,13 +32,22 @@ def reference(pipeline, sharp):
     return domain_gap.as_reference(domain_gap.reference_readings(pipeline, sharp))
 
 
-def test_domains_of_growing_distance_are_ranked(pipeline, sharp, reference):
-    def gap(families, camera=domain_gap.CAMERA):
-        readings = domain_gap.reference_readings(pipeline, sharp, 32, families, camera, seed=7)
-        return domain_gap.total_gap(domain_gap.gaps(readings, reference))
+@pytest.fixture(scope="module")
+def readings(pipeline, sharp):
+    """Of 32 other photographs with blur and noise like those of the reference."""
+    return domain_gap.reference_readings(pipeline, sharp, 32, seed=7)
 
-    mix, shake = domain_gap.TRAINED_ON, {"shake": 1.0}
-    home, near, far = gap(mix), gap(shake), gap(shake, RandomCamera(24 / 255))
+
+def first(count, readings):
+    return {name: values[:count] for name, values in readings.items()}
+
+
+def test_domains_of_growing_distance_are_ranked(pipeline, sharp, reference, readings):
+    def shaken(camera=domain_gap.CAMERA):
+        return domain_gap.reference_readings(pipeline, sharp, 32, {"shake": 1.0}, camera, seed=7)
+
+    several = (readings, shaken(), shaken(RandomCamera(24 / 255)))
+    home, near, far = (domain_gap.total_gap(domain_gap.gaps(one, reference)) for one in several)
     assert home < near < far and home < domain_gap.NEAR and far > domain_gap.FAR
 
 
@@ -50,27 +59,25 @@ def test_a_kernel_is_described_by_its_size_and_direction():
     assert shape_of(rising)[2] > 0.9  # rows count downwards
 
 
-def test_words_follow_the_figures(pipeline, sharp, reference):
-    home = domain_gap.reference_readings(pipeline, sharp, 32, seed=7)
-    assert "like what the model was trained on; adapting will change little" in domain_gap.verdict(home, reference)
+def test_words_follow_the_figures(pipeline, sharp, reference, readings):
+    assert "like what the model was trained on; adapting will change little" in domain_gap.verdict(readings, reference)
     nothing = domain_gap.read_photographs_blur(pipeline, sharp)
     assert "hardly any blur" in domain_gap.verdict(nothing, reference)
-    few = {name: values[:3] for name, values in home.items()}
-    assert "3 photographs are few" in domain_gap.verdict(few, reference)
+    assert "3 photographs are few" in domain_gap.verdict(first(3, readings), reference)
 
 
-def test_blur_beyond_the_model_is_told(pipeline, sharp, reference):
-    home = domain_gap.reference_readings(pipeline, sharp, 12, seed=7)
+def test_blur_beyond_the_model_is_told(reference, readings):
+    home = first(12, readings)
     assert "far as" not in domain_gap.verdict(home, reference)
     wide = home | {"kernels": line(torch.full((12,), 31.0), torch.linspace(0, 0.1, 12))}
     assert "In 12 of 12 photographs blur reaches" in domain_gap.verdict(wide, reference)
 
 
-def test_what_a_lens_tells_beyond_the_readings_is_what_adapting_gains(pipeline, sharp, reference):
-    home = domain_gap.reference_readings(pipeline, sharp, 12, seed=7)
+def test_what_a_lens_tells_beyond_the_readings_is_what_adapting_gains(reference, readings):
+    home = first(12, readings)
     alike = home | {"kernels": gaussian(torch.full((12,), 2.0))}
     told = [Lens(kernel, 0.001, 12) for kernel in (gaussian(torch.tensor([2.0])), line(*torch.tensor([[9.0], [0]])))]
-    known, other = (domain_gap.verdict(alike, reference, lens) for lens in told)
+    known, other = (domain_gap.verdict(alike, reference, one) for one in told)
     assert "as by one lens" in known and "about the kernel that the model reads in each without the search" in known
     assert "another kernel than the model reads in each: adapting will likely gain" in other
     assert domain_gap.misread(told[0], alike) < domain_gap.MISREAD < domain_gap.misread(told[1], alike)
@@ -80,7 +87,8 @@ def test_what_a_lens_tells_beyond_the_readings_is_what_adapting_gains(pipeline, 
     assert domain_gap.misread(differing, alike) == domain_gap.misread(None, alike) == 0
 
 
-def test_photographs_of_one_lens_are_found_and_few_or_sharp_ones_are_not_asked(pipeline, sharp):
+def test_photographs_of_one_lens_are_found_and_few_or_sharp_ones_are_not_asked(pipeline, sharp, monkeypatch):
+    monkeypatch.setattr(lens, "CORRECTIONS", 0)  # whether there is one lens is told by readings alone
     photographs = [blur(one[None], gaussian(torch.tensor([1.8]))) for one in sharp]
     readings = domain_gap.read_photographs_blur(pipeline, (one[0] for one in photographs))
     assert domain_gap.lens_among(readings, photographs, sharp).why_not is None

@@ -60,7 +60,9 @@ def test_taesd_has_latents_without_a_distribution():
     assert to_pixels(vae, to_latents(vae, pixels)).shape == pixels.shape
 
 
-def test_the_maximum_around_pixels_is_that_of_5_by_5_of_them():
+def test_the_maximum_around_pixels_is_that_of_the_square_around_them():
     for height, width in ((40, 31), (5, 2), (1, 1)):
         images = torch.randn(2, 3, height, width, generator=torch.Generator().manual_seed(2))
-        assert torch.equal(highest_around(images), torch.nn.functional.max_pool2d(images, 5, 1, 2))
+        for reach in (2, 24):
+            expected = torch.nn.functional.max_pool2d(images, 2 * reach + 1, 1, reach)
+            assert torch.equal(highest_around(images, reach), expected)

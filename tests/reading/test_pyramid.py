@@ -93,6 +93,18 @@ def test_blur_is_read_at_the_finest_scale_that_agrees_with_the_coarser_ones(kern
     assert float(whole.sum()) == pytest.approx(1)
 
 
+def test_nothing_is_read_beyond_the_first_scale_at_which_a_wide_blur_does_not_fit():
+    """Half of the time of a large photograph's readings is that of its full size."""
+    asked, of_line = [], reader(LINE, 800)
+
+    def read_blur(pixels):
+        asked.append(pixels.shape[-1])
+        return of_line.read_blur(pixels)
+
+    found = read_at_scales(SimpleNamespace(read_blur=read_blur), torch.rand(1, 3, 600, 800), search=False)
+    assert scale_of(found) == pytest.approx(0.354, abs=0.01) and max(asked) == 400
+
+
 def test_scales_that_disagree_say_nothing(monkeypatch):
     """A reader that finds the same kernel at every scale is wrong at all but one: the whole image decides."""
     fixed = BlurReading(line(torch.tensor([17.0]), torch.tensor([0.5])))
