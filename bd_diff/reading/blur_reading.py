@@ -26,7 +26,7 @@ from bd_diff.reading.kernel_search import (
     strong_gradients,
 )
 
-CONFIDENT, CLEARLY, BETTER = 0.01, 0.6, 0.88  # see `search_blur` (ours, measured on training photographs)
+CONFIDENT, CLEARLY, BETTER = 0.3, 0.6, 0.88  # see `search_blur` (ours, measured on training photographs)
 NARROW, STRAIGHT, EXPLAINS, AS_WELL = 1.0, 0.9, 0.95, 1.15  # see `certain` (ours, measured on training photographs)
 
 

@@ -136,10 +136,5 @@ joint solve solving solve1
 joint solve solve1/pipeline solve2 run.steps=2600 run.batch_size=12 run.seed=24 optimizer.lr=8.0e-4 \
   "families={delta: 0.25, gaussian: 0.3, line: 0.22, disc: 0.15, astigmatism: 0.05, ghost: 0.03}"
 average solving solve2/pipeline 0.5 solved $restorer
-
-# Hand-held shakes: the reader.
-bank shakes_bank shakes_bank
-joint shakes_reader solved shakes_reader "data.bank=[$runs/solve_bank,$runs/shakes_bank]"
-average solved shakes_reader/pipeline 0.5 shaken
-half shaken model
+half solved model
 echo "$runs/model is trained"

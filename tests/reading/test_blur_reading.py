@@ -109,7 +109,7 @@ def test_the_kernel_kept_is_refined_from_the_one_that_explains_most(refining, sh
 
 
 def test_soft_blur_is_not_refined(refining, tiny_pipeline, shaken, found, monkeypatch):
-    set_confidence(refining, monkeypatch, 0.001)
+    set_confidence(refining, monkeypatch, 0.2)
     monkeypatch.setattr(blur_reading, "CLEARLY", 0)
     monkeypatch.setattr(blur_reading, "refine", lambda *given: pytest.fail("soft blur was refined"))
     refined, plain = (pipeline.encode_image(shaken[1], found=found) for pipeline in (refining, tiny_pipeline))
@@ -117,14 +117,14 @@ def test_soft_blur_is_not_refined(refining, tiny_pipeline, shaken, found, monkey
 
 
 def test_a_hypothesis_that_explains_clearly_more_is_refined_without_trust(refining, shaken, found, monkeypatch):
-    set_confidence(refining, monkeypatch, 0.001)  # an untrained decoder's kernels explain little
+    set_confidence(refining, monkeypatch, 0.2)  # an untrained decoder's kernels explain little
     seen = []
     monkeypatch.setattr(blur_reading, "refine", lambda *given: seen.append(given) or refine(*given))
     refining.encode_image(shaken[1], found=found)
     assert len(seen) == 2
 
 
-@pytest.mark.parametrize("confidence", [0.001, 0.9])
+@pytest.mark.parametrize("confidence", [0.2, 0.9])
 def test_where_uncertain_the_reading_without_the_search_stays_in_doubt(
     refining, shaken, found, monkeypatch, confidence
 ):
