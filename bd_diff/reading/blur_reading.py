@@ -77,14 +77,14 @@ def search_blur(
 ) -> BlurReading:
     """The blur of one image `(1, 3, H, W)` in [-1, 1]: of several readings the one that explains it best.
 
-    Readings compete: the kernel that leaves least unexplained (`reblur_residual`, without noise's part) in the denoised
-    window with most edges wins, and the reading without the search keeps an advantage (`BETTER`). If
-    `config.refinements` is set, kernels are also refined (`refine`): all hypotheses of the search, and then the best of
-    them once more. That is done only where the encoder thinks it possible that the search is right (`CONFIDENT`), or
-    the first hypothesis leaves less than `CLEARLY` of what the reading without the search does; elsewhere there is no
-    shake, and the networks read soft blur and straight lines better than least squares do. Where a very different
-    kernel explains the photograph as well, the reading without the search is returned, and is `doubtful` unless it can
-    be right by itself (`certain`).
+    Readings compete: the kernel that leaves least unexplained (`reblur_residual`, without noise's part) in the
+    denoised window with most edges wins, and the reading without the search keeps an advantage (`BETTER`). If
+    `config.refinements` is set, kernels are also refined (`refine`): all hypotheses of the search, and then the
+    best of them once more. That is done only where the encoder is `CONFIDENT` of the search, or the first
+    hypothesis leaves less than `CLEARLY` of what the reading without the search does; elsewhere there is no shake,
+    and the networks read soft blur and straight lines better than least squares do. Where a very different kernel
+    explains the photograph as well, the reading without the search is returned, and is `doubtful` unless it can be
+    right by itself (`certain`).
 
     found: hypotheses and evidence of `search_evidence`, if it has already run. free: the reading without the search,
         likewise.
