@@ -12,7 +12,7 @@ from torch import Generator, Tensor
 from tqdm import tqdm
 
 from bd_diff.blur.field import BlurField
-from bd_diff.data.inputs import hidden_in, open_images, to_batch, to_images, whole
+from bd_diff.data.inputs import hidden_in, open_images, to_images, whole
 from bd_diff.data.kernel_files import as_kernels
 from bd_diff.data.part import Part
 from bd_diff.data.tiles import CONTEXT
@@ -42,9 +42,6 @@ from bd_diff.reading.kernel_windows import window_kernels
 from bd_diff.reading.lens import lens_kernel
 from bd_diff.reading.pyramid import at_full_size, kernel_of
 from bd_diff.reading.verdict import is_nothing
-
-SMALLEST_SIDE = 8  # pixels
-
 
 Image = str | os.PathLike | PIL.Image.Image | np.ndarray | Tensor
 Images = Image | Sequence[Image]
@@ -394,11 +391,3 @@ class BDDiffPipeline(ReadingPipeline):
     def check_settings(self, **settings) -> None:
         """Raise ValueError for settings of a call that do not work on any photograph; see `argument_checks`."""
         check_settings(self, **settings)
-
-    def to_photographs(self, given: list, name: str) -> Tensor:
-        """Images from `open_images` as one float32 batch `(B, 3, H, W)` in [0, 1] on the pipeline's device.
-
-        A float32 tensor that is there already is not copied. Raises ValueError, calling the argument `name`, for images
-        that cannot be used, see `to_batch`.
-        """
-        return to_batch(given, name, SMALLEST_SIDE).to(self._execution_device)

@@ -3,9 +3,11 @@
 from diffusers.utils.torch_utils import randn_tensor
 from torch import Tensor
 
+from bd_diff.data.inputs import to_batch
 from bd_diff.data.tiles import Grid, even_tile
 from bd_diff.pipeline.saved_pipeline import SavedPipeline
 
+SMALLEST_SIDE = 8  # pixels
 TILE_OVERLAP = 96  # pixels that neighbouring tiles share
 
 
@@ -50,3 +52,11 @@ class TiledPipeline(SavedPipeline):
         """The factor by which the UNet downscales its input."""
         stages = self.unet.config.get("block_out_channels") or self.unet.config.encoder_blocks
         return 2 ** (len(stages) - ("block_out_channels" in self.unet.config))
+
+    def to_photographs(self, given: list, name: str) -> Tensor:
+        """Images from `open_images` as one float32 batch `(B, 3, H, W)` in [0, 1] on the pipeline's device.
+
+        A float32 tensor that is there already is not copied. Raises ValueError, calling the argument `name`, for images
+        that cannot be used, see `to_batch`.
+        """
+        return to_batch(given, name, SMALLEST_SIDE).to(self._execution_device)

@@ -114,8 +114,12 @@ def search_blur(
 
     index, _ = best(free.kernels, searched.kernels)
     doubtful = contradict(free.kernels, searched.kernels, (residuals[0], residuals[1]))
-    supposed = shares(torch.cat([residuals[0], reblur_residual(light, hypotheses[:, 0])]), [light])[1]
-    if pipeline.config.refinements and (searched.search_confidence > CONFIDENT or supposed < CLEARLY):
+
+    def clearly() -> bool:
+        """Whether the first hypothesis explains much more than the reading without the search does."""
+        return bool(shares(torch.cat([residuals[0], reblur_residual(light, hypotheses[:, 0])]), [light])[1] < CLEARLY)
+
+    if pipeline.config.refinements and (searched.search_confidence > CONFIDENT or clearly()):
         refined = refine(pipeline, window, torch.cat([searched.kernels, hypotheses[0]]))
         index, _ = best(*refined.split(1))
         index, left = best(refine(pipeline, window, kernels[index]))
