@@ -3,6 +3,7 @@
 import atexit
 import errno
 import os
+import stat
 import sys
 import time
 from collections.abc import Callable
@@ -48,11 +49,16 @@ def take(folder: Path) -> Callable[[], None] | None:
     import fcntl
 
     made = not folder.exists()
-    folder.mkdir(parents=True, exist_ok=True)
     path = folder / LOCK
     try:
+        folder.mkdir(parents=True, exist_ok=True)
         handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o666)
     except FileNotFoundError:  # the folder was removed meanwhile
+        return None
+    except FileExistsError as error:  # it was, while it was looked at; or what has its name is no folder
+        with suppress(FileNotFoundError):
+            if not stat.S_ISDIR(os.lstat(error.filename).st_mode):
+                raise
         return None
     try:
         fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)

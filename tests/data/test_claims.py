@@ -1,7 +1,9 @@
 """A folder belongs to one run at a time."""
 
+import errno
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -60,6 +62,25 @@ def test_a_lock_that_leads_elsewhere_is_not_followed(tmp_path):
     with pytest.raises(OSError):
         take(tmp_path / "folder")
     assert not (tmp_path / "elsewhere").exists()
+
+
+def test_a_folder_that_is_removed_while_it_is_made_is_tried_again_and_a_file_of_its_name_is_told(tmp_path, monkeypatch):
+    folder, make = tmp_path / "folder", Path.mkdir
+
+    def mkdir(self, *arguments, **options):  # it is there, and its holder removes it before it is looked at
+        if removed:
+            return make(self, *arguments, **options)
+        removed.append(self)
+        raise FileExistsError(errno.EEXIST, "File exists", str(self))
+
+    removed = []
+    monkeypatch.setattr(Path, "mkdir", mkdir)
+    claim(folder)
+    assert removed == [folder] and (folder / LOCK).exists()
+    for path in (tmp_path / "file", tmp_path / "file" / "inside"):
+        (tmp_path / "file").touch()
+        with pytest.raises((FileExistsError, NotADirectoryError), match="file"):
+            take(path)
 
 
 TURNS = """
