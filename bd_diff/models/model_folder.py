@@ -8,8 +8,9 @@ import json
 import math
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from itertools import chain
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from diffusers import ModelMixin
 from safetensors import SafetensorError, safe_open
@@ -22,6 +23,7 @@ SHIPPED = "bd-diff-tiny"
 ADVICE = "download or copy the model again"
 ADAPTER = "adapter.json"  # in a folder that holds only what training adds to a base, see stable_diffusion/adapters.py
 HARMLESS = ["*.json", "*.safetensors", "*.md"]  # all that a model needs of a repository of the hub
+ALIGNED = 64  # bytes
 LARGEST_JSON = 2**26  # bytes
 LARGEST_NUMBER = 2**16  # in a configuration, where no tensor has a longer side
 FLOATS = {"F64", "F32", "F16", "BF16"}
@@ -36,6 +38,8 @@ SETTINGS = {  # of a pipeline: type, lowest and highest value
     "search": (bool, False, True),
     "linear_light": (bool, False, True),
 }
+
+Network = TypeVar("Network", bound=nn.Module)
 
 
 def find_folder(folder_or_id: str | Path) -> Path:
@@ -81,8 +85,20 @@ def load_checked(cls: Any, folder: Path, **settings):
     components = {".": model} if isinstance(model, nn.Module) else model.components
     for name, component in components.items():
         if isinstance(component, ModelMixin):
-            check_network(component, folder / name)
+            check_network(align(component), folder / name)
     return model
+
+
+def align(network: Network) -> Network:
+    """Move the weights of a network, in place, to addresses that are multiples of `ALIGNED`, as those of new networks.
+
+    Those that are mapped from a file lie as they lie there, and some processors sum the same numbers in another order
+    then, so that a saved network would give other results in the last bits.
+    """
+    for tensor in chain(network.parameters(), network.buffers()):
+        if tensor.data_ptr() % ALIGNED:
+            tensor.data = tensor.data.clone()
+    return network
 
 
 @contextmanager

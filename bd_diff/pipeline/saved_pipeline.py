@@ -5,9 +5,10 @@ from typing import TypeVar
 
 from diffusers import DiffusionPipeline
 from huggingface_hub import snapshot_download
+from torch import nn
 
 from bd_diff.assets import asset
-from bd_diff.models.model_folder import HARMLESS, is_adapter
+from bd_diff.models.model_folder import HARMLESS, align, is_adapter
 from bd_diff.stable_diffusion.adapters import has_lora, load_adapter
 
 Pipeline = TypeVar("Pipeline", bound="SavedPipeline")
@@ -27,7 +28,11 @@ class SavedPipeline(DiffusionPipeline):
         if not folder.is_dir():
             folder = Path(cls.download(str(folder_or_id), **settings))
         if not is_adapter(folder):
-            return super().from_pretrained(folder, **settings | {"use_safetensors": True})  # and nothing pickled
+            pipeline = super().from_pretrained(folder, **settings | {"use_safetensors": True})  # and nothing pickled
+            for part in pipeline.components.values():
+                if isinstance(part, nn.Module):
+                    align(part)
+            return pipeline
         return load_adapter(cls, folder, **settings)
 
     def save_pretrained(self, save_directory, **settings) -> None:

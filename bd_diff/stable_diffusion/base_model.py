@@ -1,6 +1,5 @@
 """Stable Diffusion as a base: finds a UNet, a VAE and a noise schedule, checks them, and makes a BD-Diff of them."""
 
-import copy
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -15,7 +14,7 @@ from torch import nn
 from bd_diff.models.components import build_components
 from bd_diff.models.conditioning import guess_count
 from bd_diff.models.fingerprint import fingerprint
-from bd_diff.models.model_folder import ADVICE, check_files, headers, no_more_than, read_json
+from bd_diff.models.model_folder import ADVICE, align, check_files, headers, no_more_than, read_json
 from bd_diff.models.unet import widened
 
 PARTS = {"unet": UNet2DConditionModel, "vae": AutoencoderKL}
@@ -131,8 +130,8 @@ def load_file(path: Path, config: str | Path | None, weights: bool, **hub) -> Ba
         except Exception as error:  # damaged, or another architecture: the converter raises whatever came first
             reason = str(error).strip().splitlines()[0]
             raise ValueError(f"{path} does not hold what {config} describes: {reason}") from error
-    # Copied out of the mapped file, where tensors begin at odd addresses: the same to the bit as from a folder.
-    return Base(str(path), **copy.deepcopy(parts), scheduler=described.scheduler, config=str(config))
+    parts = {name: align(part) for name, part in parts.items()}  # the same to the bit as from a folder
+    return Base(str(path), **parts, scheduler=described.scheduler, config=str(config))
 
 
 def check_fit(place: str, unet: dict[str, Any], vae: dict[str, Any]) -> None:
@@ -187,7 +186,7 @@ def load_part(folder: Path, weights: bool) -> nn.Module:
         raise ValueError(f"{folder} cannot be loaded: {str(error).strip().split('. ')[0]}; {ADVICE}") from error
     if missing := report["missing_keys"]:
         raise ValueError(f"{folder} lacks the tensor {sorted(missing)[0]}; {ADVICE}")
-    return network
+    return align(network)
 
 
 def make_scheduler(config: dict[str, Any], place: str) -> DDIMScheduler:

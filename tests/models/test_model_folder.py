@@ -9,6 +9,7 @@ import torch
 from bd_diff_toys.damage import DAMAGE, UNET, Flag
 from safetensors.torch import load_file
 
+from bd_diff.baselines.uresnet import UResNet
 from bd_diff.pipeline import BDDiffPipeline
 from bd_diff.restore import load
 
@@ -45,3 +46,16 @@ def test_a_pickle_beside_renamed_weights_is_neither_run_nor_taken_for_them(folde
 
 def test_a_whole_folder_loads(folder):
     assert load(folder, "cpu").pipeline.config.default_steps == 1
+
+
+@pytest.mark.parametrize("read", [lambda folder: load(folder, "cpu").pipeline, BDDiffPipeline.from_pretrained])
+def test_weights_lie_as_those_of_a_new_network_lie(folder, read):
+    networks = [part for part in read(folder).components.values() if isinstance(part, torch.nn.Module)]
+    tensors = [tensor for network in networks for tensor in network.state_dict().values()]
+    assert len(tensors) > 100 and not any(tensor.data_ptr() % 64 for tensor in tensors)
+
+
+def test_those_of_a_network_by_itself_lie_so_too(tmp_path):
+    UResNet(width=3).save_pretrained(tmp_path)
+    assert any(tensor.data_ptr() % 64 for tensor in UResNet.from_pretrained(tmp_path).parameters())
+    assert not any(tensor.data_ptr() % 64 for tensor in load(tmp_path, "cpu").network.parameters())
