@@ -1,10 +1,15 @@
 """Toy-size BD-Diff pipelines on the real classes, shared by the tests."""
 
 import os
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
 
 import pytest
 import torch
-from bd_diff_toys import ROOT, TINY
+from bd_diff_toys import ROOT, TINY, warm
 
 from bd_diff.training.pipelines import build_pipeline
 
@@ -20,6 +25,20 @@ def one_thread():
 def importable():
     """What tests start finds this checkout and the toys, too."""
     os.environ["PYTHONPATH"] = os.pathsep.join(map(str, (ROOT, ROOT / "tests" / "helpers")))
+
+
+@pytest.fixture(scope="session")
+def warm_python(importable, one_thread):
+    """A command that is as `sys.executable`, but for what takes long to import: see `bd_diff_toys.warm`."""
+    command = [sys.executable, "-I", "-S", warm.__file__]
+    with tempfile.TemporaryDirectory(prefix="warm") as folder:
+        path = Path(folder, "socket")
+        with subprocess.Popen([sys.executable, warm.__file__, path], stdin=subprocess.DEVNULL) as server:
+            while not path.exists():
+                assert server.poll() is None, "it did not start"
+                time.sleep(0.05)
+            yield [*command, str(path)]
+            server.kill()
 
 
 @pytest.fixture(scope="session")

@@ -2,8 +2,8 @@
 
 import os
 import re
+import shlex
 import subprocess
-import sys
 
 import pytest
 from bd_diff_toys import ROOT
@@ -28,11 +28,11 @@ def recipes():
 
 
 @pytest.fixture(scope="module")
-def home(tmp_path_factory):
+def home(tmp_path_factory, warm_python):
     """A reader's folder: the repository's assets, a phone's photographs, sharp ones, a holiday."""
     home = tmp_path_factory.mktemp("reader")
     (home / "bin").mkdir()
-    (home / "bin" / "bd-diff").write_text(f"#!{sys.executable}\nfrom bd_diff.cli import main\n\nmain()\n")
+    (home / "bin" / "bd-diff").write_text(f'#!/bin/sh\nexec {shlex.join(warm_python)} -m bd_diff "$@"\n')
     (home / "bin" / "bd-diff").chmod(0o755)
     (home / "assets").symlink_to(ROOT / "assets")
     samples = ROOT / "assets" / "samples"
@@ -54,9 +54,9 @@ def test_every_recipe_is_found():
 
 
 @pytest.mark.parametrize("title, language, code", recipes())
-def test_a_recipe_works_as_printed(home, title, language, code):
+def test_a_recipe_works_as_printed(home, warm_python, title, language, code):
     path = f"{home / 'bin'}{os.pathsep}{os.environ['PATH']}"
-    command = ["bash", "-e", "-c", code] if language == "sh" else [sys.executable, "-c", code]
+    command = ["bash", "-e", "-c", code] if language == "sh" else [*warm_python, "-c", code]
     done = subprocess.run(command, cwd=home, env=os.environ | {"PATH": path}, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     for name in LEFT_BEHIND[title]:

@@ -2,8 +2,8 @@
 
 import os
 import re
+import shlex
 import subprocess
-import sys
 
 import yaml
 from bd_diff_toys import ROOT
@@ -34,7 +34,7 @@ REFINE = {
 }
 
 
-def test_from_a_hub_id_to_a_scored_adapter(tmp_path):
+def test_from_a_hub_id_to_a_scored_adapter(warm_python, tmp_path):
     save_base(tmp_path / "sd")
     for name, values in {"joint": JOINT, "refine": REFINE}.items():
         (tmp_path / f"{name}.yaml").write_text(yaml.safe_dump(values))
@@ -46,7 +46,7 @@ def test_from_a_hub_id_to_a_scored_adapter(tmp_path):
         (tmp_path / name).symlink_to(ROOT / name)
     (tmp_path / "bin").mkdir()
     for name, start in {"bd-diff": "-m bd_diff.cli", "python": ""}.items():
-        (tmp_path / "bin" / name).write_text(f'#!/bin/sh\nexec {sys.executable} {start} "$@"\n')
+        (tmp_path / "bin" / name).write_text(f'#!/bin/sh\nexec {shlex.join(warm_python)} {start} "$@"\n')
         (tmp_path / "bin" / name).chmod(0o755)
     page = (ROOT / "assets/docs/stable-diffusion.md").read_text()
     code = "\n".join(re.findall(r"^```sh\n(.*?)```", page, re.M | re.S))

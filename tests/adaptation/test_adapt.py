@@ -3,7 +3,6 @@
 import json
 import signal
 import subprocess
-import sys
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -49,25 +48,20 @@ def target(tmp_path_factory):
     return folder
 
 
-def command(target, model, out, steps=6):
-    arguments = ["adapt", "--target", target, "--model", model, "--out", out, "--steps", steps]
-    return [sys.executable, "-m", "bd_diff.cli", *map(str, arguments)]
+@pytest.fixture
+def command(warm_python, target, tiny_pipeline_folder, tmp_path):
+    arguments = ["adapt", "--target", target, "--model", tiny_pipeline_folder, "--out", tmp_path / "out", "--steps", 6]
+    return [*warm_python, "-m", "bd_diff", *map(str, arguments)]
 
 
-def test_a_killed_adaptation_goes_on_and_ends_with_a_model_and_a_report(target, tiny_pipeline_folder, tmp_path):
-    running = subprocess.Popen(command(target, tiny_pipeline_folder, tmp_path / "out"), cwd=tmp_path)
+def test_a_killed_adaptation_goes_on_and_ends_with_a_model_and_a_report(command, tiny_pipeline_folder, tmp_path):
+    running = subprocess.Popen(command, cwd=tmp_path)
     history = tmp_path / "out/history.json"
     while running.poll() is None and not (history.exists() and len(json.loads(history.read_text())) > 1):
         time.sleep(0.05)  # until the check after the first step
     running.send_signal(signal.SIGINT)
     assert running.wait() == 1 and newest_checkpoint(tmp_path / "out")
-    done = subprocess.run(
-        command(target, tiny_pipeline_folder, tmp_path / "out"),
-        cwd=tmp_path,
-        capture_output=True,
-        text=True,
-        check=True,
-    )
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=True)
     report = json.loads((tmp_path / "out/report.json").read_text())
     assert report["steps"] == 6 or report["stopped_early"]
     assert all(sentence in done.stdout for sentence in report["advice"]) and (tmp_path / "out/samples.png").exists()

@@ -70,12 +70,12 @@ def trained(request, photographs, tmp_path_factory):
     return request.param, folder
 
 
-def test_a_killed_training_resumes_to_the_same_weights_bit_for_bit(trained, photographs, tmp_path):
+def test_a_killed_training_resumes_to_the_same_weights_bit_for_bit(warm_python, trained, photographs, tmp_path):
     """SIGKILL leaves no chance to clean up: what is on disk must be enough."""
     system, whole = trained
     given = arguments(system, photographs, tmp_path, "run.steps=40", "run.save_minutes=0.0")
     process = subprocess.Popen(
-        [sys.executable, str(ROOT / "train" / f"{system}.py"), *given],
+        [*warm_python, str(ROOT / "train" / f"{system}.py"), *given],
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
     )

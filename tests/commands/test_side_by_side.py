@@ -1,7 +1,6 @@
 """Runs into one folder at the same time: photographs by name go together, folders one after the other."""
 
 import subprocess
-import sys
 
 import numpy as np
 import pytest
@@ -13,7 +12,7 @@ from bd_diff.serving.folder_run import MANIFEST, Manifest
 
 
 @pytest.fixture
-def started(tmp_path):
+def started(warm_python, tmp_path):
     """Starts `bd-diff deblur` of some inputs into one folder."""
     UResNet(width=2).save_pretrained(tmp_path / "model")
     (tmp_path / "in").mkdir()
@@ -24,7 +23,7 @@ def started(tmp_path):
     def start(*inputs):
         code = "from bd_diff.data import claims; claims.PATIENCE = 0.2; from bd_diff.cli import main; main()"
         given = [*map(str, inputs), "--out", str(tmp_path / "out"), "--model", str(tmp_path / "model")]
-        return subprocess.Popen([sys.executable, "-c", code, "deblur", *given], stderr=subprocess.PIPE, text=True)
+        return subprocess.Popen([*warm_python, "-c", code, "deblur", *given], stderr=subprocess.PIPE, text=True)
 
     return start
 

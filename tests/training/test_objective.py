@@ -3,7 +3,6 @@
 import re
 import signal
 import subprocess
-import sys
 import time
 from dataclasses import replace
 
@@ -223,22 +222,19 @@ def arguments(folder, *overrides):
     return ["--config", str(ROOT / "configs/bd_diff_tiny/smoke.yaml"), f"run.folder={folder}", *overrides]
 
 
-def command(folder, *overrides):
-    return [sys.executable, str(ROOT / "train/joint.py"), *arguments(folder, *overrides)]
-
-
-def test_a_training_killed_at_any_moment_resumes_to_the_same_weights_bit_for_bit(photographs, tmp_path):
+def test_a_training_killed_at_any_moment_resumes_to_the_same_weights_bit_for_bit(warm_python, photographs, tmp_path):
     (tmp_path / "target").mkdir()
     for index, photograph in enumerate(photographs):
         save_image(to_image(photograph / 255), tmp_path / f"target/{index}.png")
     given = [f"data.target={tmp_path / 'target'}", "run.steps=8", "run.save_minutes=0"]
     joint.main(arguments(tmp_path / "whole", *given))
-    running = subprocess.Popen(command(tmp_path / "parts", *given), cwd=ROOT)
+    command = [*warm_python, str(ROOT / "train/joint.py"), *arguments(tmp_path / "parts", *given)]
+    running = subprocess.Popen(command, cwd=ROOT)
     while newest_checkpoint(tmp_path / "parts") is None and running.poll() is None:
         time.sleep(0.05)
     running.send_signal(signal.SIGKILL)
     assert running.wait() == -signal.SIGKILL
-    again = subprocess.run(command(tmp_path / "parts", *given), capture_output=True, text=True, cwd=ROOT)
+    again = subprocess.run(command, capture_output=True, text=True, cwd=ROOT)
     assert again.returncode == 1 and "already holds a training; pass --resume" in again.stderr
     assert "Traceback" not in again.stderr
     joint.main(arguments(tmp_path / "parts", *given, "--resume"))
