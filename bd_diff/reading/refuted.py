@@ -58,17 +58,17 @@ def missed(pipeline, pixels: Tensor, blur: BlurField | Tensor) -> Tensor:
 
 
 @torch.no_grad()
-def where_it_is(pipeline, pixels: Tensor, blur: BlurField | Tensor) -> BlurField | Tensor:
+def where_it_is(pipeline, pixels: Tensor, blur: BlurField | Tensor, scale: float = 1.0) -> BlurField | Tensor:
     """The blur of one image `(1, 3, H, W)` in [-1, 1], kernels `(1, k, k)` or a field, with no blur where the image
     refutes it (`missed`); as it is where the image does so nowhere, and in small images, in which no fields are read.
-    In large ones that is seen in the image made smaller, to `LONGEST`.
+    Kernels are those of the image made smaller by `scale`. In large ones it is made smaller than that, to `LONGEST`.
     """
     if Places.over(*pixels.shape[-2:]) is None:
         return blur
     kernels, field = (blur.kernels, blur) if isinstance(blur, BlurField) else (blur, None)
-    scale = min(1.0, LONGEST / max(pixels.shape[-2:]))
-    seen = kernels if scale == 1 else enlarged(kernels, scale)
-    left = missed(pipeline, reduced(pixels, scale), replace(field, kernels=seen) if field else seen)
+    more = min(1.0, LONGEST / (max(pixels.shape[-2:]) * scale))
+    seen = kernels if more == 1 else enlarged(kernels, more)
+    left = missed(pipeline, reduced(pixels, scale * more), replace(field, kernels=seen) if field else seen)
     refuted = ((left - LOW) / (HIGH - LOW)).clamp(0, 1)[0]  # (1, h, w)
     if not refuted.any():
         return blur

@@ -71,3 +71,9 @@ def test_in_large_photographs_it_is_seen_in_a_smaller_one_and_small_ones_stay_as
     shares = found.shares_in(288, 288, *EVERYWHERE)
     assert shares[1, :, :96].mean() < 0.02 and shares[1, :, 192:].mean() > 0.8
     assert where_it_is(reader, sharp[..., :256, :256], LEVEL) is LEVEL
+
+
+def test_kernels_of_a_smaller_image_are_tried_on_that(reader, sharp):
+    large = torch.nn.functional.interpolate(with_a_still_half(sharp, LEVEL), scale_factor=2, mode="bilinear")
+    shares = where_it_is(reader, large, LEVEL, 0.5).shares_in(288, 288, *EVERYWHERE)
+    assert shares[1, :, :96].mean() < 0.02 and shares[1, :, 192:].mean() > 0.8
