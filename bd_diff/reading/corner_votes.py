@@ -27,9 +27,9 @@ ENOUGH = 1.7  # votes, its own among them, that a kernel needs
 def ask_corners(pipeline, pixels: Tensor, reading: BlurReading) -> tuple[BlurReading, bool]:
     """One image `(1, 3, H, W)` in [-1, 1] and its `reading`: the reading again, and whether there may be a field.
 
-    Where the corners contradict its kernel (`astray`), it has the kernel that was voted for, or is in doubt where none
-    has `ENOUGH` votes, and there is no field. Else there may be one where a corner is explained clearly better by a
-    kernel of its own.
+    Where the corners contradict its kernel (`astray`), it has the kernel that wins the vote, or is in doubt where none
+    has `ENOUGH` votes; then there is no field. Else, and where its own kernel wins, there may be one if a corner is
+    explained clearly better by a kernel of its own.
     """
     scale = 1.0 if reading.scale is None else float(reading.scale)
     pixels = reduced(pixels, scale)
@@ -44,6 +44,8 @@ def ask_corners(pipeline, pixels: Tensor, reading: BlurReading) -> tuple[BlurRea
     kernels = voted(pipeline, pixels, corners.kernels[:1], max(SMALLEST_WINDOW, corners.lights.shape[-1]))
     if kernels is None:
         return replace(reading, doubtful=torch.ones(1, dtype=torch.bool, device=pixels.device)), False
+    if torch.equal(kernels, corners.kernels[:1]):
+        return reading, corners.better(first)
     return replace(reading, kernels=kernels), False
 
 
