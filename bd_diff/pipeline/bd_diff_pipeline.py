@@ -201,6 +201,7 @@ class BDDiffPipeline(ReadingPipeline):
             searched = self.config.search and not fast and not kernel_windows
             if deblurring and doubtful is not None and searched:
                 reading, blurs = self.read_fields(seen, reading)
+                doubtful = reading.doubtful
                 differs = torch.tensor([isinstance(one, BlurField) for one in blurs], device=seen.device)
             kernels = None if reading.kernels is None else at_full_size(reading).expand(count, -1, -1)  # (B, k, k)
         else:

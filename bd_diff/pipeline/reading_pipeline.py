@@ -12,10 +12,13 @@ from bd_diff.blur.kernels import same_size
 from bd_diff.models.known_blur import KnownBlur, Tile
 from bd_diff.pipeline.tiled_pipeline import TiledPipeline
 from bd_diff.reading.blur_reading import BlurReading, search_blur, stack, unstack
+from bd_diff.reading.corner_votes import ask_corners
 from bd_diff.reading.differing_blur import read_field
 from bd_diff.reading.kernel_search import SMALLEST_WINDOW
 from bd_diff.reading.lens import with_lens
-from bd_diff.reading.pyramid import read_at_scales
+from bd_diff.reading.pyramid import kernel_of, read_at_scales
+from bd_diff.reading.refuted import where_it_is
+from bd_diff.reading.verdict import is_nothing
 
 
 class ReadingPipeline(TiledPipeline):
@@ -36,13 +39,22 @@ class ReadingPipeline(TiledPipeline):
         return self.tell(stack([with_lens(self, one, read_at_scales(self, one, search)) for one in pixels.split(1)]))
 
     def read_fields(self, pixels: Tensor, reading: BlurReading) -> tuple[BlurReading, list[BlurField | Tensor]]:
-        """Where the blur of images `(B, 3, H, W)` in [-1, 1] differs over them (`bd_diff.reading.differing_blur`).
+        """Where the blur of images `(B, 3, H, W)` in [-1, 1] differs over them (`bd_diff.reading.differing_blur`), and
+        where they contradict it (`bd_diff.reading.corner_votes`, `bd_diff.reading.refuted`).
 
-        Returns the reading with the kernels at their middles, and of each image a field or its kernel `(1, k, k)`.
+        Returns the reading with the kernels at their middles, in doubt where it was not and corners contradict it, and
+        of each image a field or its kernel `(1, k, k)`.
         """
-        blurs = [read_field(self, *one) for one in zip(pixels.split(1), unstack(reading), strict=True)]
+        blurs, asked = [], []
+        for image, one in zip(pixels.split(1), unstack(reading), strict=True):
+            one, differs = ask_corners(self, image, one)
+            blur = read_field(self, image, one, differs)
+            if not one.doubtful and not is_nothing(kernel_of(one)):
+                blur = where_it_is(self, image, blur, 1.0 if one.scale is None else float(one.scale))
+            asked.append(one)
+            blurs.append(blur)
         middles = [one.middle[None] if isinstance(one, BlurField) else one for one in blurs]
-        return replace(reading, kernels=torch.cat(same_size(middles))), blurs
+        return replace(stack(asked), kernels=torch.cat(same_size(middles))), blurs
 
     def encode_image(
         self, pixels: Tensor, fast: bool = False, found: tuple[Tensor, Tensor] | None = None
@@ -89,9 +101,12 @@ class ReadingPipeline(TiledPipeline):
 
         The starting noise is zero, its mean, so that the result is not random.
         """
+        return self.deblur_by(pixels, KnownBlur(kernels, self.config.linear_light))
+
+    def deblur_by(self, pixels: Tensor, blur: KnownBlur) -> Tensor:
+        """`deblur_window` by a blur that may differ over the pixels."""
         height, width = pixels.shape[-2:]
         grid = self.grid(height, width, tile=0)
-        blur = KnownBlur(kernels, self.config.linear_light)
         tile = Tile(pixels, (...,), grid.tile, blur.guesses(pixels), blur)
         noise = torch.zeros(self.latent_shape(grid, len(pixels)), device=pixels.device, dtype=self.unet.dtype)
         _, latents = self.denoise(tile, self.blur_qformer.no_blur(len(pixels)), noise, 1)

@@ -40,7 +40,7 @@ SAME = 0.005  # distance of kernels, the farthest of each on average, below whic
 
 
 @torch.no_grad()
-def read_field(pipeline, pixels: Tensor, reading: BlurReading) -> BlurField | Tensor:
+def read_field(pipeline, pixels: Tensor, reading: BlurReading, differs: bool | None = None) -> BlurField | Tensor:
     """The blur of one image `(1, 3, H, W)` in [-1, 1] of which one `reading` is known: kernels `(1, k, k)`, those of
     the reading, or a field where that explains the image better; at the scale of the reading. Where the search found no
     shake without doubt, in small images, and for kernels wider than `SIZE`, which were carried to full size, it is one;
@@ -52,8 +52,9 @@ def read_field(pipeline, pixels: Tensor, reading: BlurReading) -> BlurField | Te
     if places is None or not is_shake(reading) or kernels.shape[-1] > SIZE:
         return kernels
     images = reduce_noise((pixels + 1) / 2)
-    few = Windows(pipeline, places.cut(images, places.corners), kernels)
-    if not few.differ():
+    if differs is None:
+        differs = Windows(pipeline, places.cut(images, places.corners), kernels).differ()
+    if not differs:
         return kernels
     every = Windows(pipeline, places.cut(images, range(places.count)), kernels)
     own, chosen = every.read(places)
@@ -65,6 +66,16 @@ def read_field(pipeline, pixels: Tensor, reading: BlurReading) -> BlurField | Te
     shares = torch.eye(places.count, device=pixels.device).view(-1, places.rows, places.columns)
     told = pipeline.tell(BlurReading(seen)).kernels
     return BlurField(torch.cat([kernels, told]), torch.cat([shares[~chosen].sum(0, keepdim=True), shares[chosen]]))
+
+
+def corner_windows(pipeline, pixels: Tensor, reading: BlurReading) -> "Windows | None":
+    """The windows at the corners of one image `(1, 3, H, W)` in [-1, 1], with the kernel of its reading; None where
+    there is no field to be read (`read_field`).
+    """
+    places, kernels = Places.over(*pixels.shape[-2:]), without_margin(kernel_of(reading))
+    if places is None or not is_shake(reading) or kernels.shape[-1] > SIZE:
+        return None
+    return Windows(pipeline, places.cut(reduce_noise((pixels + 1) / 2), places.corners), kernels)
 
 
 @dataclass(frozen=True)
@@ -138,7 +149,11 @@ class Windows:
 
     def differ(self) -> bool:
         """Whether some window is explained clearly better by a kernel of its own."""
-        return bool((self.residual(self.refined(self.kernels)) < DIFFERS * self.residuals).any())
+        return self.better(self.refined(self.kernels))
+
+    def better(self, kernels: Tensor) -> bool:
+        """Whether some window is explained clearly better by its own of these kernels `(S, k, k)`."""
+        return bool((self.residual(kernels) < DIFFERS * self.residuals).any())
 
     def edges(self, kernels: Tensor) -> Tensor:
         """The strong edges `(S, 2, h, w)` of each, deblurred by these kernels `(S, k, k)`."""

@@ -1,0 +1,78 @@
+"""Where a photograph refutes the blur that was found in it: a thing that moved by itself, or one that stood still.
+
+What a network that knows photographs makes of it under that blur, blurred again, must be the photograph. Where the blur
+is another one it is not: what is sharp has detail that the blur would have taken away, and what moved has edges where
+it leaves none. There the photograph stays as it is (ours).
+"""
+
+from dataclasses import replace
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from bd_diff.blur.field import BlurField
+from bd_diff.blur.kernels import delta
+from bd_diff.blur.operator import reblur
+from bd_diff.data.noise import noise_level
+from bd_diff.data.pixels import luminance
+from bd_diff.models.known_blur import KnownBlur
+from bd_diff.reading.confidence import NOISE
+from bd_diff.reading.differing_blur import Places
+from bd_diff.reading.kernel_search import gradients_inside
+from bd_diff.reading.pyramid import enlarged, reduced
+
+CELL = 16  # pixels a side of the cells of the map; each is seen with its eight neighbours
+FAINT = 2e-4  # mean gradient below which a cell shows nothing
+LONGEST = 768  # pixels
+LOW, HIGH = 0.5, 0.7  # share of the gradients that is missed from which a blur counts less, and not at all (ours,
+# measured on training photographs: a blur that is everywhere misses more hardly anywhere)
+
+
+@torch.no_grad()
+def missed(pipeline, pixels: Tensor, blur: BlurField | Tensor) -> Tensor:
+    """The share of its gradients in which one image `(1, 3, H, W)` in [-1, 1] differs from what is deblurred without
+    data consistency and blurred again, by kernels `(1, k, k)` or a field: a map `(1, 1, h, w)` of cells, about 0 where
+    the blur is right, 1 where nothing of the detail is explained. Noise does not count; it is 0.5 where there is no
+    detail.
+    """
+    height, width = pixels.shape[-2:]
+    linear = pipeline.config.linear_light
+    known = (
+        KnownBlur(blur, linear)
+        if isinstance(blur, Tensor)
+        else KnownBlur(blur.kernels[:, None], linear, blur.shares_in(height, width, slice(None), slice(None)))
+    )
+    deblurred = pipeline.deblur_by(pixels, known)
+    blurred = known.everywhere(lambda images, kernels: reblur(images, kernels)[:, None], deblurred)[:, 0]
+    seen, unseen = luminance((pixels + 1) / 2), luminance((blurred - pixels) / 2)
+    noise = NOISE * noise_level(seen).view(-1, 1, 1, 1)
+    cells = height // CELL, width // CELL
+
+    def detail(light: Tensor) -> Tensor:
+        there = F.adaptive_avg_pool2d(gradients_inside(light).abs().mean(1, keepdim=True), cells)
+        around = F.avg_pool2d(there, 3, 1, 1, count_include_pad=False)
+        return (around - noise).clamp_min(0)
+
+    return (detail(unseen) + FAINT) / (detail(seen) + 2 * FAINT)
+
+
+@torch.no_grad()
+def where_it_is(pipeline, pixels: Tensor, blur: BlurField | Tensor, scale: float = 1.0) -> BlurField | Tensor:
+    """The blur of one image `(1, 3, H, W)` in [-1, 1], kernels `(1, k, k)` or a field, with no blur where the image
+    refutes it (`missed`); as it is where the image does so nowhere, and in small images, in which no fields are read.
+    Kernels are those of the image made smaller by `scale`. In large ones it is made smaller than that, to `LONGEST`.
+    """
+    if Places.over(*pixels.shape[-2:]) is None:
+        return blur
+    kernels, field = (blur.kernels, blur) if isinstance(blur, BlurField) else (blur, None)
+    more = min(1.0, LONGEST / (max(pixels.shape[-2:]) * scale))
+    seen = kernels if more == 1 else enlarged(kernels, more)
+    left = missed(pipeline, reduced(pixels, scale * more), replace(field, kernels=seen) if field else seen)
+    refuted = ((left - LOW) / (HIGH - LOW)).clamp(0, 1)[0]  # (1, h, w)
+    if not refuted.any():
+        return blur
+    rows, columns = refuted.shape[-2:]
+    shares = field.shares_in(rows, columns, slice(None), slice(None)) if field else torch.ones_like(refuted)
+    nothing = delta(1, kernels.shape[-1], kernels.device)
+    return BlurField(torch.cat([kernels, nothing]), torch.cat([shares * (1 - refuted), refuted]))

@@ -1,0 +1,79 @@
+"""A thing that has not the blur of the photograph around it is left as it is."""
+
+from types import SimpleNamespace
+
+import pytest
+import torch
+
+from bd_diff.blur.field import BlurField
+from bd_diff.blur.kernels import blur, delta, gaussian, line
+from bd_diff.data.procedural import procedural_image
+from bd_diff.reading import refuted
+from bd_diff.reading.refuted import missed, where_it_is
+
+LEVEL, UPRIGHT = (line(torch.tensor([13.0]), torch.tensor([angle])) for angle in (0.2, 1.7))
+EVERYWHERE = (slice(None), slice(None))
+
+
+@pytest.fixture
+def reader():
+    """A pipeline that deblurs by Wiener deconvolution, the safest of them."""
+    deblurred = lambda pixels, known: known.guesses(pixels)[:, 3].clamp(-1, 1)  # noqa: E731
+    return SimpleNamespace(deblur_by=deblurred, config=SimpleNamespace(linear_light=False))
+
+
+@pytest.fixture
+def sharp():
+    return procedural_image(288, torch.Generator().manual_seed(0), "leaves")[None] * 2 - 1
+
+
+def with_a_still_half(sharp, kernels):
+    pixels = blur(sharp, kernels)
+    pixels[..., 144:] = sharp[..., 144:]
+    return pixels
+
+
+def test_what_stands_still_in_a_photograph_that_moved_has_no_blur(reader, sharp):
+    found = where_it_is(reader, with_a_still_half(sharp, LEVEL), LEVEL)
+    assert isinstance(found, BlurField) and torch.equal(found.kernels, torch.cat([LEVEL, delta(1)]))
+    shares = found.shares_in(288, 288, *EVERYWHERE)
+    assert torch.allclose(shares.sum(0), torch.ones(288, 288))
+    assert shares[1, :, :96].mean() < 0.02 and shares[1, :, 192:].mean() > 0.8
+
+
+def test_a_blur_that_is_everywhere_stays_as_it_is(reader, sharp):
+    for kernels in (LEVEL, gaussian(torch.tensor([1.8]))):
+        noisy = blur(sharp, kernels) + torch.randn(sharp.shape, generator=torch.Generator().manual_seed(1)) * 4 / 255
+        assert where_it_is(reader, noisy, kernels) is kernels
+
+
+def test_where_there_is_no_detail_nothing_is_refuted(reader):
+    flat = torch.zeros(1, 3, 96, 128)
+    assert torch.allclose(missed(reader, flat, LEVEL), torch.full((1, 1, 6, 8), 0.5))
+    assert where_it_is(reader, flat, LEVEL) is LEVEL
+
+
+def test_of_a_field_each_kernel_keeps_its_part_of_what_is_blurred(reader, sharp):
+    pixels = with_a_still_half(sharp, LEVEL)
+    pixels[..., :144, :144] = blur(sharp, UPRIGHT)[..., :144, :144]
+    upper = torch.tensor([[[1.0], [0.0]], [[0.0], [1.0]]])
+    found = where_it_is(reader, pixels, BlurField(torch.cat([UPRIGHT, LEVEL]), upper))
+    shares = found.shares_in(288, 288, *EVERYWHERE)
+    assert torch.allclose(shares.sum(0), torch.ones(288, 288), atol=1e-5)
+    for index, part in enumerate([(slice(0, 80), slice(0, 96)), (slice(192, 288), slice(0, 96)), EVERYWHERE]):
+        assert shares[index][part].mean() > (0.4 if index == 2 else 0.8)
+
+
+def test_in_large_photographs_it_is_seen_in_a_smaller_one_and_small_ones_stay_as_they_are(reader, sharp, monkeypatch):
+    monkeypatch.setattr(refuted, "LONGEST", 200)
+    found = where_it_is(reader, with_a_still_half(sharp, LEVEL), LEVEL)
+    assert isinstance(found, BlurField) and torch.equal(found.kernels, torch.cat([LEVEL, delta(1)]))
+    shares = found.shares_in(288, 288, *EVERYWHERE)
+    assert shares[1, :, :96].mean() < 0.02 and shares[1, :, 192:].mean() > 0.8
+    assert where_it_is(reader, sharp[..., :256, :256], LEVEL) is LEVEL
+
+
+def test_kernels_of_a_smaller_image_are_tried_on_that(reader, sharp):
+    large = torch.nn.functional.interpolate(with_a_still_half(sharp, LEVEL), scale_factor=2, mode="bilinear")
+    shares = where_it_is(reader, large, LEVEL, 0.5).shares_in(288, 288, *EVERYWHERE)
+    assert shares[1, :, :96].mean() < 0.02 and shares[1, :, 192:].mean() > 0.8
