@@ -252,6 +252,7 @@ class BDDiffPipeline(ReadingPipeline):
         unet = quick_unet(self.unet, grid.tile)
         as_latents = output_type == "latent"
         images = torch.zeros_like(noise) if as_latents else photographs.new_zeros(count, 3, grid.height, grid.width)
+        noise = noise.to(unet.dtype)
         with self.show_progress(steps * len(grid)) as bar:
 
             def on_step(i: int, t: Tensor, latents: Tensor, tokens: Tensor) -> tuple[Tensor, Tensor]:
@@ -281,7 +282,7 @@ class BDDiffPipeline(ReadingPipeline):
                 else:
                     own = Tile(around, inside, grid.tile, transfer_guesses(around, kernels))
                 guesses = own.guesses  # (B, G, 3, h, w)
-                (latents,) = grid.cut(noise, [index])  # (B, c, h, w)
+                (latents,) = grid.cut(noise, [index]).to(self.unet.dtype)  # (B, c, h, w)
                 first, latents = self.denoise(own, blur_tokens, latents, steps, on_step, kernels is not None, unet)
                 if shares.min() < 1:
                     # The image is the first guess in deblurring, the last one in transfer; a refined VAE filtered it.
