@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from scipy import fft
 from torch import Tensor
 
+from bd_diff.blur.convolution import LARGE
 from bd_diff.blur.kernels import blur, transfer_function
 
 WIENER_NOISE = (0.002, 0.01, 0.05)  # regularisation of the three Wiener images, from sharp to safe (ours, measured)
@@ -119,7 +120,9 @@ def tapered(images: Tensor, kernels: Tensor) -> tuple[Tensor, Tensor]:
     padded = extend(images.float(), reach, tall - height - reach, reach, wide - width - reach)
     transfer = transfer_function(kernels, tall, wide)[:, None]
     window = border_window(tall, wide, reach, device=images.device)
-    if reach and min(tall, wide) > 8 * reach:  # only what is near the border is blurred: a third of the FFTs less
+    if (
+        height * width >= LARGE and min(tall, wide) > 8 * reach > 0
+    ):  # only what is near the border is blurred: a third of the FFTs less
         return with_border(padded, kernels, window), transfer
     blurred = torch.fft.irfft2(torch.fft.rfft2(padded) * transfer, s=(tall, wide))
     return torch.lerp(blurred, padded, window), transfer
