@@ -15,6 +15,7 @@ from bd_diff.assets import asset
 from bd_diff.data.failures import out_of_memory
 from bd_diff.data.images import crop_to, pad_to_multiple
 from bd_diff.data.inputs import hidden_in, open_images, to_array, to_batch, to_images
+from bd_diff.data.pixels import is_finite
 from bd_diff.data.tiles import SMALLEST_TILE, Grid
 from bd_diff.models.model_folder import find_folder, is_adapter, load_checked, read_json
 
@@ -237,7 +238,7 @@ def require_pipeline(restorer: Restorer, model: str) -> PipelineRestorer:
 
 def check_result(images: Tensor, name: str) -> None:
     """Raise ValueError for a result that is not finite: it would be written as black without a word."""
-    if not images.isfinite().all():
+    if not is_finite(images):
         raise ValueError(f"{name} made NaN or infinite values of it; its weights, or half precision, do not fit")
 
 

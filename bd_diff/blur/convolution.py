@@ -2,21 +2,26 @@
 
 import torch
 import torch.nn.functional as F
+from scipy import fft
 from torch import Tensor
 
 NEGLIGIBLE = 1e-7  # share of a kernel's mass that may be left out: no result in [0, 1] changes by more
 RANK_ONE = 1e-6  # L1 distance to the product of its marginals up to which a kernel counts as that product
 MOST_TAPS = 21 * 21  # above this many, an FFT is faster than a direct sum (measured on one AVX2 core)
 PLANES = 16  # convolved at once: oneDNN works on blocks of 16 channels (measured)
+LARGE = (
+    512 * 512
+)  # pixels; below, nothing is rounded otherwise for speed, since the kernel search multiplies that (ours)
+FEWEST = 6  # planes: a direct sum of fewer leaves most of a block empty; an FFT is faster (measured)
 
 
 def convolve(images: Tensor, kernels: Tensor) -> Tensor:
     """Each image `(B, C, H, W)` convolved with its own kernel `(B, k, k)`, k odd: `(B, C, H - k + 1, W - k + 1)`.
 
     On the CPU, where no gradient is wanted, kernels of rank one (Gaussian, box, delta, level line) are applied along
-    rows and then along columns, other small ones by a direct sum; the rest goes through `spectral`. All agree to 1e-6
-    for images in [0, 1]. Computed in float32, returned in the type of the images. Raises ValueError where there are not
-    as many kernels as images.
+    rows and then along columns, several other small ones by a direct sum; the rest goes through `spectral`. All agree
+    to 1e-6 for images in [0, 1]. Computed in float32, returned in the type of the images. Raises ValueError where there
+    are not as many kernels as images.
     """
     if len(images) != len(kernels):
         raise ValueError(f"there are {len(kernels)} kernels for {len(images)} images; give each image its own")
@@ -28,6 +33,8 @@ def convolve(images: Tensor, kernels: Tensor) -> Tensor:
     taps = 2 * reaches(kernels) + 1  # (B, 2)
     separable = is_rank_one(kernels)
     direct = ~separable & (taps.prod(1) <= MOST_TAPS)
+    if height * width >= LARGE:
+        direct &= images.shape[1] * direct.sum() >= FEWEST
     rest = ~(separable | direct)
     with torch.autocast("cpu", enabled=False):  # float32 always: mixed precision is for networks
         for index in separable.nonzero()[:, 0].tolist():
@@ -50,8 +57,12 @@ def convolve(images: Tensor, kernels: Tensor) -> Tensor:
 def spectral(images: Tensor, kernels: Tensor) -> Tensor:
     """`convolve` by FFT: differentiable, on any device, of any kernel."""
     reach, (height, width) = kernels.shape[-1] // 2, images.shape[-2:]
+    tall, wide = height, width
+    if height * width >= LARGE:
+        tall, wide = (fft.next_fast_len(side, real=True) for side in (height, width))
+    padded = F.pad(images.float(), (0, wide - width, 0, tall - height))  # beyond what is returned
     blurred = torch.fft.irfft2(
-        torch.fft.rfft2(images.float()) * transfer_function(kernels, height, width)[:, None], s=(height, width)
+        torch.fft.rfft2(padded) * transfer_function(kernels, tall, wide)[:, None], s=(tall, wide)
     )
     return blurred[..., reach : height - reach, reach : width - reach].to(images.dtype)
 

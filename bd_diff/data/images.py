@@ -37,6 +37,7 @@ from bd_diff.data.names import (  # noqa: F401 - names of files are asked for be
     natural_order,
     warn_of_left_out,
 )
+from bd_diff.data.pixels import ROWS, is_finite
 from bd_diff.data.png import read_png
 from bd_diff.data.tiff import is_tiff, read_tiff, upright_levels
 from bd_diff.data.writing import replacing
@@ -237,7 +238,7 @@ def to_image(pixels: Tensor, like: Image.Image | DeepImage | None = None) -> Ima
     if pixels.ndim != 3 or pixels.shape[0] != 3:
         raise ValueError(f"an image is a tensor of shape (3, H, W), not {tuple(pixels.shape)}")
     pixels = pixels.detach().float().cpu()
-    if not pixels.isfinite().all():
+    if not is_finite(pixels):
         raise ValueError("the image holds NaN or infinite values; check the model's weights, or use float32")
     height, width = pixels.shape[-2:]
     if like and like.size != (width, height):
@@ -257,8 +258,12 @@ def to_image(pixels: Tensor, like: Image.Image | DeepImage | None = None) -> Ima
 
 def _levels(pixels: Tensor, highest: int) -> np.ndarray:
     """`(C, H, W)` in [0, 1] and beyond, as `(H, W, C)` of 8 or 16 bit."""
-    levels = pixels.clamp(0, 1).mul_(highest).round_().movedim(0, -1).numpy()
-    return levels.astype(np.uint8 if highest == 255 else np.uint16)
+    channels, height, width = pixels.shape
+    levels = np.empty((height, width, channels), np.uint8 if highest == 255 else np.uint16)
+    for top in range(0, height, ROWS):  # a large photograph is not copied as floats once more
+        rows = pixels[:, top : top + ROWS].clamp(0, 1).mul_(highest).round_()
+        levels[top : top + ROWS] = rows.movedim(0, -1).numpy()
+    return levels
 
 
 def save_image(image: Image.Image | DeepImage, path: str | os.PathLike, quality: int | None = None) -> None:

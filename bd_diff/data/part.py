@@ -4,6 +4,7 @@ Borders, captions and what lies under transparency are kept from the model and p
 photographs that use little of their range are stretched over all of it, and back.
 """
 
+import math
 import warnings
 from dataclasses import dataclass
 
@@ -15,6 +16,7 @@ from torch import Tensor
 from bd_diff.data.deep import DeepImage
 from bd_diff.data.filling import filled, spread
 from bd_diff.data.line_frames import line_frame
+from bd_diff.data.pixels import ROWS
 from bd_diff.data.surroundings import find_sharp, frame, inside_borders
 
 UNCHANGED = 0.5 / 255  # root mean square of a change that nobody sees
@@ -135,13 +137,16 @@ class Part:
         if self.unchanged:
             return self.colours
         whole = self.colours.clone()
-        own = whole[:, self.box[0], self.box[1]]
         result = self.range.back(result.detach().float().cpu())
         if self.grey:
             result = result.mean(0, keepdim=True).expand(3, -1, -1)
-        whole[:, self.box[0], self.box[1]] = result.lerp(own, self.kept)
+        changed, places = 0.0, whole[:, self.box[0], self.box[1]].split(ROWS, 1)  # bounds the memory of large images
+        for own, new, kept in zip(places, result.split(ROWS, 1), self.kept.split(ROWS, -2), strict=True):
+            moved = new.lerp(own, kept)
+            changed += float((moved - own).square().sum())
+            own.copy_(moved)
         span = self.range.white - self.range.black
-        if (whole - self.colours).square_().mean().sqrt() < UNCHANGED * span:
+        if math.sqrt(changed / whole.numel()) < UNCHANGED * span:
             warnings.warn(f"{self.name}: nothing was changed visibly", stacklevel=2)
         return whole
 

@@ -3,7 +3,13 @@
 import torch
 from torch import Tensor
 
+ROWS = 256  # of a large photograph at once, where copies of all of it would need much memory
 LUMINANCE = (0.299, 0.587, 0.114)  # ITU-R BT.601
+
+
+def is_finite(images: Tensor) -> bool:
+    """Whether images hold neither NaN nor infinite values; without a mask, which large ones have no memory for."""
+    return not images.numel() or bool(torch.stack(images.aminmax()).isfinite().all())
 
 
 def as_floats(image: Tensor) -> Tensor:

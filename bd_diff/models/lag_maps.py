@@ -4,6 +4,8 @@ Sharp photographs have gradients with a nearly white spectrum; blur multiplies i
 separates the two. Averaged over windows and transformed back, line and shake blurs become visible streaks (cepstrum).
 """
 
+import math
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -15,6 +17,7 @@ WINDOW = 64  # pixels; half overlapping
 LAGS = 49  # displacements -24 .. 24
 MAPS = 3
 WINDOWS_AT_ONCE = 1024  # bounds the memory of large images
+MOST = 4096  # windows about, of an image of 4 megapixels; larger ones are seen in as many, farther apart
 
 
 def lag_maps(images: Tensor) -> tuple[Tensor, Tensor]:
@@ -28,7 +31,8 @@ def lag_maps(images: Tensor) -> tuple[Tensor, Tensor]:
     light = luminance(images.float())
     missing = [max(0, WINDOW - side) for side in light.shape[-2:]]
     light = extend(light, missing[0] // 2, missing[0] - missing[0] // 2, missing[1] // 2, missing[1] - missing[1] // 2)
-    windows = gradients(light).unfold(2, WINDOW, WINDOW // 2).unfold(3, WINDOW, WINDOW // 2)
+    step = max(WINDOW // 2, math.ceil(math.sqrt(light.shape[-2] * light.shape[-1] / MOST)))
+    windows = gradients(light).unfold(2, WINDOW, step).unfold(3, WINDOW, step)
     rows, columns = windows.shape[2:4]
     mean_log, mean_power, mean_relative = (
         sum(sums) / (rows * columns)

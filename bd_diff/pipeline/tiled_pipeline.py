@@ -35,7 +35,8 @@ class TiledPipeline(SavedPipeline):
             latents = randn_tensor(shape, generator=generator, device=device, dtype=self.unet.dtype)
         elif latents.shape != shape:
             raise ValueError(f"latents are {tuple(latents.shape)}; this image needs {shape}")
-        return latents.to(device, self.unet.dtype) * self.scheduler.init_noise_sigma
+        latents, sigma = latents.to(device, self.unet.dtype), float(self.scheduler.init_noise_sigma)
+        return latents if sigma == 1 else latents * sigma  # a large photograph's noise is not copied
 
     def latent_shape(self, grid: Grid, batch: int) -> tuple[int, int, int, int]:
         """The shape `(B, c, h, w)` of the latents of the whole, padded image."""
