@@ -9,9 +9,7 @@ NEGLIGIBLE = 1e-7  # share of a kernel's mass that may be left out: no result in
 RANK_ONE = 1e-6  # L1 distance to the product of its marginals up to which a kernel counts as that product
 MOST_TAPS = 21 * 21  # above this many, an FFT is faster than a direct sum (measured on one AVX2 core)
 PLANES = 16  # convolved at once: oneDNN works on blocks of 16 channels (measured)
-LARGE = (
-    512 * 512
-)  # pixels; below, nothing is rounded otherwise for speed, since the kernel search multiplies that (ours)
+LARGE = 512 * 512  # pixels; below, nothing is rounded otherwise for speed, since the kernel search multiplies that
 FEWEST = 6  # planes: a direct sum of fewer leaves most of a block empty; an FFT is faster (measured)
 
 

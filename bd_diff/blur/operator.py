@@ -120,9 +120,7 @@ def tapered(images: Tensor, kernels: Tensor) -> tuple[Tensor, Tensor]:
     padded = extend(images.float(), reach, tall - height - reach, reach, wide - width - reach)
     transfer = transfer_function(kernels, tall, wide)[:, None]
     window = border_window(tall, wide, reach, device=images.device)
-    if (
-        height * width >= LARGE and min(tall, wide) > 8 * reach > 0
-    ):  # only what is near the border is blurred: a third of the FFTs less
+    if height * width >= LARGE and min(tall, wide) > 8 * reach > 0:  # a third of the FFTs less
         return with_border(padded, kernels, window), transfer
     blurred = torch.fft.irfft2(torch.fft.rfft2(padded) * transfer, s=(tall, wide))
     return torch.lerp(blurred, padded, window), transfer

@@ -17,7 +17,7 @@ SHOWN = (b"gAMA", b"cHRM", b"sRGB", b"mDCV", b"cLLI")  # how numbers become colo
 WRITTEN = (b"tEXt", b"zTXt", b"iTXt")
 LONGEST_TEXT = 2**26  # bytes, the most that Pillow takes, too
 PALETTE = 3  # colour type
-RUNS = {"level": 1, "strategy": 3}  # of zlib, runs alone: photographs are as small in a fifth of the time (measured)
+RUNS = {"level": 1, "strategy": 3}  # of zlib: photographs are about as small in a fifth of the time (measured)
 STALE = (b"Raw profile type", b"Thumb::")  # text that is EXIF or a thumbnail once more
 
 

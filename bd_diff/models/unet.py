@@ -169,10 +169,15 @@ class RoundedUNet:
 
 def quick_unet(unet: Any, size: tuple[int, int]) -> Any:
     """The fastest way to run a UNet on images of `size`, height and width in pixels: where both are `LARGE`, a
-    `RoundedUNet` of a `NAFUNet` of float32 on a CPU that has instructions for bfloat16; else the UNet itself.
+    `RoundedUNet` of a `NAFUNet` of float32 on a CPU that has instructions for bfloat16; else the UNet itself. One that
+    is offloaded from a GPU stays itself, too.
     """
-    if min(size) < LARGE:
+    if min(size) < LARGE or not isinstance(unet, NAFUNet) or hasattr(unet, "_hf_hook"):
         return unet
-    has_bfloat16 = getattr(torch.cpu, "_is_avx512_bf16_supported", lambda: False)
-    plain = isinstance(unet, NAFUNet) and unet.dtype == torch.float32 and unet.device.type == "cpu"
+    plain = unet.dtype == torch.float32 and unet.device.type == "cpu"
     return RoundedUNet(unet) if plain and has_bfloat16() else unet
+
+
+def has_bfloat16() -> bool:
+    """Whether the CPU has instructions for bfloat16; False where PyTorch is too old to tell."""
+    return hasattr(torch.cpu, "get_capabilities") and bool(torch.cpu.get_capabilities().get("avx512_bf16"))

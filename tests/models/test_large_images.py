@@ -68,9 +68,15 @@ def test_a_rounded_unet_says_nearly_what_the_unet_says():
     assert unet.dtype == torch.float32
 
 
-def test_small_images_are_never_rounded():
+def test_only_large_images_on_a_cpu_that_can_are_rounded(monkeypatch):
     unet = trained_unet(60)
+    monkeypatch.setattr("bd_diff.models.unet.has_bfloat16", lambda: False)
+    assert quick_unet(unet, (LARGE, 4096)) is unet
+    monkeypatch.setattr("bd_diff.models.unet.has_bfloat16", lambda: True)
+    assert isinstance(quick_unet(unet, (LARGE, 4096)), RoundedUNet)
     assert quick_unet(unet, (LARGE - 4, 4096)) is unet
+    unet._hf_hook = object()  # as where accelerate offloads it: it computes elsewhere
+    assert quick_unet(unet, (LARGE, 4096)) is unet
 
 
 def test_a_large_image_is_read_from_fewer_windows_and_alike():
