@@ -49,7 +49,8 @@ class ReadingPipeline(TiledPipeline):
         for image, one in zip(pixels.split(1), unstack(reading), strict=True):
             one, differs = ask_corners(self, image, one)
             blur = read_field(self, image, one, differs)
-            if not one.doubtful and not is_nothing(kernel_of(one)):
+            everywhere = self.config.lens is not None  # a lens blurs all of a photograph
+            if not everywhere and not one.doubtful and not is_nothing(kernel_of(one)):
                 blur = where_it_is(self, image, blur, 1.0 if one.scale is None else float(one.scale))
             asked.append(one)
             blurs.append(blur)

@@ -2,7 +2,8 @@
 
 What a network that knows photographs makes of it under that blur, blurred again, must be the photograph. Where the blur
 is another one it is not: what is sharp has detail that the blur would have taken away, and what moved has edges where
-it leaves none. There the photograph stays as it is (ours).
+it leaves none. There the photograph stays as it is, and so it does in windows in which, read by themselves, there is no
+blur (ours).
 """
 
 from dataclasses import replace
@@ -18,9 +19,10 @@ from bd_diff.data.noise import noise_level
 from bd_diff.data.pixels import luminance
 from bd_diff.models.known_blur import KnownBlur
 from bd_diff.reading.confidence import NOISE
-from bd_diff.reading.differing_blur import Places
+from bd_diff.reading.differing_blur import AT_ONCE, Places
 from bd_diff.reading.kernel_search import gradients_inside
-from bd_diff.reading.pyramid import enlarged, reduced
+from bd_diff.reading.pyramid import enlarged, kernel_of, reduced
+from bd_diff.reading.verdict import is_nothing
 
 CELL = 16  # pixels a side of the cells of the map; each is seen with its eight neighbours
 FAINT = 2e-4  # mean gradient below which a cell shows nothing
@@ -58,9 +60,23 @@ def missed(pipeline, pixels: Tensor, blur: BlurField | Tensor) -> Tensor:
 
 
 @torch.no_grad()
+def unblurred(pipeline, pixels: Tensor) -> Tensor:
+    """In which windows (`Places`) of one image `(1, 3, H, W)` in [-1, 1] the reading without the search is that there
+    is no blur: a map `(1, rows, columns)` of ones and zeros; one zero where the image is too small to have windows.
+    """
+    places = Places.over(*pixels.shape[-2:])
+    if places is None:
+        return pixels.new_zeros(1, 1, 1)
+    windows = places.cut(pixels, range(places.count))
+    kernels = torch.cat([kernel_of(pipeline.read_blur(some)) for some in windows.split(AT_ONCE)])
+    return is_nothing(kernels).to(pixels).view(1, places.rows, places.columns)
+
+
+@torch.no_grad()
 def where_it_is(pipeline, pixels: Tensor, blur: BlurField | Tensor, scale: float = 1.0) -> BlurField | Tensor:
     """The blur of one image `(1, 3, H, W)` in [-1, 1], kernels `(1, k, k)` or a field, with no blur where the image
-    refutes it (`missed`); as it is where the image does so nowhere, and in small images, in which no fields are read.
+    refutes it (`missed`) or shows none (`unblurred`); as it is where the image does so nowhere, and in small images, in
+    which no fields are read.
     Kernels are those of the image made smaller by `scale`. In large ones it is made smaller than that, to `LONGEST`.
     """
     if Places.over(*pixels.shape[-2:]) is None:
@@ -70,6 +86,8 @@ def where_it_is(pipeline, pixels: Tensor, blur: BlurField | Tensor, scale: float
     seen = kernels if more == 1 else enlarged(kernels, more)
     left = missed(pipeline, reduced(pixels, scale * more), replace(field, kernels=seen) if field else seen)
     refuted = ((left - LOW) / (HIGH - LOW)).clamp(0, 1)[0]  # (1, h, w)
+    none = unblurred(pipeline, reduced(pixels, scale))
+    refuted = refuted.maximum(F.interpolate(none[None], size=refuted.shape[-2:], mode="bilinear")[0])
     if not refuted.any():
         return blur
     rows, columns = refuted.shape[-2:]

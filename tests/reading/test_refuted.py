@@ -8,8 +8,10 @@ import torch
 from bd_diff.blur.field import BlurField
 from bd_diff.blur.kernels import blur, delta, gaussian, line
 from bd_diff.data.procedural import procedural_image
+from bd_diff.pipeline import BDDiffPipeline
 from bd_diff.reading import refuted
-from bd_diff.reading.refuted import missed, where_it_is
+from bd_diff.reading.blur_reading import BlurReading
+from bd_diff.reading.refuted import missed, unblurred, where_it_is
 
 LEVEL, UPRIGHT = (line(torch.tensor([13.0]), torch.tensor([angle])) for angle in (0.2, 1.7))
 EVERYWHERE = (slice(None), slice(None))
@@ -17,9 +19,12 @@ EVERYWHERE = (slice(None), slice(None))
 
 @pytest.fixture
 def reader():
-    """A pipeline that deblurs by Wiener deconvolution, the safest of them."""
-    deblurred = lambda pixels, known: known.guesses(pixels)[:, 3].clamp(-1, 1)  # noqa: E731
-    return SimpleNamespace(deblur_by=deblurred, config=SimpleNamespace(linear_light=False))
+    """A pipeline that deblurs by Wiener deconvolution, the safest of them, and sees a line in every window."""
+    return SimpleNamespace(
+        deblur_by=lambda pixels, known: known.guesses(pixels)[:, 3].clamp(-1, 1),
+        read_blur=lambda pixels: BlurReading(LEVEL.expand(len(pixels), -1, -1)),
+        config=SimpleNamespace(linear_light=False),
+    )
 
 
 @pytest.fixture
@@ -39,6 +44,17 @@ def test_what_stands_still_in_a_photograph_that_moved_has_no_blur(reader, sharp)
     shares = found.shares_in(288, 288, *EVERYWHERE)
     assert torch.allclose(shares.sum(0), torch.ones(288, 288))
     assert shares[1, :, :96].mean() < 0.02 and shares[1, :, 192:].mean() > 0.8
+
+
+def test_a_window_in_which_there_is_no_blur_is_left_as_it_is(sharp):
+    pipeline = BDDiffPipeline.from_pretrained()
+    pixels = blur(sharp, LEVEL)
+    assert not unblurred(pipeline, pixels).any() and unblurred(pipeline, sharp).all()
+    faint = 0.05 * with_a_still_half(sharp, LEVEL)  # too faint to be missed
+    found = where_it_is(pipeline, faint, LEVEL)
+    shares = found.shares_in(288, 288, *EVERYWHERE)
+    assert torch.allclose(shares.sum(0), torch.ones(288, 288))
+    assert shares[1, :, :48].mean() < 0.02 and shares[1, :, 240:].mean() > 0.98
 
 
 def test_a_blur_that_is_everywhere_stays_as_it_is(reader, sharp):
