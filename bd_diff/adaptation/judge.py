@@ -19,8 +19,8 @@ from bd_diff.pipeline import BDDiffPipeline
 
 SIDE = 384  # pixels a side, at most, of the middle of a photograph that is judged
 MARGIN = 0.01  # of the score, by which a candidate must be better on average (ours, see the bench)
-ERRORS = 1.0  # standard errors, by which it must be better, too
-KERNEL = 0.005, 1.5  # margin and standard errors where kernels alone differ and are judged by themselves (ours)
+KERNEL = 0.005  # the margin where kernels alone differ and are judged by themselves (ours)
+ERRORS = 1.5  # standard errors, by which it must be better, too
 HARDLY = 0.3  # levels of 255: a mean change below which nothing is gained, whatever the margin (ours)
 
 
@@ -44,11 +44,11 @@ class Compared:
         """Why it is rejected, in words; None where it is not."""
         if self.changed < HARDLY:
             return f"its results hardly differ ({self.changed:.1f} of 255 levels)"
-        margin, errors = KERNEL if self.by_kernel else (MARGIN, ERRORS)
+        margin = KERNEL if self.by_kernel else MARGIN
         if self.better < 0:
             signs = "worse explained" if self.by_kernel else "worse explained or less sharp"
             return f"the held-out photographs are {signs}, by {-self.better:.1%}"
-        if self.better < max(margin, errors * self.error) or self.wins < 0.5:
+        if self.better < max(margin, ERRORS * self.error) or self.wins < 0.5:
             return f"the held-out photographs are better by {self.better:.1%} only, +- {self.error:.1%}"
         return None
 

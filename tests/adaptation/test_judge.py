@@ -16,7 +16,7 @@ from bd_diff.data.images import read_image, to_tensor
     [
         (Compared(better=0.05, error=0.01, wins=0.9, changed=0.1), "hardly differ"),
         (Compared(better=-0.05, error=0.01, wins=0.1, changed=2.0), "less sharp, by 5.0%"),
-        (Compared(better=0.05, error=0.08, wins=0.9, changed=2.0), "by 5.0% only, +- 8.0%"),
+        (Compared(better=0.05, error=0.04, wins=0.9, changed=2.0), "by 5.0% only, +- 4.0%"),
         (Compared(better=0.05, error=0.01, wins=0.4, changed=2.0), "by 5.0% only"),
         (Compared(better=-0.05, error=0.01, wins=0.1, changed=2.0, by_kernel=True), "worse explained, by 5.0%"),
         (Compared(better=0.008, error=0.006, wins=0.9, changed=2.0, by_kernel=True), "by 0.8% only, +- 0.6%"),
