@@ -52,7 +52,11 @@ def read_kernel(path: str | os.PathLike) -> Tensor:
 def read_array(path: Path) -> np.ndarray:
     """The numbers of an NPY, TIFF or FITS file."""
     if path.suffix.lower() == ".npy":
-        return np.load(path, allow_pickle=False)
+        with open(path, "rb") as file:
+            try:
+                return np.lib.format.read_array(file, allow_pickle=False)
+            except ValueError as error:  # in words about pickles
+                raise ValueError("it is damaged, or no NPY file of numbers") from error
     if path.suffix.lower() in (".tif", ".tiff"):
         import tifffile
 
@@ -68,7 +72,9 @@ def read_array(path: Path) -> np.ndarray:
 
 def as_kernel(values, name: str) -> Tensor:
     """Values `(h, w)`, an array or a tensor, as a kernel `(k, k)` (see `read_kernel`); errors begin with `name`."""
-    values = values.detach().cpu().numpy() if isinstance(values, Tensor) else np.asarray(values)
+    if isinstance(values, Tensor):  # NumPy has no bfloat16
+        values = (values.double() if values.is_floating_point() else values).detach().cpu()
+    values = np.asarray(values)
     while values.ndim > 2 and values.shape[0] == 1:
         values = values[0]
     if values.ndim != 2 or not values.size or values.dtype.kind not in "buif":
@@ -102,12 +108,16 @@ def as_kernel(values, name: str) -> Tensor:
 
 def as_kernels(given, count: int) -> Tensor:
     """Kernels `(count, k, k)` of one size, 33 or more, from one for all or as many as there are images: a path, an
-    array or a tensor `(h, w)` or `(B, h, w)`, or a list of those. Raises ValueError for what is no kernel.
+    array, a tensor or nested lists of numbers, `(h, w)` or `(B, h, w)`, or a list of paths, arrays and tensors. Raises
+    ValueError for what is no kernel.
     """
     if isinstance(given, str | os.PathLike):
         found = [read_kernel(given)]
-    elif isinstance(given, list | tuple):
-        found = [as_kernels(one, 1)[0] for one in given]
+    elif isinstance(given, list | tuple) and not all(isinstance(one, list | tuple) for one in given):
+        found = [
+            read_kernel(one) if isinstance(one, str | os.PathLike) else as_kernel(one, f"kernels[{index}]")
+            for index, one in enumerate(given)
+        ]
     elif np.ndim(given) == 3:
         found = [as_kernel(one, f"kernels[{index}]") for index, one in enumerate(given)]
     else:

@@ -150,6 +150,16 @@ def test_files_that_cannot_be_read_are_named(tmp_path):
         read_kernel(tmp_path / "missing.npy")
 
 
+@pytest.mark.parametrize("values", ["hi", np.array([{"a": 1}], dtype=object)])
+def test_what_is_no_npy_file_of_numbers_is_told_without_advice_about_pickles(tmp_path, values):
+    path = tmp_path / "junk.npy"
+    path.write_text(values) if isinstance(values, str) else np.save(path, values)
+    with pytest.raises(
+        ValueError, match="junk.npy cannot be read as a kernel: it is damaged, or no NPY file of numbers"
+    ):
+        read_kernel(path)
+
+
 def test_fits_without_its_extra_says_what_to_install(tmp_path, monkeypatch):
     write_fits(tmp_path / "psf.fits", UNEVEN)
     monkeypatch.setattr("bd_diff.data.kernel_files.find_spec", lambda name: None)
@@ -159,6 +169,11 @@ def test_fits_without_its_extra_says_what_to_install(tmp_path, monkeypatch):
 
 def test_one_kernel_serves_all_images_and_several_grow_to_one_size():
     assert as_kernels(UNEVEN, 3).shape == (3, 33, 33)
+    for same in (UNEVEN.tolist(), torch.tensor(UNEVEN).bfloat16(), torch.tensor(UNEVEN).half()):
+        assert torch.equal(as_kernels(same, 3), as_kernels(UNEVEN, 3))
+    assert torch.equal(as_kernels([UNEVEN.tolist()] * 2, 2), as_kernels([UNEVEN] * 2, 2))
+    with pytest.raises(ValueError, match=r"kernels\[1\] is all zero"):
+        as_kernels([UNEVEN, 0 * UNEVEN], 2)
     both = as_kernels([torch.ones(1, 1), np.ones((5, 35))], 2)
     assert both.shape == (2, 35, 35) and float(both[0, 17, 17]) == 1 and torch.allclose(both.sum((1, 2)), torch.ones(2))
     assert torch.equal(as_kernels(torch.ones(2, 5, 35), 2)[1], both[1])
