@@ -48,8 +48,8 @@ def read_field(pipeline, pixels: Tensor, reading: BlurReading, differs: bool | N
     """
     kernels, scale = without_margin(kernel_of(reading)), 1.0 if reading.scale is None else float(reading.scale)
     pixels = reduced(pixels, scale)
-    places = Places.over(*pixels.shape[-2:])
-    if places is None or not is_shake(reading) or kernels.shape[-1] > SIZE:
+    places = places_of_fields(pixels, reading)
+    if places is None:
         return kernels
     images = reduce_noise((pixels + 1) / 2)
     if differs is None:
@@ -72,10 +72,16 @@ def corner_windows(pipeline, pixels: Tensor, reading: BlurReading) -> "Windows |
     """The windows at the corners of one image `(1, 3, H, W)` in [-1, 1], with the kernel of its reading; None where
     there is no field to be read (`read_field`).
     """
-    places, kernels = Places.over(*pixels.shape[-2:]), without_margin(kernel_of(reading))
-    if places is None or not is_shake(reading) or kernels.shape[-1] > SIZE:
+    if (places := places_of_fields(pixels, reading)) is None:
         return None
-    return Windows(pipeline, places.cut(reduce_noise((pixels + 1) / 2), places.corners), kernels)
+    corners = places.cut(reduce_noise((pixels + 1) / 2), places.corners)
+    return Windows(pipeline, corners, without_margin(kernel_of(reading)))
+
+
+def places_of_fields(pixels: Tensor, reading: BlurReading) -> "Places | None":
+    """The grid on which a field is read in one image `(1, 3, H, W)`; None where none is (`read_field`)."""
+    narrow = without_margin(kernel_of(reading)).shape[-1] <= SIZE
+    return Places.over(*pixels.shape[-2:]) if is_shake(reading) and narrow else None
 
 
 @dataclass(frozen=True)

@@ -76,8 +76,8 @@ def unblurred(pipeline, pixels: Tensor) -> Tensor:
 def where_it_is(pipeline, pixels: Tensor, blur: BlurField | Tensor, scale: float = 1.0) -> BlurField | Tensor:
     """The blur of one image `(1, 3, H, W)` in [-1, 1], kernels `(1, k, k)` or a field, with no blur where the image
     refutes it (`missed`) or shows none (`unblurred`); as it is where the image does so nowhere, and in small images, in
-    which no fields are read.
-    Kernels are those of the image made smaller by `scale`. In large ones it is made smaller than that, to `LONGEST`.
+    which no fields are read. Kernels are those of the image made smaller by `scale`. In large ones it is made smaller
+    than that, to `LONGEST`.
     """
     if Places.over(*pixels.shape[-2:]) is None:
         return blur
