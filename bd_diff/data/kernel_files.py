@@ -26,8 +26,8 @@ ARRAYS = (".npy", ".tif", ".tiff", *FITS)  # read as they are; other files as ph
 def read_kernel(path: str | os.PathLike) -> Tensor:
     """The kernel `(k, k)` in a file, k odd and at least 3, non-negative, sum one, the file's middle in its middle.
 
-    Values are taken as they are, in proportion to light: 8 or 16 bit PNG (of colours the luminance), TIFF and NPY of
-    any number, the first image of a FITS file (with the extra `fits`). Sides may be even and different; margins of
+    Values are taken as they are, in proportion to light: 8 or 16 bit PNG, TIFF and NPY of any number (of colours the
+    luminance), the first image of a FITS file (with the extra `fits`). Sides may be even and different; margins of
     zeros on all sides are cut off. Raises ValueError, naming the file, for what is no kernel: nothing but zeros,
     negative values, NaN or infinity, more than two dimensions, more than `LARGEST` pixels a side.
     """
@@ -42,7 +42,7 @@ def read_kernel(path: str | os.PathLike) -> Tensor:
         values = read_array(path)
     except Exception as error:  # the readers raise anything on damaged files; each means the same to the user
         raise ValueError(f"{path} cannot be read as a kernel: {' '.join(str(error).split())}") from error
-    if values.ndim == 3 and values.shape[-1] in (3, 4) and path.suffix.lower() in (".tif", ".tiff"):
+    if values.ndim == 3 and values.shape[-1] in (3, 4) and path.suffix.lower() not in FITS and is_real(values):
         return as_kernel(
             luminance(torch.from_numpy(values[..., :3].astype(np.float64)).movedim(-1, 0)[None])[0, 0], str(path)
         )
@@ -70,6 +70,11 @@ def read_array(path: Path) -> np.ndarray:
     return images[0]
 
 
+def is_real(values: np.ndarray) -> bool:
+    """Whether these are real numbers or booleans."""
+    return values.dtype.kind in "buif"
+
+
 def as_kernel(values, name: str) -> Tensor:
     """Values `(h, w)`, an array or a tensor, as a kernel `(k, k)` (see `read_kernel`); errors begin with `name`."""
     if isinstance(values, Tensor):  # NumPy has no bfloat16
@@ -77,7 +82,7 @@ def as_kernel(values, name: str) -> Tensor:
     values = np.asarray(values)
     while values.ndim > 2 and values.shape[0] == 1:
         values = values[0]
-    if values.ndim != 2 or not values.size or values.dtype.kind not in "buif":
+    if values.ndim != 2 or not values.size or not is_real(values):
         raise ValueError(f"{name} is {values.dtype} of shape {values.shape}; a kernel is one table of real numbers")
     values = values.astype(np.float64)
     if not np.isfinite(values).all():

@@ -93,6 +93,14 @@ def explain(estimates: Tensor, pixels: Tensor, kernels: Tensor, weight: float, l
     return solved.lerp(lit, share[:, None, None, None])
 
 
+def reblurred(images: Tensor, kernels: Tensor, linear: bool = False) -> Tensor:
+    """Images `(B, 3, H, W)` in [-1, 1] blurred by kernels `(B, k, k)` in display values or in `linear` light."""
+    if not linear:
+        return reblur(images, kernels)
+    light = reblur(to_light(((images + 1) / 2).clamp_(0, 1), "srgb"), kernels)
+    return to_display(light.clamp_(0, 1), "srgb").mul_(2).sub_(1)
+
+
 @torch.no_grad()
 def miss(blurred: Tensor, pixels: Tensor) -> Tensor:
     """Mean squared differences `(B,)` of images `(B, 3, H, W)`. They weigh, so that nothing learns through them."""

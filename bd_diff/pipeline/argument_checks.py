@@ -39,7 +39,7 @@ def check_settings(
     deblurring: the call has no `blur_image`.
     """
     steps = num_inference_steps
-    if steps is not None and (not isinstance(steps, int) or steps < 1):
+    if steps is not None and (not isinstance(steps, int) or isinstance(steps, bool) or steps < 1):
         raise ValueError(f"num_inference_steps is {steps!r}; it must be a whole number from 1 up")
     check_components(pipeline)
     check_scheduler(pipeline.scheduler, steps or pipeline.config.default_steps)

@@ -11,7 +11,7 @@ from bd_diff.blur.field import BlurField
 from bd_diff.blur.kernels import same_size
 from bd_diff.models.known_blur import KnownBlur, Tile
 from bd_diff.pipeline.tiled_pipeline import TiledPipeline
-from bd_diff.reading.blur_reading import BlurReading, search_blur, stack, unstack
+from bd_diff.reading.blur_reading import BlurReading, is_linear, search_blur, stack, unstack
 from bd_diff.reading.corner_votes import ask_corners
 from bd_diff.reading.differing_blur import read_field
 from bd_diff.reading.kernel_search import SMALLEST_WINDOW
@@ -51,7 +51,7 @@ class ReadingPipeline(TiledPipeline):
             blur = read_field(self, image, one, differs)
             everywhere = self.config.lens is not None  # a lens blurs all of a photograph
             if not everywhere and not one.doubtful and not is_nothing(kernel_of(one)):
-                blur = where_it_is(self, image, blur, 1.0 if one.scale is None else float(one.scale))
+                blur = where_it_is(self, image, blur, 1.0 if one.scale is None else float(one.scale), is_linear(one))
             asked.append(one)
             blurs.append(blur)
         middles = [one.middle[None] if isinstance(one, BlurField) else one for one in blurs]

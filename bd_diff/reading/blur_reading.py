@@ -1,32 +1,22 @@
-"""What the pipeline knows of an image's blur, and how it looks harder: kernel search, then kernel and picture in turns.
-
-The search imagines the sharp photograph as flat regions with edges. What the UNet makes of it is nearer to the truth,
-so least squares on the edges of that give a better kernel, which gives a better picture, and so on (ours; alternating
-the two is as old as Xu and Jia, "Two-phase kernel estimation for robust motion deblurring", 2010).
-"""
+"""What the pipeline knows of an image's blur, and how it looks harder: readings that compete."""
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
 
 import torch
 from diffusers.utils import BaseOutput
 from torch import Tensor
 
-from bd_diff.blur.kernels import centre, delta, same_size, shape_of
+from bd_diff.blur.kernels import delta, same_size, shape_of
 from bd_diff.data.pixels import luminance
 from bd_diff.reading.confidence import contradict, shares, uncertain
 from bd_diff.reading.denoise import reduce_noise
-from bd_diff.reading.kernel_search import (
-    best_window,
-    clean,
-    edge_threshold,
-    kernel_from_edges,
-    reblur_residual,
-    search_evidence,
-    strong_gradients,
-)
+from bd_diff.reading.kernel_search import best_window, reblur_residual, search_evidence
+from bd_diff.reading.refinement import in_their_light, refine, seen
 
-CONFIDENT, CLEARLY, BETTER = 0.3, 0.6, 0.88  # see `search_blur` (ours, measured on training photographs)
+CONFIDENT, CLEARLY = 0.3, 0.6  # see `search_blur` (ours, measured on training photographs)
+BETTER = 0.88, 0.92  # see `Rivals`: in display values and in linear light, likewise
 NARROW, STRAIGHT, EXPLAINS, AS_WELL = 1.0, 0.9, 0.95, 1.15  # see `certain` (ours, measured on training photographs)
 
 
@@ -37,7 +27,7 @@ class BlurReading(BaseOutput):
 
     `search_confidence` `(B,)` in [0, 1]: the image encoder's confidence in what the search finds in such an image.
     `doubtful` `(B,)`: whether the readings contradict each other. `scale` `(B,)`: below 1 where the kernels are those
-    of the image made smaller by it.
+    of the image made smaller by it. `linear` `(B,)`: whether a shake was found that blurred linear light.
     """
 
     kernels: Tensor | None = None
@@ -45,6 +35,12 @@ class BlurReading(BaseOutput):
     search_confidence: Tensor | None = None
     doubtful: Tensor | None = None
     scale: Tensor | None = None
+    linear: Tensor | None = None
+
+
+def is_linear(reading: BlurReading) -> bool:
+    """Whether a shake was found in one image that blurred linear light."""
+    return reading.linear is not None and bool(reading.linear)
 
 
 def stack(readings: list[BlurReading]) -> BlurReading:
@@ -77,63 +73,87 @@ def search_blur(
 ) -> BlurReading:
     """The blur of one image `(1, 3, H, W)` in [-1, 1]: of several readings the one that explains it best.
 
-    Readings compete: the kernel that leaves least unexplained (`reblur_residual`, without noise's part) in the
-    denoised window with most edges wins, and the reading without the search keeps an advantage (`BETTER`). If
-    `config.refinements` is set, kernels are also refined (`refine`): all hypotheses of the search, and then the
-    best of them once more. That is done only where the encoder is `CONFIDENT` of the search, or the first
-    hypothesis leaves less than `CLEARLY` of what the reading without the search does; elsewhere there is no shake,
-    and the networks read soft blur and straight lines better than least squares do. Where a very different kernel
-    explains the photograph as well, the reading without the search is returned, and is `doubtful` unless it can be
-    right by itself (`certain`).
+    Readings compete (`Rivals`) in the denoised window with most edges. If `config.refinements` is set, kernels are also
+    refined: all hypotheses of the search, in the light in which the photograph was blurred
+    (`bd_diff.reading.refinement`), and then the best of them once more. That is done only where the encoder is
+    `CONFIDENT` of the search, or the first hypothesis leaves less than `CLEARLY` of what the reading without the search
+    does; elsewhere there is no shake, and the networks read soft blur and straight lines better than least squares do.
+    Where a very different kernel explains the photograph as well, the reading without the search is returned, and is
+    `doubtful` unless it can be right by itself (`certain`).
 
     found: hypotheses and evidence of `search_evidence`, if it has already run. free: the reading without the search,
         likewise.
     """
     window = calm_window(pixels)
-    light = luminance(window)
     free = pipeline.read_blur(pixels) if free is None else free
     assert free is not None and free.kernels is not None  # there is a blur decoder
-    plausible = certain(free.kernels, light)
+    rivals = Rivals(window)
+    plausible = certain(free.kernels, rivals.light)
     if found is None:
-        found = search_evidence(light, free.kernels if plausible else None)
+        found = search_evidence(rivals.light, free.kernels if plausible else None)
     if found is None:
         return replace(free, doubtful=torch.zeros(1, dtype=torch.bool, device=pixels.device))
     hypotheses, evidence = found
     searched = pipeline.read_blur(pixels, hypotheses[:, 0], evidence)
-    kernels: list[Tensor] = []
-    residuals: list[Tensor] = []
-
-    def best(*more: Tensor) -> tuple[int, Tensor]:
-        """Index of the kernel that explains the window best, of all so far and `more`; the first has an advantage.
-        And the `shares` that they leave unexplained.
-        """
-        kernels.extend(more)
-        residuals.extend(reblur_residual(light, one) for one in more)
-        left = shares(torch.cat(residuals), [light])
-        return favouring_first(left), left
-
-    index, _ = best(free.kernels, searched.kernels)
-    doubtful = contradict(free.kernels, searched.kernels, (residuals[0], residuals[1]))
-
-    def clearly() -> bool:
-        """Whether the first hypothesis explains much more than the reading without the search does."""
-        return bool(shares(torch.cat([residuals[0], reblur_residual(light, hypotheses[:, 0])]), [light])[1] < CLEARLY)
-
-    if pipeline.config.refinements and (searched.search_confidence > CONFIDENT or clearly()):
-        refined = refine(pipeline, window, torch.cat([searched.kernels, hypotheses[0]]))
-        index, _ = best(*refined.split(1))
-        index, left = best(refine(pipeline, window, kernels[index]))
-        if left[-1] < BETTER:  # what is refined last is nearest to the truth, though others may fit the window better
-            index = len(kernels) - 1
-        doubtful = uncertain(torch.cat(kernels), left, index)
+    rivals.add(free.kernels, searched.kernels)
+    index = rivals.best()
+    doubtful = contradict(free.kernels, searched.kernels, (rivals.residuals[0], rivals.residuals[1]))
+    linear = torch.zeros_like(doubtful)
+    if pipeline.config.refinements and (
+        searched.search_confidence > CONFIDENT or rivals.share(hypotheses[:, 0]) < CLEARLY
+    ):
+        starts, lit = in_their_light(pipeline, window, torch.cat([searched.kernels, hypotheses[0]]))
+        linear = linear | lit
+        if lit:
+            rivals = Rivals(window, True, rivals.kernels)
+        rivals.add(*refine(pipeline, window, starts, lit).split(1))
+        rivals.add(refine(pipeline, window, rivals.kernels[rivals.best_found()], lit))
+        left = rivals.left()
+        # What is refined last is nearest to the truth, though others may fit the window better.
+        index = len(left) - 1 if left[-1] < rivals.advantage else rivals.best()
+        doubtful = uncertain(torch.cat(rivals.kernels), left, index)
         if doubtful:
             index, doubtful = 0, doubtful & (not plausible)
-    return replace(searched, kernels=kernels[index], doubtful=doubtful)
+    return replace(searched, kernels=rivals.kernels[index], doubtful=doubtful, linear=linear)
 
 
-def favouring_first(left: Tensor) -> int:
+class Rivals:
+    """Kernels `(1, k, k)` that compete for a window `(1, 3, h, w)` in [0, 1], seen in display values or `linear` light:
+    the one that leaves least unexplained (`reblur_residual`, without noise's part) wins, and the first one, read
+    without the search, has an advantage (`BETTER`).
+    """
+
+    def __init__(self, window: Tensor, linear: bool = False, kernels: Sequence[Tensor] = ()):
+        self.light, self.advantage = seen(window, linear), BETTER[linear]
+        self.kernels: list[Tensor] = []
+        self.residuals: list[Tensor] = []
+        self.add(*kernels)
+
+    def add(self, *kernels: Tensor) -> None:
+        """More kernels."""
+        self.kernels.extend(kernels)
+        self.residuals.extend(reblur_residual(self.light, one) for one in kernels)
+
+    def left(self) -> Tensor:
+        """The `shares` `(S,)` that they leave unexplained."""
+        return shares(torch.cat(self.residuals), [self.light])
+
+    def share(self, kernel: Tensor) -> float:
+        """What another kernel leaves, as a share of what the first one does."""
+        return float(shares(torch.cat([self.residuals[0], reblur_residual(self.light, kernel)]), [self.light])[1])
+
+    def best(self) -> int:
+        """Index of the winner."""
+        return favouring_first(self.left(), self.advantage)
+
+    def best_found(self) -> int:
+        """Index of the best but the first."""
+        return 1 + int(self.left()[1:].argmin())
+
+
+def favouring_first(left: Tensor, advantage: float) -> int:
     """Index of the least of the `shares` `(S,)` that kernels leave unexplained; the first one has an advantage."""
-    return int((left * left.new_tensor([BETTER] + [1.0] * (len(left) - 1))).argmin())
+    return int((left * left.new_tensor([advantage] + [1.0] * (len(left) - 1))).argmin())
 
 
 def calm_window(pixels: Tensor, side: int = 256) -> Tensor:
@@ -153,19 +173,3 @@ def certain(kernel: Tensor, light: Tensor) -> bool:
     most = AS_WELL if math.hypot(*elongation) > STRAIGHT else EXPLAINS
     nothing = delta(1, kernel.shape[-1], kernel.device)
     return bool(reblur_residual(light, kernel) < most * reblur_residual(light, nothing))
-
-
-def refine(pipeline, window: Tensor, kernels: Tensor) -> Tensor:
-    """Better kernels `(S, k, k)` for a window `(1, 3, h, w)` in [0, 1], each in `config.refinements` rounds.
-
-    Settings as in `kernel_search.Start` (ours, measured).
-    """
-    windows = window.expand(len(kernels), -1, -1, -1)
-    lights, size = luminance(windows), kernels.shape[-1]
-    edges, ridge, floor = (kernels.new_full((len(kernels),), value) for value in (30.0 * size, 4.0, 0.05))
-    for _ in range(pipeline.config.refinements):
-        sharp = (luminance(pipeline.deblur_window(windows * 2 - 1, kernels)) + 1) / 2
-        strongest = strong_gradients(sharp, edge_threshold(sharp, edges))
-        kernels = kernel_from_edges(strongest, lights, size, ridge, border=16)
-        kernels = centre(clean(kernels.clamp_min(0), floor))
-    return kernels

@@ -14,8 +14,7 @@ from torch import Tensor
 
 from bd_diff.blur.field import BlurField
 from bd_diff.blur.kernels import SIZE, normalize
-from bd_diff.data.pixels import luminance
-from bd_diff.reading.blur_reading import BlurReading
+from bd_diff.reading.blur_reading import BlurReading, is_linear
 from bd_diff.reading.camera_poses import pose_kernels
 from bd_diff.reading.confidence import distances
 from bd_diff.reading.denoise import reduce_noise
@@ -28,6 +27,7 @@ from bd_diff.reading.kernel_search import (
     strong_gradients,
 )
 from bd_diff.reading.pyramid import is_shake, kernel_of, reduced
+from bd_diff.reading.refinement import seen, unclipped
 
 STEP, MOST = 96, 6  # pixels from window to window at least; windows along the longer side at most
 WINDOW, LARGEST = 160, 256  # pixels a side of a window: 5 / 3 of the step, within these
@@ -53,18 +53,18 @@ def read_field(pipeline, pixels: Tensor, reading: BlurReading, differs: bool | N
         return kernels
     images = reduce_noise((pixels + 1) / 2)
     if differs is None:
-        differs = Windows(pipeline, places.cut(images, places.corners), kernels).differ()
+        differs = Windows(pipeline, places.cut(images, places.corners), kernels, is_linear(reading)).differ()
     if not differs:
         return kernels
-    every = Windows(pipeline, places.cut(images, range(places.count)), kernels)
+    every = Windows(pipeline, places.cut(images, range(places.count)), kernels, is_linear(reading))
     own, chosen = every.read(places)
     if not chosen.any():
         return kernels
-    seen = own[chosen]
-    if torch.stack([distances(one, seen).max() for one in seen.split(1)]).mean() < SAME:
-        return pipeline.tell(BlurReading(seen.mean(0, keepdim=True))).kernels
+    differing = own[chosen]
+    if torch.stack([distances(one, differing).max() for one in differing.split(1)]).mean() < SAME:
+        return pipeline.tell(BlurReading(differing.mean(0, keepdim=True))).kernels
     shares = torch.eye(places.count, device=pixels.device).view(-1, places.rows, places.columns)
-    told = pipeline.tell(BlurReading(seen)).kernels
+    told = pipeline.tell(BlurReading(differing)).kernels
     return BlurField(torch.cat([kernels, told]), torch.cat([shares[~chosen].sum(0, keepdim=True), shares[chosen]]))
 
 
@@ -75,7 +75,7 @@ def corner_windows(pipeline, pixels: Tensor, reading: BlurReading) -> "Windows |
     if (places := places_of_fields(pixels, reading)) is None:
         return None
     corners = places.cut(reduce_noise((pixels + 1) / 2), places.corners)
-    return Windows(pipeline, corners, without_margin(kernel_of(reading)))
+    return Windows(pipeline, corners, without_margin(kernel_of(reading)), is_linear(reading))
 
 
 def places_of_fields(pixels: Tensor, reading: BlurReading) -> "Places | None":
@@ -141,11 +141,13 @@ class Places:
 
 
 class Windows:
-    """Windows `(S, 3, h, w)` in [0, 1] of an image, and what is known of its blur: one kernel `(1, k, k)`."""
+    """Windows `(S, 3, h, w)` in [0, 1] of an image, and what is known of its blur: one kernel `(1, k, k)`, and whether
+    it blurred linear light.
+    """
 
-    def __init__(self, pipeline, images: Tensor, kernels: Tensor):
-        self.pipeline, self.images = pipeline, images
-        self.lights = luminance(images)
+    def __init__(self, pipeline, images: Tensor, kernels: Tensor, linear: bool):
+        self.pipeline, self.images, self.linear = pipeline, images, linear
+        self.lights, self.visible = seen(images, linear), unclipped(images) if linear else None
         self.kernels = kernels.expand(len(images), -1, -1)
         self.residuals = self.residual(self.kernels)
 
@@ -164,13 +166,12 @@ class Windows:
     def edges(self, kernels: Tensor) -> Tensor:
         """The strong edges `(S, 2, h, w)` of each, deblurred by these kernels `(S, k, k)`."""
         deblurred = [
-            luminance(self.pipeline.deblur_window(images * 2 - 1, own))
+            seen((self.pipeline.deblur_window(images * 2 - 1, own) + 1) / 2, self.linear)
             for images, own in zip(self.images.split(AT_ONCE), kernels.split(AT_ONCE), strict=True)
         ]
-        sharp = (torch.cat(deblurred) + 1) / 2
-        return strong_gradients(
-            sharp, edge_threshold(sharp, kernels.new_full((len(kernels),), EDGES * kernels.shape[-1]))
-        )
+        sharp = torch.cat(deblurred)
+        counts = kernels.new_full((len(kernels),), EDGES * kernels.shape[-1])
+        return strong_gradients(sharp, edge_threshold(sharp, counts, self.visible), self.visible)
 
     def refined(self, kernels: Tensor) -> Tensor:
         """Better kernels `(S, k, k)` for each, from the edges of the pictures deblurred by these (`refine`)."""
@@ -206,6 +207,6 @@ def without_margin(kernels: Tensor) -> Tensor:
 def shared(kernels: Tensor, lights: Tensor, nearness: Tensor) -> Tensor:
     """Kernels `(S, k, k)` averaged with those of their neighbours that are alike, by how many edges each one saw."""
     apart = torch.stack([distances(one, kernels) for one in kernels.split(1)])
-    seen = (lights.diff(dim=-1).abs().mean((1, 2, 3)) + lights.diff(dim=-2).abs().mean((1, 2, 3))).square()
-    weights = nearness * torch.exp(-apart / ALIKE) * seen
+    shown = (lights.diff(dim=-1).abs().mean((1, 2, 3)) + lights.diff(dim=-2).abs().mean((1, 2, 3))).square()
+    weights = nearness * torch.exp(-apart / ALIKE) * shown
     return normalize(torch.einsum("st,tij->sij", weights, kernels))

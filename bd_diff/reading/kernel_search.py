@@ -299,26 +299,31 @@ def normal_equations(edges: Tensor, blurry: Tensor, size: int, border: int) -> t
     return right, transfer_function(autocorrelation, 4 * reach + 8, 4 * reach + 8)
 
 
-def edge_threshold(images: Tensor, count: Tensor) -> Tensor:
-    """The gradient magnitude `(B, 1, 1, 1)` above which every one of 4 orientation bins keeps about `count` pixels."""
+def edge_threshold(images: Tensor, count: Tensor, visible: Tensor | None = None) -> Tensor:
+    """The gradient magnitude `(B, 1, 1, 1)` above which every one of 4 orientation bins keeps about `count` pixels, of
+    those that are `visible` `(B, 1, H, W)`.
+    """
     right, down = gradients_inside(images).flatten(2).unbind(1)  # (B, H * W)
     magnitude = torch.addcmul(right.square(), down, down)
+    if visible is not None:
+        magnitude = magnitude * visible.flatten(1)
     level, opposed = down.abs() < right.abs(), right * down < 0  # below 45 degrees; of opposite signs
     thresholds = []
     most = int(count.amax()) + 1
     for bin in (level & ~opposed, ~level & ~opposed, ~level & opposed, level & opposed):
         largest = torch.where(bin, magnitude, -1).topk(min(most, magnitude.shape[1])).values
-        members = bin.sum(1)
+        members = (bin if visible is None else bin & visible.flatten(1)).sum(1)
         last = torch.minimum(count.int() + 1, members).clamp_min(1) - 1
         threshold = largest.gather(1, last[:, None].long())
         thresholds.append(torch.where(members[:, None] > 0, threshold, math.inf))
     return torch.stack(thresholds).amin(0).sqrt().reshape(-1, 1, 1, 1)
 
 
-def strong_gradients(images: Tensor, threshold: Tensor) -> Tensor:
-    """Gradients `(B, 2, H, W)`, zero where their magnitude is below the threshold."""
+def strong_gradients(images: Tensor, threshold: Tensor, visible: Tensor | None = None) -> Tensor:
+    """Gradients `(B, 2, H, W)`, zero where their magnitude is below the threshold or they are not `visible`."""
     gradients = gradients_inside(images)
-    return gradients * (gradients.square().sum(1, keepdim=True).sqrt() >= threshold)
+    strong = gradients.square().sum(1, keepdim=True).sqrt() >= threshold
+    return gradients * (strong if visible is None else strong & visible)
 
 
 def circular_gradients(images: Tensor) -> Tensor:

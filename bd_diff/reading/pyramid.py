@@ -17,9 +17,18 @@ from torch import Tensor
 
 from bd_diff.blur.kernels import SIZE, delta, same_size, shape_of
 from bd_diff.data.pixels import luminance
-from bd_diff.reading.blur_reading import CONFIDENT, BlurReading, calm_window, favouring_first, refine, search_blur
+from bd_diff.reading.blur_reading import (
+    BETTER,
+    CONFIDENT,
+    BlurReading,
+    calm_window,
+    favouring_first,
+    is_linear,
+    search_blur,
+)
 from bd_diff.reading.confidence import distances
 from bd_diff.reading.kernel_search import SMALLEST_WINDOW, best_window, reblur_residual, resize_kernels
+from bd_diff.reading.refinement import refine
 from bd_diff.reading.several_windows import found_twice, search_windows, unexplained, windows_of
 from bd_diff.reading.verdict import extents
 
@@ -73,7 +82,7 @@ def read_at_scales(pipeline, pixels: Tensor, search: bool = True) -> BlurReading
         found = search_windows(pipeline, seen, free=read)
         won = is_shake(found)
         if won and reach(kernel_of(found)) < LEAST * extent * nearest:
-            won = better(seen, kernel_of(found), enlarged(kernel_of(coarse), nearest / scale))
+            won = better(seen, found, enlarged(kernel_of(coarse), nearest / scale))
     else:
         nearest, found, won = 1.0, free(count), False
     if won and nearest < 1:
@@ -122,9 +131,10 @@ def refuted(pixels: Tensor, kernel: Tensor) -> bool:
     return bool(reblur_residual(light, kernel) > REFUTED * reblur_residual(light, nothing))
 
 
-def better(pixels: Tensor, kernel: Tensor, other: Tensor) -> bool:
-    """Whether a kernel `(1, k, k)` explains the image `(1, 3, H, W)` in [-1, 1] clearly better than another does."""
-    return favouring_first(unexplained([calm_window(pixels)], [other, kernel])) == 1
+def better(pixels: Tensor, found: BlurReading, other: Tensor) -> bool:
+    """Whether what was found explains the image `(1, 3, H, W)` in [-1, 1] clearly better than a kernel `(1, k, k)`."""
+    linear = is_linear(found)
+    return favouring_first(unexplained([calm_window(pixels)], [other, kernel_of(found)], linear), BETTER[linear]) == 1
 
 
 def apart(coarse: Tensor, fine: Tensor, ratio: float) -> float:
@@ -187,7 +197,7 @@ def carry(pipeline, pixels: Tensor, coarse: BlurReading, scale: float) -> BlurRe
     step and refined at each (coarse to fine, as in Fergus et al. 2006), in a large image in several windows, until two
     lead to the same kernel; None where no kernel explains these better than no blur does.
     """
-    kernels = kernel_of(coarse)
+    kernels, linear = kernel_of(coarse), is_linear(coarse)
     while scale < 1:
         scale, larger = 2 * scale, enlarged(kernels, 2)
         size = larger.shape[-1]
@@ -197,13 +207,13 @@ def carry(pipeline, pixels: Tensor, coarse: BlurReading, scale: float) -> BlurRe
             windows.append(calm_window(window, WINDOW * size))
             if not is_shake(coarse):
                 break
-            candidates.append(refine(pipeline, windows[-1], larger))
-            refined.append(refine(pipeline, windows[-1], candidates[-1]))
+            candidates.append(refine(pipeline, windows[-1], larger, linear))
+            refined.append(refine(pipeline, windows[-1], candidates[-1], linear))
             if (same := found_twice(refined)) is not None:
                 candidates.append(same)
                 break
         candidates += refined
-        best = int(unexplained(windows, candidates).argmin())
+        best = int(unexplained(windows, candidates, linear).argmin())
         if best == 0:
             return None
         kernels = candidates[best]

@@ -14,9 +14,9 @@ from torch import Tensor
 
 from bd_diff.blur.field import BlurField
 from bd_diff.blur.kernels import delta
-from bd_diff.blur.operator import reblur
 from bd_diff.data.noise import noise_level
 from bd_diff.data.pixels import luminance
+from bd_diff.models.conditioning import reblurred
 from bd_diff.models.known_blur import KnownBlur
 from bd_diff.reading.confidence import NOISE
 from bd_diff.reading.differing_blur import AT_ONCE, Places
@@ -32,11 +32,11 @@ LOW, HIGH = 0.5, 0.7  # share of the gradients that is missed from which a blur 
 
 
 @torch.no_grad()
-def missed(pipeline, pixels: Tensor, blur: BlurField | Tensor) -> Tensor:
+def missed(pipeline, pixels: Tensor, blur: BlurField | Tensor, in_light: bool = False) -> Tensor:
     """The share of its gradients in which one image `(1, 3, H, W)` in [-1, 1] differs from what is deblurred without
-    data consistency and blurred again, by kernels `(1, k, k)` or a field: a map `(1, 1, h, w)` of cells, about 0 where
-    the blur is right, 1 where nothing of the detail is explained. Noise does not count; it is 0.5 where there is no
-    detail.
+    data consistency and blurred again, in display values or in linear light, by kernels `(1, k, k)` or a field: a map
+    `(1, 1, h, w)` of cells, about 0 where the blur is right, 1 where nothing of the detail is explained. Noise does not
+    count; it is 0.5 where there is no detail.
     """
     height, width = pixels.shape[-2:]
     linear = pipeline.config.linear_light
@@ -46,7 +46,7 @@ def missed(pipeline, pixels: Tensor, blur: BlurField | Tensor) -> Tensor:
         else KnownBlur(blur.kernels[:, None], linear, blur.shares_in(height, width, slice(None), slice(None)))
     )
     deblurred = pipeline.deblur_by(pixels, known)
-    blurred = known.everywhere(lambda images, kernels: reblur(images, kernels)[:, None], deblurred)[:, 0]
+    blurred = known.everywhere(lambda images, kernels: reblurred(images, kernels, in_light)[:, None], deblurred)[:, 0]
     seen, unseen = luminance((pixels + 1) / 2), luminance((blurred - pixels) / 2)
     noise = NOISE * noise_level(seen).view(-1, 1, 1, 1)
     cells = height // CELL, width // CELL
@@ -73,18 +73,20 @@ def unblurred(pipeline, pixels: Tensor) -> Tensor:
 
 
 @torch.no_grad()
-def where_it_is(pipeline, pixels: Tensor, blur: BlurField | Tensor, scale: float = 1.0) -> BlurField | Tensor:
+def where_it_is(
+    pipeline, pixels: Tensor, blur: BlurField | Tensor, scale: float = 1.0, in_light: bool = False
+) -> BlurField | Tensor:
     """The blur of one image `(1, 3, H, W)` in [-1, 1], kernels `(1, k, k)` or a field, with no blur where the image
     refutes it (`missed`) or shows none (`unblurred`); as it is where the image does so nowhere, and in small images, in
-    which no fields are read. Kernels are those of the image made smaller by `scale`. In large ones it is made smaller
-    than that, to `LONGEST`.
+    which no fields are read. Kernels are those of the image made smaller by `scale`, and of display values or linear
+    light (`in_light`). In large ones it is made smaller than that, to `LONGEST`.
     """
     if Places.over(*pixels.shape[-2:]) is None:
         return blur
     kernels, field = (blur.kernels, blur) if isinstance(blur, BlurField) else (blur, None)
     more = min(1.0, LONGEST / (max(pixels.shape[-2:]) * scale))
     seen = kernels if more == 1 else enlarged(kernels, more)
-    left = missed(pipeline, reduced(pixels, scale * more), replace(field, kernels=seen) if field else seen)
+    left = missed(pipeline, reduced(pixels, scale * more), replace(field, kernels=seen) if field else seen, in_light)
     refuted = ((left - LOW) / (HIGH - LOW)).clamp(0, 1)[0]  # (1, h, w)
     none = unblurred(pipeline, reduced(pixels, scale))
     refuted = refuted.maximum(F.interpolate(none[None], size=refuted.shape[-2:], mode="bilinear")[0])

@@ -12,9 +12,18 @@ import torch
 from torch import Tensor
 
 from bd_diff.data.pixels import luminance
-from bd_diff.reading.blur_reading import CONFIDENT, BlurReading, calm_window, favouring_first, search_blur
+from bd_diff.reading.blur_reading import (
+    BETTER,
+    CONFIDENT,
+    BlurReading,
+    calm_window,
+    favouring_first,
+    is_linear,
+    search_blur,
+)
 from bd_diff.reading.confidence import distances, shares, uncertain
 from bd_diff.reading.kernel_search import reblur_residual, rich_windows
+from bd_diff.reading.refinement import seen
 
 SIDE, MOST = 256, 6  # pixels a side of a window of the search; windows at most
 ALIKE = 0.03  # distance of kernels up to which two windows have found the same one (ours, measured)
@@ -43,9 +52,10 @@ def search_windows(pipeline, pixels: Tensor, free: BlurReading | None = None) ->
             readings.append(replace(readings[-1], kernels=same))
             break
     kernels = kernels_of([free, *readings])
-    left = unexplained([calm_window(one) for one in windows], kernels)
-    index = favouring_first(left)
-    chosen = readings[max(index - 1, 0)]
+    linear = 2 * sum(is_linear(one) for one in readings) > len(readings)
+    left = unexplained([calm_window(one) for one in windows], kernels, linear)
+    index = favouring_first(left, BETTER[linear])
+    chosen = replace(readings[max(index - 1, 0)], linear=torch.full((1,), linear, device=pixels.device))
     doubtful = chosen.doubtful
     if any(one.search_confidence is not None and one.search_confidence > CONFIDENT for one in readings):
         doubtful = uncertain(torch.cat(kernels), left, index)
@@ -73,11 +83,12 @@ def found_twice(kernels: list[Tensor]) -> Tensor | None:
     return torch.cat([last, *alike]).mean(0, keepdim=True) if alike else None
 
 
-def unexplained(windows: list[Tensor], kernels: list[Tensor]) -> Tensor:
-    """The `shares` that kernels `(1, k, k)` leave unexplained in all of these windows `(1, 3, h, w)` in [0, 1]: `(S,)`.
+def unexplained(windows: list[Tensor], kernels: list[Tensor], linear: bool) -> Tensor:
+    """The `shares` that kernels `(1, k, k)` leave unexplained in all of these windows `(1, 3, h, w)` in [0, 1], seen in
+    display values or `linear` light: `(S,)`.
 
     So a window counts by how much better one kernel explains it than another: noise and flat parts hardly do.
     """
-    lights = [luminance(window) for window in windows]
+    lights = [seen(window, linear) for window in windows]
     residuals = [torch.stack([reblur_residual(light, one) for light in lights]).sum(0) for one in kernels]
     return shares(torch.cat(residuals), lights)

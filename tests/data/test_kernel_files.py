@@ -63,7 +63,8 @@ def test_colours_count_by_their_luminance(tmp_path):
     colours[1, 1], colours[1, 2] = (1, 1, 1), (0, 1, 0)
     tifffile.imwrite(tmp_path / "k.tif", colours, photometric="rgb")
     Image.fromarray((colours * 255).astype(np.uint8)).save(tmp_path / "k.png")
-    for name in ("k.tif", "k.png"):
+    np.save(tmp_path / "k.npy", colours)
+    for name in ("k.tif", "k.png", "k.npy"):
         kernel = read_kernel(tmp_path / name)
         assert float(kernel[1, 2] / kernel[1, 1]) == pytest.approx(0.587)
 

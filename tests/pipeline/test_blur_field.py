@@ -57,7 +57,7 @@ def test_a_photograph_whose_blur_differs_is_restored_by_its_field_and_the_output
 
     monkeypatch.setattr(tiny_pipeline, "read_at_scales", reading)
     monkeypatch.setattr(reading_pipeline, "read_field", lambda pipeline, pixels, reading, differs: blurs.pop(0))
-    monkeypatch.setattr(reading_pipeline, "where_it_is", lambda pipeline, pixels, blur, scale: blur)
+    monkeypatch.setattr(reading_pipeline, "where_it_is", lambda pipeline, pixels, blur, scale, in_light: blur)
     output = run(tiny_pipeline, photographs)
     assert output.differs.tolist() == [True, False]
     assert output.blur[0].startswith("blur differs over the picture, ") and output.blur[1] == "blur of 5 x 5 pixels"

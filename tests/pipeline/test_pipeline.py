@@ -282,6 +282,7 @@ def test_stable_diffusion_components_run_through_the_same_code(tiny_pipeline):
     ("settings", "message"),
     [
         ({"num_inference_steps": 0}, "num_inference_steps is 0"),
+        ({"num_inference_steps": True}, "num_inference_steps is True"),
         ({"strength": 1.5}, "strength is 1.5"),
         ({"output_type": "jpg"}, "output_type is 'jpg'"),
         ({"tile": 100}, "tile is 100; it must be 0 or a multiple of 8 from 192 up"),

@@ -1,7 +1,5 @@
 """Kernel and picture improve each other after the search, where there is a shake."""
 
-from types import SimpleNamespace
-
 import pytest
 import torch
 from bd_diff_toys.short_search import short_search
@@ -11,9 +9,10 @@ from bd_diff.data.pixels import luminance
 from bd_diff.data.procedural import procedural_image
 from bd_diff.pipeline import BDDiffPipeline
 from bd_diff.reading import blur_reading
-from bd_diff.reading.blur_reading import certain, refine
+from bd_diff.reading.blur_reading import certain
 from bd_diff.reading.denoise import reduce_noise
 from bd_diff.reading.kernel_search import KEPT, reblur_residual, search_evidence
+from bd_diff.reading.refinement import refine
 
 
 @pytest.fixture(scope="module")
@@ -77,27 +76,18 @@ def test_the_search_ends_early_where_the_reading_without_it_is_certain(refining,
     assert torch.equal(reading.kernels, free.kernels) and not reading.doubtful
 
 
-def test_a_sharp_picture_gives_the_kernel(shaken):
-    sharp, blurry, kernel = shaken
-    settings = SimpleNamespace(refinements=1)
-    ideal = SimpleNamespace(config=settings, deblur_window=lambda pixels, *_: sharp.expand_as(pixels))
-    starts = torch.cat([line(torch.tensor([9.0]), torch.tensor([0.3])), kernel.flip(1, 2)])
-    found = refine(ideal, (blurry + 1) / 2, starts)
-    assert found.shape == (2, 33, 33) and torch.allclose(found.sum((1, 2)), torch.ones(2))
-    assert ((found - kernel).abs().sum((1, 2)) < 0.4).all() and ((starts - kernel).abs().sum((1, 2)) > 1).all()
-
-
 def test_the_kernel_kept_is_refined_from_the_one_that_explains_most(refining, shaken, found, monkeypatch):
     _, blurry, _ = shaken
     light = (luminance(blurry) + 1) / 2
     given, seen = [], []
 
-    def watched(pipeline, window, kernels):
+    def watched(pipeline, window, kernels, linear):
         given.append(kernels)
-        seen.append(refine(pipeline, window, kernels))
+        seen.append(refine(pipeline, window, kernels, linear))
         return seen[-1]
 
     monkeypatch.setattr(blur_reading, "refine", watched)
+    monkeypatch.setattr(blur_reading, "in_their_light", lambda pipeline, window, kernels: (kernels, False))
     set_confidence(refining, monkeypatch, 0.9)
     monkeypatch.setattr(refining, "tell", lambda reading: reading)  # an untrained decoder tells another kernel
     monkeypatch.setattr(blur_reading, "uncertain", lambda *_: torch.tensor([False]))
@@ -143,7 +133,7 @@ def test_where_uncertain_the_reading_without_the_search_stays_in_doubt(
 def test_the_reading_without_the_search_stays_unless_another_explains_more(refining, shaken, found, monkeypatch):
     set_confidence(refining, monkeypatch, 0.9)
     free = refining.encode_image(shaken[1], fast=True)
-    monkeypatch.setattr(blur_reading, "BETTER", 0.0)
+    monkeypatch.setattr(blur_reading, "BETTER", (0.0, 0.0))
     assert torch.equal(refining.encode_image(shaken[1], found=found).kernels, free.kernels)
 
 

@@ -77,6 +77,6 @@ def test_windows_do_not_overlap_and_those_with_most_edges_come_first():
 
 def test_a_window_that_spoils_the_kernel_on_its_way_up_is_outvoted(photograph, monkeypatch):
     refined = iter([WRONG[0], WRONG[1], WRONG[0], RIGHT])  # of two windows, twice each
-    monkeypatch.setattr(pyramid, "refine", lambda pipeline, window, kernels: next(refined))
+    monkeypatch.setattr(pyramid, "refine", lambda pipeline, window, kernels, linear: next(refined))
     coarse = reading(delta(1, 17))
     assert torch.equal(kernel_of(carry(None, photograph, coarse, 0.5)), RIGHT)
