@@ -40,22 +40,19 @@ SAME = 0.005  # distance of kernels, the farthest of each on average, below whic
 
 
 @torch.no_grad()
-def read_field(pipeline, pixels: Tensor, reading: BlurReading, differs: bool | None = None) -> BlurField | Tensor:
+def read_field(pipeline, pixels: Tensor, reading: BlurReading, differs: bool) -> BlurField | Tensor:
     """The blur of one image `(1, 3, H, W)` in [-1, 1] of which one `reading` is known: kernels `(1, k, k)`, those of
     the reading, or a field where that explains the image better; at the scale of the reading. Where the search found no
     shake without doubt, in small images, and for kernels wider than `SIZE`, which were carried to full size, it is one;
-    where all windows see about the `SAME` blur, it is the mean of theirs.
+    where all windows see about the `SAME` blur, it is the mean of theirs. No more is read unless it `differs`, see
+    `corner_votes.ask_corners`.
     """
     kernels, scale = without_margin(kernel_of(reading)), 1.0 if reading.scale is None else float(reading.scale)
     pixels = reduced(pixels, scale)
     places = places_of_fields(pixels, reading)
-    if places is None:
+    if places is None or not differs:
         return kernels
     images = reduce_noise((pixels + 1) / 2)
-    if differs is None:
-        differs = Windows(pipeline, places.cut(images, places.corners), kernels, is_linear(reading)).differ()
-    if not differs:
-        return kernels
     every = Windows(pipeline, places.cut(images, range(places.count)), kernels, is_linear(reading))
     own, chosen = every.read(places)
     if not chosen.any():
@@ -154,10 +151,6 @@ class Windows:
     def residual(self, kernels: Tensor) -> Tensor:
         """The `reblur_residual` `(S,)` of a kernel `(S, k, k)` in each."""
         return reblur_residual(self.lights, kernels)
-
-    def differ(self) -> bool:
-        """Whether some window is explained clearly better by a kernel of its own."""
-        return self.better(self.refined(self.kernels))
 
     def better(self, kernels: Tensor) -> bool:
         """Whether some window is explained clearly better by its own of these kernels `(S, k, k)`."""

@@ -11,6 +11,7 @@ from bd_diff.blur.operator import wiener
 from bd_diff.data.procedural import procedural_image
 from bd_diff.reading.blur_reading import BlurReading
 from bd_diff.reading.confidence import distances
+from bd_diff.reading.corner_votes import ask_corners
 from bd_diff.reading.differing_blur import Places, read_field, shared
 
 LEFT, TURNED, OTHER = (line(torch.tensor([13.0]), torch.tensor([angle])) for angle in (0.2, 0.46, 1.3))
@@ -35,13 +36,15 @@ def sharp():
 
 
 def test_blur_that_is_the_same_everywhere_stays_one_kernel(reader, sharp):
-    assert torch.equal(read_field(reader, blur(sharp, LEFT), reading_of(LEFT)), LEFT)
+    pixels, reading = blur(sharp, LEFT), reading_of(LEFT)
+    asked, differs = ask_corners(reader, pixels, reading)
+    assert asked is reading and not differs and torch.equal(read_field(reader, pixels, reading, differs), LEFT)
 
 
 def test_a_half_whose_blur_is_turned_gets_a_kernel_of_its_own(reader, sharp):
     pixels = blur(sharp, LEFT)
     pixels[..., 150:] = blur(sharp, TURNED)[..., 150:]
-    field = read_field(reader, pixels, reading_of(LEFT))
+    field = read_field(reader, pixels, reading_of(LEFT), True)
     assert isinstance(field, BlurField)
     shares = field.shares_in(300, 300, slice(None), slice(None))
     for column, true in ((20, LEFT), (280, TURNED)):
@@ -52,20 +55,20 @@ def test_a_half_whose_blur_is_turned_gets_a_kernel_of_its_own(reader, sharp):
 def test_nothing_is_computed_in_small_photographs_and_for_wide_kernels():
     wide = line(torch.tensor([60.0]), torch.tensor([0.2]), 65)
     for height, width, kernels in ((191, 400, LEFT), (256, 256, LEFT), (900, 400, wide)):
-        assert read_field(None, torch.zeros(1, 3, height, width), reading_of(kernels)) is kernels
+        assert read_field(None, torch.zeros(1, 3, height, width), reading_of(kernels), True) is kernels
 
 
 def test_blur_in_doubt_or_without_a_shake_is_one_kernel_and_margins_do_not_count():
     doubted, no_shake = reading_of(LEFT), reading_of(LEFT)
     doubted.doubtful, no_shake.search_confidence = torch.tensor([True]), torch.zeros(1)
     for reading in (doubted, no_shake):
-        assert read_field(None, torch.zeros(1, 3, 400, 400), reading) is LEFT
+        assert read_field(None, torch.zeros(1, 3, 400, 400), reading, True) is LEFT
     wide = torch.nn.functional.pad(LEFT, (16,) * 4)
-    assert torch.equal(read_field(None, torch.zeros(1, 3, 100, 100), reading_of(wide)), LEFT)
+    assert torch.equal(read_field(None, torch.zeros(1, 3, 100, 100), reading_of(wide), True), LEFT)
 
 
 def test_blur_is_read_at_the_scale_of_the_reading():
-    assert read_field(None, torch.zeros(1, 3, 400, 400), reading_of(LEFT, torch.tensor([0.5]))) is LEFT
+    assert read_field(None, torch.zeros(1, 3, 400, 400), reading_of(LEFT, torch.tensor([0.5])), True) is LEFT
 
 
 def test_kernels_are_shared_by_neighbours_that_see_the_same_blur():
