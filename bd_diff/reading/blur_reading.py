@@ -9,14 +9,16 @@ from diffusers.utils import BaseOutput
 from torch import Tensor
 
 from bd_diff.blur.kernels import delta, same_size, shape_of
+from bd_diff.data.noise import blockiness
 from bd_diff.data.pixels import luminance
+from bd_diff.models.conditioning import SMOOTH
 from bd_diff.reading.confidence import contradict, shares, uncertain
 from bd_diff.reading.denoise import reduce_noise
 from bd_diff.reading.kernel_search import best_window, reblur_residual, search_evidence
 from bd_diff.reading.refinement import in_their_light, refine, seen
 
 CONFIDENT, CLEARLY = 0.3, 0.6  # see `search_blur` (ours, measured on training photographs)
-BETTER = 0.88, 0.92  # see `Rivals`: in display values and in linear light, likewise
+BETTER, BLOCKS = (0.88, 0.92), 0.94  # see `Rivals`: in display values, in light, behind blocks of JPEG, likewise
 NARROW, STRAIGHT, EXPLAINS, AS_WELL = 1.0, 0.9, 0.95, 1.15  # see `certain` (ours, measured on training photographs)
 
 
@@ -120,11 +122,12 @@ def search_blur(
 class Rivals:
     """Kernels `(1, k, k)` that compete for a window `(1, 3, h, w)` in [0, 1], seen in display values or `linear` light:
     the one that leaves least unexplained (`reblur_residual`, without noise's part) wins, and the first one, read
-    without the search, has an advantage (`BETTER`).
+    without the search, has an advantage (`BETTER`); less of it where JPEG's blocks show, which no kernel explains.
     """
 
     def __init__(self, window: Tensor, linear: bool = False, kernels: Sequence[Tensor] = ()):
-        self.light, self.advantage = seen(window, linear), BETTER[linear]
+        self.light = seen(window, linear)
+        self.advantage = BLOCKS if float(blockiness(luminance(window))) > SMOOTH else BETTER[linear]
         self.kernels: list[Tensor] = []
         self.residuals: list[Tensor] = []
         self.add(*kernels)

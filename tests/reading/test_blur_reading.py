@@ -4,12 +4,13 @@ import pytest
 import torch
 from bd_diff_toys.short_search import short_search
 
+from bd_diff.blur.camera import compress, to_display, to_light
 from bd_diff.blur.kernels import blur, delta, gaussian, line, shake
 from bd_diff.data.pixels import luminance
 from bd_diff.data.procedural import procedural_image
 from bd_diff.pipeline import BDDiffPipeline
 from bd_diff.reading import blur_reading
-from bd_diff.reading.blur_reading import certain
+from bd_diff.reading.blur_reading import BETTER, BLOCKS, Rivals, certain
 from bd_diff.reading.denoise import reduce_noise
 from bd_diff.reading.kernel_search import KEPT, reblur_residual, search_evidence
 from bd_diff.reading.refinement import refine
@@ -165,3 +166,23 @@ def test_a_window_is_deblurred_as_the_pipeline_does_it(tiny_pipeline, shaken):
 def test_the_number_of_refinements_is_saved(refining, tmp_path):
     refining.save_pretrained(tmp_path)
     assert BDDiffPipeline.from_pretrained(tmp_path).config.refinements == 1
+
+
+def test_what_was_found_needs_less_of_an_advantage_in_light_and_behind_the_blocks_of_jpeg(shaken):
+    window = (shaken[1] + 1) / 2
+    assert (Rivals(window).advantage, Rivals(window, linear=True).advantage) == BETTER
+    blocks = compress(window, 60)
+    assert Rivals(blocks).advantage == Rivals(blocks, linear=True).advantage == BLOCKS
+
+
+def test_rivals_are_compared_by_what_they_leave_of_the_light_they_are_seen_in(shaken):
+    sharp, _, kernel = shaken
+    lit = to_display(blur(to_light((sharp + 1) / 2, "srgb"), kernel), "srgb")
+    wrong = kernel.flip(1, 2)
+    for linear in (False, True):
+        rivals = Rivals(lit, linear, [delta(1), wrong])
+        assert rivals.best_found() == 1 and rivals.share(delta(1)) == 1
+        rivals.add(kernel)
+        assert rivals.best() == rivals.best_found() == 2
+    display, light = (float(Rivals(lit, linear, [delta(1), kernel]).left()[1]) for linear in (False, True))
+    assert light < display < 1
