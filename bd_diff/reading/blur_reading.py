@@ -18,7 +18,7 @@ from bd_diff.reading.kernel_search import best_window, reblur_residual, search_e
 from bd_diff.reading.refinement import in_their_light, refine, seen
 
 CONFIDENT, CLEARLY = 0.3, 0.6  # see `search_blur` (ours, measured on training photographs)
-BETTER, BLOCKS = (0.88, 0.92), 0.94  # see `Rivals`: in display values, in light, behind blocks of JPEG, likewise
+BETTER = 0.93  # see `favouring_first` (likewise)
 NARROW, STRAIGHT, EXPLAINS, AS_WELL = 1.0, 0.9, 0.95, 1.15  # see `certain` (ours, measured on training photographs)
 
 
@@ -112,8 +112,8 @@ def search_blur(
         rivals.add(refine(pipeline, window, rivals.kernels[rivals.best_found()], lit))
         left = rivals.left()
         # What is refined last is nearest to the truth, though others may fit the window better.
-        index = len(left) - 1 if left[-1] < rivals.advantage else rivals.best()
-        doubtful = uncertain(torch.cat(rivals.kernels), left, index)
+        index = len(left) - 1 if left[-1] < BETTER else rivals.best()
+        doubtful = uncertain(torch.cat(rivals.kernels), left, index, rivals.blocks)
         if doubtful:
             index, doubtful = 0, doubtful & (not plausible)
     return replace(searched, kernels=rivals.kernels[index], doubtful=doubtful, linear=linear)
@@ -122,12 +122,11 @@ def search_blur(
 class Rivals:
     """Kernels `(1, k, k)` that compete for a window `(1, 3, h, w)` in [0, 1], seen in display values or `linear` light:
     the one that leaves least unexplained (`reblur_residual`, without noise's part) wins, and the first one, read
-    without the search, has an advantage (`BETTER`); less of it where JPEG's blocks show, which no kernel explains.
+    without the search, has an advantage (`favouring_first`).
     """
 
     def __init__(self, window: Tensor, linear: bool = False, kernels: Sequence[Tensor] = ()):
-        self.light = seen(window, linear)
-        self.advantage = BLOCKS if float(blockiness(luminance(window))) > SMOOTH else BETTER[linear]
+        self.light, self.blocks = seen(window, linear), shows_blocks(window)
         self.kernels: list[Tensor] = []
         self.residuals: list[Tensor] = []
         self.add(*kernels)
@@ -147,16 +146,23 @@ class Rivals:
 
     def best(self) -> int:
         """Index of the winner."""
-        return favouring_first(self.left(), self.advantage)
+        return favouring_first(self.left())
 
     def best_found(self) -> int:
         """Index of the best but the first."""
         return 1 + int(self.left()[1:].argmin())
 
 
-def favouring_first(left: Tensor, advantage: float) -> int:
-    """Index of the least of the `shares` `(S,)` that kernels leave unexplained; the first one has an advantage."""
-    return int((left * left.new_tensor([advantage] + [1.0] * (len(left) - 1))).argmin())
+def shows_blocks(window: Tensor) -> bool:
+    """Whether blocks of JPEG show in a window `(1, 3, h, w)` in [0, 1]."""
+    return bool(blockiness(luminance(window)) > SMOOTH)
+
+
+def favouring_first(left: Tensor) -> int:
+    """Index of the least of the `shares` `(S,)` that kernels leave unexplained; the first one has an advantage: others
+    must leave less than `BETTER` of what it does.
+    """
+    return int((left * left.new_tensor([BETTER] + [1.0] * (len(left) - 1))).argmin())
 
 
 def calm_window(pixels: Tensor, side: int = 256) -> Tensor:

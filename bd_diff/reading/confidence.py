@@ -12,7 +12,7 @@ from bd_diff.data.noise import noise_level
 
 SIZE = 64  # pixels a side of the spectra that are compared
 MOST = 0.077, 0.73  # see `contradict`
-SPREAD, NEAR = 0.03, 0.11  # see `uncertain`
+SPREAD, NEAR, NEAR_BLOCKS = 0.03, 0.11, 0.18  # see `uncertain`
 NOISE = 2 / math.sqrt(math.pi)  # mean difference of neighbours in white noise, in its standard deviations
 MOST_NOISE, ALL_NOISE = 0.85, 0.95  # see `shares` (ours, measured on photographs of the training)
 
@@ -46,21 +46,22 @@ def shares(residuals: Tensor, lights: Sequence[Tensor]) -> Tensor:
     return ((residuals / residuals[0] - part) / (1 - part)).clamp_min(0)
 
 
-def uncertain(kernels: Tensor, left: Tensor, kept: int) -> Tensor:
+def uncertain(kernels: Tensor, left: Tensor, kept: int, blocks: bool) -> Tensor:
     """Whether the chosen kernel is too far from others that explain the photograph about as well, `(1,)`.
 
     kernels: all estimates `(S, k, k)`, the one without the search first. left: the `shares` that they leave
-        unexplained, `(S,)`. kept: the index of the chosen one.
+        unexplained, `(S,)`. kept: the index of the chosen one. blocks: whether those of JPEG show.
 
     Each estimate may be the true kernel, with odds that fall by a factor of e for every `SPREAD` of the first one's
     share. The chosen kernel's expected distance to the true one must be below `NEAR` times the share that it explains:
-    where that is little, because the photograph hardly shows its blur, it must be more certain.
+    where that is little, because the photograph hardly shows its blur, it must be more certain. Where it is little
+    because blocks of JPEG are left, which no kernel explains, `NEAR_BLOCKS` times that share is enough.
 
     The bounds (ours) were measured on 52 photographs of the training with blur of seven families.
     """
     odds = torch.softmax(-left / SPREAD, 0)
     expected = (odds * distances(kernels[kept, None], kernels)).sum(0, keepdim=True)
-    return expected > NEAR * (1 - left[kept])
+    return expected > (NEAR_BLOCKS if blocks else NEAR) * (1 - left[kept])
 
 
 def distances(kernel: Tensor, others: Tensor) -> Tensor:

@@ -18,7 +18,6 @@ from torch import Tensor
 from bd_diff.blur.kernels import SIZE, delta, same_size, shape_of
 from bd_diff.data.pixels import luminance
 from bd_diff.reading.blur_reading import (
-    BETTER,
     CONFIDENT,
     BlurReading,
     calm_window,
@@ -133,8 +132,7 @@ def refuted(pixels: Tensor, kernel: Tensor) -> bool:
 
 def better(pixels: Tensor, found: BlurReading, other: Tensor) -> bool:
     """Whether what was found explains the image `(1, 3, H, W)` in [-1, 1] clearly better than a kernel `(1, k, k)`."""
-    linear = is_linear(found)
-    return favouring_first(unexplained([calm_window(pixels)], [other, kernel_of(found)], linear), BETTER[linear]) == 1
+    return favouring_first(unexplained([calm_window(pixels)], [other, kernel_of(found)], is_linear(found))) == 1
 
 
 def apart(coarse: Tensor, fine: Tensor, ratio: float) -> float:

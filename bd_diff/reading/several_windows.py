@@ -13,13 +13,13 @@ from torch import Tensor
 
 from bd_diff.data.pixels import luminance
 from bd_diff.reading.blur_reading import (
-    BETTER,
     CONFIDENT,
     BlurReading,
     calm_window,
     favouring_first,
     is_linear,
     search_blur,
+    shows_blocks,
 )
 from bd_diff.reading.confidence import distances, shares, uncertain
 from bd_diff.reading.kernel_search import reblur_residual, rich_windows
@@ -53,12 +53,13 @@ def search_windows(pipeline, pixels: Tensor, free: BlurReading | None = None) ->
             break
     kernels = kernels_of([free, *readings])
     linear = 2 * sum(is_linear(one) for one in readings) > len(readings)
-    left = unexplained([calm_window(one) for one in windows], kernels, linear)
-    index = favouring_first(left, BETTER[linear])
+    calm = [calm_window(one) for one in windows]
+    left = unexplained(calm, kernels, linear)
+    index = favouring_first(left)
     chosen = replace(readings[max(index - 1, 0)], linear=torch.full((1,), linear, device=pixels.device))
     doubtful = chosen.doubtful
     if any(one.search_confidence is not None and one.search_confidence > CONFIDENT for one in readings):
-        doubtful = uncertain(torch.cat(kernels), left, index)
+        doubtful = uncertain(torch.cat(kernels), left, index, all(shows_blocks(one) for one in calm))
     return replace(chosen, kernels=kernels[0 if doubtful else index], doubtful=doubtful)
 
 

@@ -39,13 +39,15 @@ def test_a_kernel_is_uncertain_where_another_far_from_it_explains_as_much_unless
     to_moved, to_near, to_far = distances(path, torch.cat([moved, near, far]))
     assert to_moved.abs() < 1e-4 and 0 < to_near < NEAR * 0.2 < to_far < 1
 
-    def judged(second, third, left):
-        return uncertain(torch.cat([far, path, second, third]), torch.tensor(left), 1)
+    def judged(second, third, left, blocks=False):
+        return uncertain(torch.cat([far, path, second, third]), torch.tensor(left), 1, blocks)
 
     assert not judged(moved, near, [1.0, 0.8, 0.8, 0.8])
     assert judged(moved, far, [1.0, 0.8, 0.8, 0.8])
     assert not judged(moved, far, [1.0, 0.8, 0.8, 0.99])  # far, but explains less
     assert judged(moved, near, [1.0, 0.99, 0.99, 0.99])  # wins little
+    assert judged(moved, near, [1.0, 0.93, 0.93, 0.93])
+    assert not judged(moved, near, [1.0, 0.93, 0.93, 0.93], blocks=True)  # which hide how much is explained
 
 
 def test_noise_does_not_count_to_what_kernels_leave_unexplained_up_to_a_bound():
@@ -62,7 +64,7 @@ def test_noise_does_not_count_to_what_kernels_leave_unexplained_up_to_a_bound():
 
 def test_what_is_read_without_the_search_is_uncertain_where_nothing_explains_more():
     kernels = line(torch.tensor([13.0, 13.0]), torch.tensor([0.5, 1.5]))
-    assert uncertain(kernels, torch.tensor([1.0, 1.03]), 0)
+    assert uncertain(kernels, torch.tensor([1.0, 1.03]), 0, False)
 
 
 def test_an_image_in_doubt_keeps_the_share_that_caution_names(tiny_pipeline, monkeypatch):
