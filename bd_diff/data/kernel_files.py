@@ -42,6 +42,7 @@ def read_kernel(path: str | os.PathLike) -> Tensor:
         values = read_array(path)
     except Exception as error:  # the readers raise anything on damaged files; each means the same to the user
         raise ValueError(f"{path} cannot be read as a kernel: {' '.join(str(error).split())}") from error
+    values = without_batch(values)
     if values.ndim == 3 and values.shape[-1] in (3, 4) and path.suffix.lower() not in FITS and is_real(values):
         return as_kernel(
             luminance(torch.from_numpy(values[..., :3].astype(np.float64)).movedim(-1, 0)[None])[0, 0], str(path)
@@ -70,6 +71,13 @@ def read_array(path: Path) -> np.ndarray:
     return images[0]
 
 
+def without_batch(values: np.ndarray) -> np.ndarray:
+    """Values without leading axes of one, as a batch of one kernel has them."""
+    while values.ndim > 2 and values.shape[0] == 1:
+        values = values[0]
+    return values
+
+
 def is_real(values: np.ndarray) -> bool:
     """Whether these are real numbers or booleans."""
     return values.dtype.kind in "buif"
@@ -79,9 +87,7 @@ def as_kernel(values, name: str) -> Tensor:
     """Values `(h, w)`, an array or a tensor, as a kernel `(k, k)` (see `read_kernel`); errors begin with `name`."""
     if isinstance(values, Tensor):  # NumPy has no bfloat16
         values = (values.double() if values.is_floating_point() else values).detach().cpu()
-    values = np.asarray(values)
-    while values.ndim > 2 and values.shape[0] == 1:
-        values = values[0]
+    values = without_batch(np.asarray(values))
     if values.ndim != 2 or not values.size or not is_real(values):
         raise ValueError(f"{name} is {values.dtype} of shape {values.shape}; a kernel is one table of real numbers")
     values = values.astype(np.float64)

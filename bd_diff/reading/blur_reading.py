@@ -105,7 +105,6 @@ def search_blur(
         searched.search_confidence > CONFIDENT or rivals.share(hypotheses[:, 0]) < CLEARLY
     ):
         starts, lit = in_their_light(pipeline, window, torch.cat([searched.kernels, hypotheses[0]]))
-        linear = linear | lit
         if lit:
             rivals = Rivals(window, True, rivals.kernels)
         rivals.add(*refine(pipeline, window, starts, lit).split(1))
@@ -116,6 +115,7 @@ def search_blur(
         doubtful = uncertain(torch.cat(rivals.kernels), left, index, rivals.blocks)
         if doubtful:
             index, doubtful = 0, doubtful & (not plausible)
+        linear = torch.full_like(doubtful, lit and index > 0)
     return replace(searched, kernels=rivals.kernels[index], doubtful=doubtful, linear=linear)
 
 

@@ -14,6 +14,7 @@ SIZE = 64  # pixels a side of the spectra that are compared
 MOST = 0.077, 0.73  # see `contradict`
 SPREAD, NEAR, NEAR_BLOCKS = 0.03, 0.11, 0.18  # see `uncertain`
 NOISE = 2 / math.sqrt(math.pi)  # mean difference of neighbours in white noise, in its standard deviations
+NONE = 1e-9  # residual of a picture of one colour, which every kernel explains
 MOST_NOISE, ALL_NOISE = 0.85, 0.95  # see `shares` (ours, measured on photographs of the training)
 
 
@@ -30,7 +31,7 @@ def contradict(free: Tensor, searched: Tensor, residuals: tuple[Tensor, Tensor])
     weight = natural_power(SIZE, device=free.device)
     magnitudes = [transfer_function(kernels.float(), SIZE, SIZE).abs() for kernels in (free, searched)]
     difference = (((magnitudes[0] - magnitudes[1]).square() * weight).mean((1, 2)) / weight.mean()).sqrt()
-    won = (1 - residuals[1] / residuals[0]).clamp_min(0)
+    won = (1 - residuals[1] / residuals[0].clamp_min(NONE)).clamp_min(0)
     return difference > MOST[0] + MOST[1] * won
 
 
@@ -41,9 +42,10 @@ def shares(residuals: Tensor, lights: Sequence[Tensor]) -> Tensor:
         `(1, 1, h, w)`. Their noise counts for at most `MOST_NOISE` of the first residual: fine texture looks like it.
         Where it makes up `ALL_NOISE`, it is not taken out: kernels that leave less were fitted to it.
     """
-    noise = NOISE * torch.cat([noise_level(light) for light in lights]).sum() / residuals[0]
+    whole = residuals[0].clamp_min(NONE)
+    noise = NOISE * torch.cat([noise_level(light) for light in lights]).sum() / whole
     part = noise.clamp_max(MOST_NOISE) * (noise < ALL_NOISE)
-    return ((residuals / residuals[0] - part) / (1 - part)).clamp_min(0)
+    return ((residuals / whole - part) / (1 - part)).clamp_min(0)
 
 
 def uncertain(kernels: Tensor, left: Tensor, kept: int, blocks: bool) -> Tensor:

@@ -355,7 +355,9 @@ def resize_kernels(kernels: Tensor, size: int, ratio: float) -> Tensor:
 
 
 def clean(kernels: Tensor, floor: Tensor, smallest_part: float = 0.1) -> Tensor:
-    """Zero what lies below `floor` times the maximum, and 8-connected parts with less than a tenth of the mass."""
+    """Zero what lies below `floor` times the maximum, and 8-connected parts with less than a tenth of the mass. What
+    holds nothing becomes no blur: of a picture of one colour no kernel can be told.
+    """
     kernels = kernels * (kernels >= floor.reshape(-1, 1, 1) * kernels.amax((1, 2), keepdim=True))
     arrays = kernels.cpu().numpy()
     for array in arrays:
@@ -364,4 +366,6 @@ def clean(kernels: Tensor, floor: Tensor, smallest_part: float = 0.1) -> Tensor:
             mass = ndimage.sum(array, parts, range(1, count + 1))
             small = (mass < smallest_part * array.sum()) & (mass < mass.max())
             array[np.isin(parts, np.flatnonzero(small) + 1)] = 0
+        if not array.any():
+            array[len(array) // 2, len(array) // 2] = 1
     return normalize(torch.from_numpy(arrays).to(kernels.device))

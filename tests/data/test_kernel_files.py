@@ -69,6 +69,13 @@ def test_colours_count_by_their_luminance(tmp_path):
         assert float(kernel[1, 2] / kernel[1, 1]) == pytest.approx(0.587)
 
 
+def test_a_batch_of_one_narrow_kernel_is_no_picture_of_colours(tmp_path):
+    upright = np.zeros((1, 3, 3), dtype=np.float32)
+    upright[0, :, 1] = 0.2, 0.6, 0.2
+    np.save(tmp_path / "k.npy", upright)
+    assert torch.allclose(read_kernel(tmp_path / "k.npy"), torch.from_numpy(upright[0]))
+
+
 def test_a_point_beside_the_middle_moves_the_picture_there():
     values = np.zeros((5, 7))
     values[0, 5] = 3  # two above and two to the right of the middle, value (2, 3)

@@ -125,7 +125,7 @@ def test_where_uncertain_the_reading_without_the_search_stays_in_doubt(
     for plausible in (False, True):  # what can be right by itself is not put in doubt by a search that finds nothing
         monkeypatch.setattr(blur_reading, "certain", lambda *_, so=plausible: so)
         reading = refining.encode_image(shaken[1], found=found)
-        assert torch.equal(reading.kernels, free.kernels) and reading.doubtful != plausible
+        assert torch.equal(reading.kernels, free.kernels) and reading.doubtful != plausible and not reading.linear
     monkeypatch.setattr(blur_reading, "uncertain", lambda *_: torch.tensor([False]))
     agreed = refining.encode_image(shaken[1], found=found)
     assert not torch.equal(agreed.kernels, free.kernels) and not agreed.doubtful

@@ -7,12 +7,13 @@ import torch
 from bd_diff_toys import ROOT
 
 from bd_diff.blur.camera import to_display, to_light
-from bd_diff.blur.kernels import blur, line, shake
+from bd_diff.blur.kernels import blur, delta, line, shake
 from bd_diff.data.images import read_image, to_tensor
 from bd_diff.data.procedural import procedural_image
 from bd_diff.evaluation.metrics import psnr
 from bd_diff.reading import refinement
-from bd_diff.reading.confidence import distances
+from bd_diff.reading.confidence import contradict, distances, shares
+from bd_diff.reading.kernel_search import clean, search_kernels
 from bd_diff.reading.refinement import in_light, in_their_light, refine, seen, unclipped
 from bd_diff.restore import load
 
@@ -111,3 +112,19 @@ def test_the_shipped_model_tells_the_light_of_a_shake(linear):
     reading = pipeline.read_at_scales(blurry * 2 - 1)
     assert reading.linear == linear and distances(KERNEL, reading.kernels) < 0.01
     assert psnr(output.images, sharp[INSIDE]) > psnr(blurry, sharp[INSIDE]) + 4
+
+
+@pytest.mark.parametrize("value", [0.0, 0.5, 1.0])
+def test_a_picture_of_one_colour_stays_one(value):
+    colour = torch.full((1, 3, 192, 192), value)
+    assert search_kernels(colour[:, :1]).isfinite().all()
+    result = load(device="cpu").pipeline(colour, output_type="pt").images
+    assert torch.allclose(result, colour, atol=2 / 255)
+
+
+def test_what_holds_nothing_is_no_blur():
+    cleaned = clean(torch.stack([torch.zeros(33, 33), KERNEL[0]]), torch.full((2,), 0.05))
+    assert torch.equal(cleaned[:1], delta(1)) and not torch.equal(cleaned[1:], delta(1))
+    nothing = torch.zeros(3)
+    assert torch.equal(shares(nothing, [torch.full((1, 1, 64, 64), 0.5)]), nothing)
+    assert not contradict(delta(1), delta(1), (nothing[:1], nothing[:1])).any()
