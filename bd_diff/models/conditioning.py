@@ -77,28 +77,34 @@ def explain(estimates: Tensor, pixels: Tensor, kernels: Tensor, weight: float, l
     how much nearer the estimates come to the photograph when they are blurred in light than when display values are:
     the logarithm of the ratio of both mean squares.
     """
-    blurred, light = reblur(estimates, kernels), to_light(((estimates + 1) / 2).clamp_(0, 1), "srgb")
+    blurred, light = reblur(estimates, kernels), as_light(estimates)
     misses = [miss(blurred, pixels)]
     if linear_light:
         blurred_light = reblur(light, kernels)
-        misses.append(miss(to_display(blurred_light.clamp(0, 1), "srgb").mul_(2).sub_(1), pixels))
+        misses.append(miss(as_pixels(blurred_light), pixels))
     weights = weight * doubt(pixels, torch.stack(misses).amin(0))
     solved = data_consistency(estimates, pixels, kernels, weights, blurred)
     share = torch.sigmoid(LIGHT_ODDS + LIGHT_CLEARLY * (misses[0].log() - misses[-1].log()))
     if not linear_light or share.max() < HARDLY:
         return solved
-    photograph = to_light(((pixels + 1) / 2).clamp_(0, 1), "srgb")
-    moved = data_consistency(light, photograph, kernels, weights, blurred_light).clamp_min_(0)
+    moved = data_consistency(light, as_light(pixels), kernels, weights, blurred_light).clamp_min_(0)
     lit = to_display(moved, "srgb").sub_(to_display(light, "srgb")).mul_(2).add_(estimates)
     return solved.lerp(lit, share[:, None, None, None])
 
 
 def reblurred(images: Tensor, kernels: Tensor, linear: bool = False) -> Tensor:
     """Images `(B, 3, H, W)` in [-1, 1] blurred by kernels `(B, k, k)` in display values or in `linear` light."""
-    if not linear:
-        return reblur(images, kernels)
-    light = reblur(to_light(((images + 1) / 2).clamp_(0, 1), "srgb"), kernels)
-    return to_display(light.clamp_(0, 1), "srgb").mul_(2).sub_(1)
+    return as_pixels(reblur(as_light(images), kernels)) if linear else reblur(images, kernels)
+
+
+def as_light(pixels: Tensor) -> Tensor:
+    """Pixels in [-1, 1] as linear light in [0, 1]; what is beyond is clipped."""
+    return to_light(((pixels + 1) / 2).clamp_(0, 1), "srgb")
+
+
+def as_pixels(light: Tensor) -> Tensor:
+    """The inverse of `as_light`."""
+    return to_display(light.clamp(0, 1), "srgb").mul_(2).sub_(1)
 
 
 @torch.no_grad()

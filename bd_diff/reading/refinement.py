@@ -68,27 +68,30 @@ def in_their_light(pipeline, window: Tensor, kernels: Tensor) -> tuple[Tensor, b
     """The kernels `(S, k, k)` to refine for a window `(1, 3, h, w)` in [0, 1], of those that its display values told,
     and whether in linear light.
 
-    Below `DISPLAY`, the best of these is best `in_light` by far the worse, and they stay. Else the search runs in
-    light, too; where a kernel that it finds, or the best, is above `LIT` there, it is light, and the `MOST` of all
-    kernels that explain it best are refined.
+    Where the best of these is below `DISPLAY` (`in_light`), they stay. Else the search runs in light, too. Where the
+    kernel that is best in both is above `LIT`, it is light, and the `MOST` kernels of all that explain it best are
+    refined.
     """
-    lights = [seen(window, linear) for linear in (False, True)]
-    shown, lit = (torch.stack([reblur_residual(light, one[None])[0] for one in kernels]) for light in lights)
+    display, light = (seen(window, linear) for linear in (False, True))
+    shown = residuals(display, kernels)
     best = kernels[shown.argmin(), None]
     better = in_light(pipeline, window, best)
     if better < DISPLAY:
         return kernels, False
-    found = search_kernels(lights[1], BRIGHT, BRIGHT_KEPT, rival=best)
+    found = search_kernels(light, BRIGHT, BRIGHT_KEPT, rival=best)
+    every = kernels if found is None else torch.cat([kernels, found[0]])
+    lit = residuals(light, every)
     if found is not None:
-        more = [torch.stack([reblur_residual(light, one[None])[0] for one in found[0]]) for light in lights]
-        every, lit = torch.cat([kernels, found[0]]), torch.cat([lit, more[1]])
-        both = (torch.cat([shown, more[0]]) * lit).argmin()
+        both = (torch.cat([shown, residuals(display, found[0])]) * lit).argmin()
         better = in_light(pipeline, window, every[both, None])
-    else:
-        every = kernels
     if better < LIT:
         return kernels, False
     return every[lit.argsort()[:MOST]], True
+
+
+def residuals(light: Tensor, kernels: Tensor) -> Tensor:
+    """The `reblur_residual` `(S,)` of each of kernels `(S, k, k)` in one luminance `(1, 1, h, w)`."""
+    return torch.cat([reblur_residual(light, one) for one in kernels.split(1)])
 
 
 def in_light(pipeline, window: Tensor, kernel: Tensor) -> float:
