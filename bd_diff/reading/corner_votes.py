@@ -41,12 +41,13 @@ def ask_corners(pipeline, pixels: Tensor, reading: BlurReading) -> tuple[BlurRea
         own = corners.refined(own)
     if not astray(corners.kernels[:1], own):
         return reading, corners.better(first)
-    kernels = voted(pipeline, pixels, corners.kernels[:1], max(SMALLEST_WINDOW, corners.lights.shape[-1]))
-    if kernels is None:
+    found = replace(reading, kernels=corners.kernels[:1])
+    winner = voted(pipeline, pixels, found, max(SMALLEST_WINDOW, corners.lights.shape[-1]))
+    if winner is None:
         return replace(reading, doubtful=torch.ones(1, dtype=torch.bool, device=pixels.device)), False
-    if torch.equal(kernels, corners.kernels[:1]):
+    if winner is found:
         return reading, corners.better(first)
-    return replace(reading, kernels=kernels), False
+    return replace(reading, kernels=winner.kernels, linear=winner.linear), False
 
 
 def astray(kernels: Tensor, refined: Tensor) -> bool:
@@ -56,17 +57,18 @@ def astray(kernels: Tensor, refined: Tensor) -> bool:
     return bool(distances(kernels, refined).quantile(0.5) > ASTRAY)
 
 
-def voted(pipeline, pixels: Tensor, kernels: Tensor, side: int) -> Tensor | None:
-    """The kernel `(1, k, k)` of one image `(1, 3, H, W)` in [-1, 1] that most windows agree on; None where none has
+def voted(pipeline, pixels: Tensor, found: BlurReading, side: int) -> BlurReading | None:
+    """The reading of one image `(1, 3, H, W)` in [-1, 1] on whose kernel most windows agree; None where none has
     `ENOUGH` votes.
 
-    It is the one that was found, `kernels` `(1, k, k)`, or one that the search finds in the windows at the corners,
-    `side` pixels each. Each has a vote of its own and one of each other, the less the farther they are apart. Corners
-    in doubt abstain: where nothing is to be seen all find the same, and are all wrong.
+    It is the one that was found, or one that the search finds in the windows at the corners, `side` pixels each. Each
+    has a vote of its own and one of each other, the less the farther they are apart. Corners in doubt abstain: where
+    nothing is to be seen all find the same, and are all wrong.
     """
     height, width = pixels.shape[-2:]
     places = product((slice(0, side), slice(height - side, height)), (slice(0, side), slice(width - side, width)))
     readings = [pipeline.tell(search_blur(pipeline, pixels[..., rows, columns])) for rows, columns in places]
-    found = torch.cat([kernels, *(kernel_of(one) for one in readings if not one.doubtful)])
-    votes = torch.stack([torch.exp(-distances(one, found) / ALIKE).sum() for one in found.split(1)])
-    return found[votes.argmax(), None] if votes.max() > ENOUGH else None
+    standing = [found, *(one for one in readings if not one.doubtful)]
+    kernels = torch.cat([kernel_of(one) for one in standing])
+    votes = torch.stack([torch.exp(-distances(one, kernels) / ALIKE).sum() for one in kernels.split(1)])
+    return standing[int(votes.argmax())] if votes.max() > ENOUGH else None

@@ -9,7 +9,7 @@ from bd_diff.blur.kernels import blur, line
 from bd_diff.blur.operator import wiener
 from bd_diff.data.procedural import procedural_image
 from bd_diff.reading import corner_votes
-from bd_diff.reading.blur_reading import BlurReading
+from bd_diff.reading.blur_reading import BlurReading, is_linear
 from bd_diff.reading.corner_votes import ask_corners, astray, voted
 
 SIDE = 192  # pixels
@@ -32,10 +32,10 @@ def vote(monkeypatch):
 
         monkeypatch.setattr(corner_votes, "search_blur", search)
         numbered = torch.arange(240 * 320.0).view(1, 1, 240, 320).expand(-1, 3, -1, -1)
-        kernels = voted(SimpleNamespace(tell=lambda reading: reading), numbered, found, SIDE)
+        winner = voted(SimpleNamespace(tell=lambda reading: reading), numbered, BlurReading(found), SIDE)
         assert {tuple(one.shape[-2:]) for one in windows} == {(SIDE, SIDE)}
         assert [int(one[0, 0, 0, 0]) for one in windows] == [0, 320 - SIDE, 48 * 320, 48 * 320 + 320 - SIDE]
-        return kernels
+        return winner if winner is None else winner.kernels
 
     return run
 
@@ -65,10 +65,12 @@ def test_one_corner_that_shows_nothing_contradicts_nothing():
 def test_a_kernel_that_the_corners_contradict_is_voted_on_and_else_in_doubt(monkeypatch, voice, doubted):
     pixels = blur(procedural_image(320, torch.Generator().manual_seed(0), "leaves")[None] * 2 - 1, RIGHT)
     sharpened = lambda pixels, kernels: wiener(pixels, kernels)[:, 1].clamp(-1, 1)  # noqa: E731
-    monkeypatch.setattr(corner_votes, "voted", lambda pipeline, pixels, kernels, side: voice)
+    winner = None if voice is None else BlurReading(voice, linear=torch.tensor([True]))
+    monkeypatch.setattr(corner_votes, "voted", lambda pipeline, pixels, found, side: winner)
     sure = {"search_confidence": torch.ones(1), "doubtful": torch.tensor([False])}
     reader = SimpleNamespace(deblur_window=sharpened)
     stays, _ = ask_corners(reader, pixels, BlurReading(RIGHT, **sure))
     assert stays.kernels is RIGHT and not stays.doubtful
     asked, differs = ask_corners(reader, pixels, BlurReading(OTHER, **sure))
     assert bool(asked.doubtful) == doubted and torch.equal(asked.kernels, OTHER if doubted else RIGHT) and not differs
+    assert is_linear(asked) != doubted  # the winner's kernel and its light
