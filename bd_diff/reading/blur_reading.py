@@ -15,7 +15,7 @@ from bd_diff.models.conditioning import SMOOTH
 from bd_diff.reading.confidence import contradict, shares, uncertain
 from bd_diff.reading.denoise import reduce_noise
 from bd_diff.reading.kernel_search import best_window, reblur_residual, search_evidence
-from bd_diff.reading.refinement import in_their_light, refine, seen
+from bd_diff.reading.refinement import refine, refine_in_their_light, seen
 
 CONFIDENT, CLEARLY = 0.3, 0.6  # see `search_blur` (ours, measured on training photographs)
 BETTER = 0.93  # see `favouring_first` (likewise)
@@ -104,10 +104,10 @@ def search_blur(
     if pipeline.config.refinements and (
         searched.search_confidence > CONFIDENT or rivals.share(hypotheses[:, 0]) < CLEARLY
     ):
-        starts, lit = in_their_light(pipeline, window, torch.cat([searched.kernels, hypotheses[0]]))
+        refined, lit = refine_in_their_light(pipeline, window, torch.cat([searched.kernels, hypotheses[0]]))
         if lit:
             rivals = Rivals(window, True, rivals.kernels)
-        rivals.add(*refine(pipeline, window, starts, lit).split(1))
+        rivals.add(*refined.split(1))
         rivals.add(refine(pipeline, window, rivals.kernels[rivals.best_found()], lit))
         left = rivals.left()
         # What is refined last is nearest to the truth, though others may fit the window better.

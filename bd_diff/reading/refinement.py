@@ -9,6 +9,8 @@ kernel estimated from these is several times as far from the true one (measured 
 is one estimated from light where blur averaged display values, as in many data sets.
 """
 
+from collections.abc import Mapping
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -29,7 +31,7 @@ from bd_diff.reading.kernel_search import (
 
 BRIGHT, BRIGHT_KEPT = STARTS[:6], (2, 3, 4)  # of the search in linear light, as `STARTS` and `KEPT`
 NEAR, ENOUGH = 10, 0.4  # see `unclipped`
-DISPLAY, LIT, MOST = -1.0, -0.37, 4  # see `in_their_light` (all: ours, measured on photographs of the training)
+DISPLAY, LIT, MOST = -1.0, -0.37, 4  # see `refine_in_their_light` (all: ours, measured on photographs of the training)
 
 
 def seen(images: Tensor, linear: bool) -> Tensor:
@@ -47,9 +49,9 @@ def unclipped(windows: Tensor) -> Tensor:
     return visible | (visible.float().mean((1, 2, 3), keepdim=True) < ENOUGH)
 
 
-def refine(pipeline, window: Tensor, kernels: Tensor, linear: bool = False) -> Tensor:
+def refine(pipeline, window: Tensor, kernels: Tensor, linear: bool = False, deblurred: Tensor | None = None) -> Tensor:
     """Better kernels `(S, k, k)` for a window `(1, 3, h, w)` in [0, 1], each in `config.refinements` rounds, from
-    display values or `linear` light.
+    display values or `linear` light. deblurred: the window by each of the kernels, in [-1, 1], where that is known.
 
     Settings as in `kernel_search.Start` (ours, measured).
     """
@@ -57,36 +59,47 @@ def refine(pipeline, window: Tensor, kernels: Tensor, linear: bool = False) -> T
     lights, visible, size = seen(windows, linear), unclipped(windows) if linear else None, kernels.shape[-1]
     edges, ridge, floor = (kernels.new_full((len(kernels),), value) for value in (30.0 * size, 4.0, 0.05))
     for _ in range(pipeline.config.refinements):
-        sharp = seen((pipeline.deblur_window(windows * 2 - 1, kernels) + 1) / 2, linear)
+        made = pipeline.deblur_window(windows * 2 - 1, kernels) if deblurred is None else deblurred
+        sharp, deblurred = seen((made + 1) / 2, linear), None
         strongest = strong_gradients(sharp, edge_threshold(sharp, edges, visible), visible)
         kernels = kernel_from_edges(strongest, lights, size, ridge, border=16)
         kernels = centre(clean(kernels.clamp_min(0), floor))
     return kernels
 
 
-def in_their_light(pipeline, window: Tensor, kernels: Tensor) -> tuple[Tensor, bool]:
-    """The kernels `(S, k, k)` to refine for a window `(1, 3, h, w)` in [0, 1], of those that its display values told,
-    and whether in linear light.
+def refine_in_their_light(pipeline, window: Tensor, kernels: Tensor) -> tuple[Tensor, bool]:
+    """Better kernels (`refine`) for a window `(1, 3, h, w)` in [0, 1], from those `(S, k, k)` that its display values
+    told, and whether in linear light.
 
-    Where the best of these is below `DISPLAY` (`in_light`), they stay. Else the search runs in light, too. Where the
-    kernel that is best in both is above `LIT`, it is light, and the `MOST` kernels of all that explain it best are
-    refined.
+    Where the best of these is below `DISPLAY` (`in_both`), it is display values. Else the search runs in light, too.
+    Where the kernel that is best in both is above `LIT`, it is light, and of all kernels the `MOST` that explain it
+    best are refined.
     """
     display, light = (seen(window, linear) for linear in (False, True))
     shown = residuals(display, kernels)
-    best = kernels[shown.argmin(), None]
-    better = in_light(pipeline, window, best)
-    if better < DISPLAY:
-        return kernels, False
-    found = search_kernels(light, BRIGHT, BRIGHT_KEPT, rival=best)
-    every = kernels if found is None else torch.cat([kernels, found[0]])
-    lit = residuals(light, every)
-    if found is not None:
-        both = (torch.cat([shown, residuals(display, found[0])]) * lit).argmin()
-        better = in_light(pipeline, window, every[both, None])
-    if better < LIT:
-        return kernels, False
-    return every[lit.argsort()[:MOST]], True
+    best = int(shown.argmin())
+    better, shown_best, lit_best = in_both(pipeline, window, kernels[best, None])
+    if better >= DISPLAY:
+        found = search_kernels(light, BRIGHT, BRIGHT_KEPT, rival=kernels[best, None])
+        every = kernels if found is None else torch.cat([kernels, found[0]])
+        lit, both = residuals(light, every), best
+        if found is not None:
+            both = int((torch.cat([shown, residuals(display, found[0])]) * lit).argmin())
+        if both != best:
+            better, _, lit_best = in_both(pipeline, window, every[both, None])
+        if better >= LIT:
+            nearest = lit.argsort()[:MOST].tolist()
+            known = {nearest.index(both): lit_best} if both in nearest else {}
+            return refine_others(pipeline, window, every[nearest], known, True), True
+    return refine_others(pipeline, window, kernels, {best: shown_best}, False), False
+
+
+def refine_others(pipeline, window: Tensor, kernels: Tensor, known: Mapping[int, Tensor], linear: bool) -> Tensor:
+    """`refine` of kernels of which some, by their indices, are `known` already, `(1, k, k)` each."""
+    rest = [index for index in range(len(kernels)) if index not in known]
+    refined = refine(pipeline, window, kernels[rest], linear).split(1) if rest else ()
+    made = dict(known) | dict(zip(rest, refined, strict=True))
+    return torch.cat([made[index] for index in range(len(kernels))])
 
 
 def residuals(light: Tensor, kernels: Tensor) -> Tensor:
@@ -94,13 +107,15 @@ def residuals(light: Tensor, kernels: Tensor) -> Tensor:
     return torch.cat([reblur_residual(light, one) for one in kernels.split(1)])
 
 
-def in_light(pipeline, window: Tensor, kernel: Tensor) -> float:
-    """By how much better a kernel `(1, k, k)`, refined in linear light, explains a window `(1, 3, h, w)` in [0, 1]
-    there than one refined in display values does in these: logarithm of the mean squares that the deblurred window,
-    blurred again, misses of it.
+def in_both(pipeline, window: Tensor, kernel: Tensor) -> tuple[float, Tensor, Tensor]:
+    """A kernel `(1, k, k)` refined for a window `(1, 3, h, w)` in [0, 1] in display values and in linear light, two of
+    that shape, after the number that tells by how much better the second explains the window in light than the first
+    does in display values: logarithm of the mean squares that the deblurred window, blurred again, misses of it.
     """
-    pixels, missed = window * 2 - 1, []
+    pixels, missed, kernels = window * 2 - 1, [], []
+    deblurred = pipeline.deblur_window(pixels, kernel)
     for linear in (False, True):
-        refined = refine(pipeline, window, kernel, linear)
-        missed.append(miss(reblurred(pipeline.deblur_window(pixels, refined), refined, linear), pixels))
-    return float((missed[0] / missed[1]).log())
+        kernels.append(refine(pipeline, window, kernel, linear, deblurred))
+        again = reblurred(pipeline.deblur_window(pixels, kernels[-1]), kernels[-1], linear)
+        missed.append(miss(again, pixels))
+    return float((missed[0] / missed[1]).log()), kernels[0], kernels[1]

@@ -2,11 +2,11 @@
 
 python tests/benches/made_domains.py PHOTOS NAMES OUT --draw 1
 for domain in OUT/*; do bd-diff adapt --target $domain/train --out ADAPTED/$(basename $domain); done
-python tests/benches/bench_adapted.py OUT ADAPTED [--count 8]
+python tests/benches/bench_adapted.py OUT ADAPTED [--count 8] [--control MODEL]
 
 Of each domain that was adapted to: what was kept, and gain in dB of the model that ships, of the adapted one (where it
-was rejected, of the last one of the training), of the one that ships given the true kernel, and of a control that was
-adapted to the domain before (a wrong target).
+was rejected, of the last one of the training), of the one that ships given the true kernel, and of two controls: one
+that was adapted to the domain before (a wrong target), and MODEL, trained as long without any photograph of the target.
 """
 
 import argparse
@@ -39,6 +39,7 @@ def main() -> None:
     parser.add_argument("adapted", type=Path)
     parser.add_argument("--count", type=int, default=8, help="pairs of each domain")
     parser.add_argument("--domains", nargs="*", help="by default all that are adapted to")
+    parser.add_argument("--control", type=Path, help="folder of a model that was trained without the target")
     given = parser.parse_args()
     before: Path | None = None
     for name in given.domains or sorted(path.parent.name for path in given.adapted.glob("*/report.json")):
@@ -52,6 +53,8 @@ def main() -> None:
             row += f"; {called} {told(gains(model(home / made), test, given.count, fast=fast), shipped)}"
             if before is not None and not fast:
                 row += f"; adapted to another {told(gains(model(before), test, given.count), shipped)}"
+            if given.control is not None:
+                row += f"; control {told(gains(model(given.control), test, given.count, fast=fast), shipped)}"
             if not fast:
                 row += f"; true kernel {told(gains(model(), test, given.count, kernels=True), shipped)}"
             print(row, flush=True)

@@ -14,7 +14,7 @@ from bd_diff.evaluation.metrics import psnr
 from bd_diff.reading import refinement
 from bd_diff.reading.confidence import contradict, distances, shares
 from bd_diff.reading.kernel_search import clean, search_kernels
-from bd_diff.reading.refinement import in_light, in_their_light, refine, seen, unclipped
+from bd_diff.reading.refinement import in_both, refine, refine_in_their_light, seen, unclipped
 from bd_diff.restore import load
 
 KERNEL = shake(torch.tensor([14.0]), torch.Generator().manual_seed(4))
@@ -62,20 +62,28 @@ def test_kernels_are_refined_in_the_light_in_which_the_photograph_was_blurred(id
     window, asked = blurred(scene, linear), []
     monkeypatch.setattr(refinement, "search_kernels", lambda *given, rival: asked.append(rival))
     starts = torch.cat([line(torch.tensor([9.0]), torch.tensor([0.3])), KERNEL])
-    assert (in_light(ideal, window, KERNEL) > 1) == linear and (in_light(ideal, window, KERNEL) < -1) == (not linear)
-    kernels, lit = in_their_light(ideal, window, starts)
+    better, *both = in_both(ideal, window, KERNEL)
+    assert better > 1 if linear else better < -1
+    assert all(
+        torch.equal(one, refine(ideal, window, KERNEL, light)) for one, light in zip(both, (False, True), strict=True)
+    )
+    kernels, lit = refine_in_their_light(ideal, window, starts)
     assert lit == linear and len(asked) == linear
-    assert torch.equal(kernels, starts.flip(0) if linear else starts)
+    assert torch.allclose(kernels, refine(ideal, window, starts.flip(0) if linear else starts, linear), atol=1e-6)
 
 
 def test_what_the_search_finds_in_light_takes_part_there(ideal, scene, monkeypatch):
     window, wrong = blurred(scene, True), line(torch.tensor([9.0]), torch.tensor([0.3]))
     monkeypatch.setattr(refinement, "search_kernels", lambda *given, rival: KERNEL[None])
-    kernels, lit = in_their_light(ideal, window, wrong)
-    assert lit and torch.equal(kernels, torch.cat([KERNEL, wrong]))
+    given, refine_all = [], refinement.refine
+    monkeypatch.setattr(refinement, "refine", lambda *asked: given.append(asked[2]) or refine_all(*asked))
+    kernels, lit = refine_in_their_light(ideal, window, wrong)
+    assert lit and torch.equal(kernels, torch.cat([refine(ideal, window, one, True) for one in (KERNEL, wrong)]))
+    # Both in both lights to tell the light by; what is known by then is not refined again.
+    assert torch.equal(torch.cat(given), torch.cat([wrong, wrong, KERNEL, KERNEL, wrong]))
     monkeypatch.setattr(refinement, "LIT", 9.0)
-    kernels, lit = in_their_light(ideal, window, wrong)
-    assert not lit and torch.equal(kernels, wrong)
+    kernels, lit = refine_in_their_light(ideal, window, wrong)
+    assert not lit and torch.equal(kernels, refine(ideal, window, wrong))
 
 
 def test_no_edges_are_taken_near_clipped_pixels(ideal, scene):
