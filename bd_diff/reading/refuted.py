@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from bd_diff.blur.field import BlurField
-from bd_diff.blur.kernels import delta
+from bd_diff.blur.kernels import delta, shape_of
 from bd_diff.data.noise import noise_level
 from bd_diff.data.pixels import luminance
 from bd_diff.models.conditioning import reblurred
@@ -21,7 +21,7 @@ from bd_diff.models.known_blur import KnownBlur
 from bd_diff.reading.confidence import NOISE
 from bd_diff.reading.differing_blur import AT_ONCE, Places
 from bd_diff.reading.kernel_search import gradients_inside
-from bd_diff.reading.pyramid import enlarged, kernel_of, reduced
+from bd_diff.reading.pyramid import FITS, enlarged, kernel_of, reach, reduced
 from bd_diff.reading.verdict import is_nothing
 
 CELL = 16  # pixels a side of the cells of the map; each is seen with its eight neighbours
@@ -29,6 +29,7 @@ FAINT = 2e-4  # mean gradient below which a cell shows nothing
 LONGEST = 768  # pixels
 LOW, HIGH = 0.5, 0.7  # share of the gradients that is missed from which a blur counts less, and not at all (ours,
 # measured on training photographs: a blur that is everywhere misses more hardly anywhere)
+NARROWER = 0.75  # see `unblurred` (likewise: windows of one blur read 0.84 times that of the whole, or more)
 
 
 @torch.no_grad()
@@ -60,16 +61,24 @@ def missed(pipeline, pixels: Tensor, blur: BlurField | Tensor, in_light: bool = 
 
 
 @torch.no_grad()
-def unblurred(pipeline, pixels: Tensor) -> Tensor:
-    """In which windows (`Places`) of one image `(1, 3, H, W)` in [-1, 1] the reading without the search is that there
-    is no blur: a map `(1, rows, columns)` of ones and zeros; one zero where the image is too small to have windows.
+def unblurred(pipeline, pixels: Tensor, blur: BlurField | Tensor) -> Tensor:
+    """In which windows (`Places`) of one image `(1, 3, H, W)` in [-1, 1] there is hardly any of the blur, kernels
+    `(1, k, k)` or a field: those that, read by themselves without the search, have less than `NARROWER` times its
+    standard deviation, or none. A map `(1, rows, columns)` of ones and zeros; one zero where the image is too small to
+    have windows.
     """
     places = Places.over(*pixels.shape[-2:])
     if places is None:
         return pixels.new_zeros(1, 1, 1)
     windows = places.cut(pixels, range(places.count))
-    kernels = torch.cat([kernel_of(pipeline.read_blur(some)) for some in windows.split(AT_ONCE)])
-    return is_nothing(kernels).to(pixels).view(1, places.rows, places.columns)
+    own = torch.cat([kernel_of(pipeline.read_blur(some)) for some in windows.split(AT_ONCE)])
+    if isinstance(blur, BlurField):
+        shares = blur.shares_in(places.rows, places.columns, slice(None), slice(None)).flatten(1)
+        given = torch.einsum("rs,rij->sij", shares, blur.kernels)
+    else:
+        given = blur.expand(len(own), -1, -1)
+    narrow = [shape_of(one)[0] < NARROWER * shape_of(other)[0] for one, other in zip(own, given, strict=True)]
+    return (is_nothing(own) | torch.stack(narrow)).to(pixels).view(1, places.rows, places.columns)
 
 
 @torch.no_grad()
@@ -88,7 +97,9 @@ def where_it_is(
     seen = kernels if more == 1 else enlarged(kernels, more)
     left = missed(pipeline, reduced(pixels, scale * more), replace(field, kernels=seen) if field else seen, in_light)
     refuted = ((left - LOW) / (HIGH - LOW)).clamp(0, 1)[0]  # (1, h, w)
-    none = unblurred(pipeline, reduced(pixels, scale))
+    nearest = 1.0 if max(reach(one[None]) for one in kernels) <= FITS * scale else scale  # reducing takes detail away
+    shown = kernels if nearest == scale else enlarged(kernels, 1 / scale)
+    none = unblurred(pipeline, reduced(pixels, nearest), replace(field, kernels=shown) if field else shown)
     refuted = refuted.maximum(F.interpolate(none[None], size=refuted.shape[-2:], mode="bilinear")[0])
     if not refuted.any():
         return blur

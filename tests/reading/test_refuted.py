@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from bd_diff.blur.field import BlurField
-from bd_diff.blur.kernels import blur, delta, gaussian, line
+from bd_diff.blur.kernels import blur, delta, gaussian, line, shape_of
 from bd_diff.data.procedural import procedural_image
 from bd_diff.pipeline import BDDiffPipeline
 from bd_diff.reading import refuted
@@ -49,12 +49,35 @@ def test_what_stands_still_in_a_photograph_that_moved_has_no_blur(reader, sharp)
 def test_a_window_in_which_there_is_no_blur_is_left_as_it_is(sharp):
     pipeline = BDDiffPipeline.from_pretrained()
     pixels = blur(sharp, LEVEL)
-    assert not unblurred(pipeline, pixels).any() and unblurred(pipeline, sharp).all()
+    assert not unblurred(pipeline, pixels, LEVEL).any() and unblurred(pipeline, sharp, LEVEL).all()
     faint = 0.05 * with_a_still_half(sharp, LEVEL)  # too faint to be missed
     found = where_it_is(pipeline, faint, LEVEL)
     shares = found.shares_in(288, 288, *EVERYWHERE)
     assert torch.allclose(shares.sum(0), torch.ones(288, 288))
     assert shares[1, :, :48].mean() < 0.02 and shares[1, :, 240:].mean() > 0.98
+
+
+def test_a_window_of_much_less_blur_than_the_photograph_is_left_as_it_is(reader):
+    halves = torch.ones(1, 3, 288, 480) * torch.where(torch.arange(480) < 240, -1.0, 1.0)
+    soft, softer, wide = gaussian(torch.tensor([1.0, 1.4, 2.0]))[:, None].unbind(0)
+    reader.read_blur = lambda pixels: BlurReading(torch.where(pixels.mean((1, 2, 3))[:, None, None] > 0, softer, wide))
+    assert unblurred(reader, halves, soft).sum() == unblurred(reader, halves, (softer + wide) / 2).sum() == 0
+    assert unblurred(reader, halves, wide)[0].tolist() == 3 * [[0, 0, 0, 1, 1]]
+    field = BlurField(torch.cat([wide, softer]), torch.tensor([[[1.0, 0.0]], [[0.0, 1.0]]]))  # each where it is
+    assert unblurred(reader, halves, field).sum() == 0
+    swapped = BlurField(torch.cat([softer, wide]), field.shares)
+    assert unblurred(reader, halves, swapped)[0].tolist() == 3 * [[0, 0, 0, 1, 1]]
+
+
+@pytest.mark.parametrize("extent, scale", [(9.0, 1.0), (13.0, 0.5)])
+def test_windows_are_read_at_full_size_where_the_blur_fits(reader, sharp, extent, scale, monkeypatch):
+    seen = []
+    monkeypatch.setattr(refuted, "unblurred", lambda pipeline, *given: seen.extend(given) or torch.zeros(1, 1, 1))
+    kernels = line(torch.tensor([extent]), torch.tensor([0.2]))
+    large = torch.nn.functional.interpolate(sharp, scale_factor=2, mode="bilinear")
+    where_it_is(reader, large, kernels, 0.5)
+    assert seen[0].shape[-1] == scale * large.shape[-1]
+    assert torch.allclose(shape_of(seen[1][0])[0], scale / 0.5 * shape_of(kernels[0])[0], rtol=0.05)
 
 
 def test_a_blur_that_is_everywhere_stays_as_it_is(reader, sharp):
