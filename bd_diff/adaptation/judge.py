@@ -12,6 +12,7 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import torch
+from scipy.special import stdtrit
 from torch import Tensor
 
 from bd_diff.adaptation.signs import score, unlikely
@@ -20,7 +21,7 @@ from bd_diff.pipeline import BDDiffPipeline
 SIDE = 384  # pixels a side, at most, of the middle of a photograph that is judged
 MARGIN = 0.01  # of the score, by which a candidate must be better on average (ours, see the bench)
 KERNEL = 0.005  # the margin where kernels alone differ and are judged by themselves (ours)
-ERRORS = 1.5  # standard errors, by which it must be better, too
+CHANCE = 0.05  # share of the candidates that change nothing which may pass (one-sided t test)
 HARDLY = 0.3  # levels of 255: a mean change below which nothing is gained, whatever the margin (ours)
 
 
@@ -29,14 +30,15 @@ class Compared:
     """A candidate beside the model one began with, over the same photographs.
 
     better: mean of what the score falls by, about a share of what is unexplained or unsharp; error: its standard error;
-    wins: the share of the photographs that are better; changed: mean change of the results, in levels of 255.
-    by_kernel: as for `judge`.
+    wins: the share of the photographs that are better; changed: mean change of the results, in levels of 255;
+    photographs: how many. by_kernel: as for `judge`.
     """
 
     better: float
     error: float
     wins: float
     changed: float
+    photographs: int
     by_kernel: bool = False
 
     @property
@@ -48,7 +50,8 @@ class Compared:
         if self.better < 0:
             signs = "worse explained" if self.by_kernel else "worse explained or less sharp"
             return f"the held-out photographs are {signs}, by {-self.better:.1%}"
-        if self.better < max(margin, ERRORS * self.error) or self.wins < 0.5:
+        by_chance = float(stdtrit(max(self.photographs - 1, 1), 1 - CHANCE)) * self.error
+        if self.better < max(margin, by_chance) or self.wins < 0.5:
             return f"the held-out photographs are better by {self.better:.1%} only, +- {self.error:.1%}"
         return None
 
@@ -132,4 +135,4 @@ def compare(before: list[tuple[Tensor, float]], after: list[tuple[Tensor, float]
     spread = math.sqrt(sum((one - mean) ** 2 for one in less) / max(count - 1, 1))
     changed = 255 * sum(float((new - old).abs().mean()) for (old, _), (new, _) in zip(before, after, strict=True))
     wins = sum(one > 0 for one in less) / count
-    return Compared(mean, spread / math.sqrt(count), wins, changed / count, by_kernel)
+    return Compared(mean, spread / math.sqrt(count), wins, changed / count, count, by_kernel)

@@ -27,7 +27,7 @@ def convolve(images: Tensor, kernels: Tensor) -> Tensor:
     if differentiable or images.device.type != "cpu" or not kernels.numel():
         return spectral(images, kernels)
     height, width = (side - kernels.shape[-1] + 1 for side in images.shape[-2:])
-    blurred = torch.empty(*images.shape[:2], height, width)
+    blurred = torch.empty(*images.shape[:2], height, width, device=images.device)
     taps = 2 * reaches(kernels) + 1  # (B, 2)
     separable = is_rank_one(kernels)
     direct = ~separable & (taps.prod(1) <= MOST_TAPS)
@@ -41,7 +41,7 @@ def convolve(images: Tensor, kernels: Tensor) -> Tensor:
             blurred[index] = along_both_axes(seen, middle(kernels[index].float(), extent))
         alike = taps.prod(1).argsort()  # similar sizes together: less to sum
         planes, channels = images.float().flatten(0, 1), images.shape[1]  # (B * C, H, W)
-        order = (channels * alike[direct[alike]][:, None] + torch.arange(channels)).flatten()
+        order = (channels * alike[direct[alike]][:, None] + torch.arange(channels, device=images.device)).flatten()
         for some in order.split(PLANES) if len(order) else ():
             largest = taps[some // channels].amax(0).tolist()
             own = middle(kernels.float(), largest)[some // channels]

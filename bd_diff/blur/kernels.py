@@ -216,7 +216,7 @@ def shape_of(kernel: Tensor) -> tuple[Tensor, Tensor, Tensor]:
 
     The elongation is 0 for a round kernel and 1 for a line: a direction counts as far as there is one.
     """
-    rows, columns = grid(kernel.shape[-1])
+    rows, columns = grid(kernel.shape[-1], kernel.device)
     rows, columns = rows - (rows * kernel).sum(), columns - (columns * kernel).sum()
     down, right, both = ((a * b * kernel).sum() for a, b in ((rows, rows), (columns, columns), (-rows, columns)))
     total = (down + right).clamp_min(1e-6)

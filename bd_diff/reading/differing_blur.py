@@ -125,15 +125,15 @@ class Places:
         corners = [self.starts()[cell] for cell in which]
         return torch.cat([images[..., top : top + self.window, left : left + self.window] for top, left in corners])
 
-    def positions(self) -> Tensor:
+    def positions(self, device=None) -> Tensor:
         """Where the middles of windows lie, `(count, 2)`, down and right of the photograph's; 1 at its farther edge."""
-        at = torch.tensor(self.starts()) + self.window / 2
-        sides = torch.tensor([self.height, self.width])
+        at = torch.tensor(self.starts(), device=device) + self.window / 2
+        sides = torch.tensor([self.height, self.width], device=device)
         return (2 * at - sides) / sides.max()
 
-    def nearness(self) -> Tensor:
+    def nearness(self, device=None) -> Tensor:
         """How near cells are to each other, `(count, count)`: 1 for a cell and itself, 0 from two cells away on."""
-        at = torch.cartesian_prod(torch.arange(self.rows), torch.arange(self.columns)).float()
+        at = torch.cartesian_prod(*(torch.arange(one, device=device) for one in (self.rows, self.columns))).float()
         return (1 - torch.cdist(at, at) / 2).clamp_min(0)
 
 
@@ -183,8 +183,8 @@ class Windows:
         own = self.kernels
         for _ in range(ROUNDS):
             edges = self.edges(own)
-            own = shared(self.explaining(edges), self.lights, places.nearness().to(own))
-        turning = pose_kernels(edges, self.lights, self.kernels[:1], places.positions().to(own))
+            own = shared(self.explaining(edges), self.lights, places.nearness(own.device))
+        turning = pose_kernels(edges, self.lights, self.kernels[:1], places.positions(own.device))
         found = torch.stack([self.residual(own), self.residual(turning)])
         index = int(found.mean(1).argmin())
         return (own, turning)[index], found[index] < self.residuals

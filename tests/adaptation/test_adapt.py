@@ -192,7 +192,7 @@ def test_a_lens_that_held_out_photographs_confirm_is_kept_without_training(targe
     import bd_diff.adaptation.adapt as adapting
 
     kernel = line(torch.tensor([9.0]), torch.tensor([0.3]))
-    kept = Judgement(LENS, {LENS: Compared(better=0.1, error=0.01, wins=1.0, changed=2.0)}, 2)
+    kept = Judgement(LENS, {LENS: Compared(better=0.1, error=0.01, wins=1.0, changed=2.0, photographs=2)}, 2)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(adapting, "FEWEST", 2)
         patch.setattr(adapting, "lens_of", lambda begun, seen, sharp: Lens(kernel, 0.0, len(seen)))

@@ -14,14 +14,25 @@ from bd_diff.data.images import read_image, to_tensor
 @pytest.mark.parametrize(
     ("compared", "why"),
     [
-        (Compared(better=0.05, error=0.01, wins=0.9, changed=0.1), "hardly differ"),
-        (Compared(better=-0.05, error=0.01, wins=0.1, changed=2.0), "less sharp, by 5.0%"),
-        (Compared(better=0.05, error=0.04, wins=0.9, changed=2.0), "by 5.0% only, +- 4.0%"),
-        (Compared(better=0.05, error=0.01, wins=0.4, changed=2.0), "by 5.0% only"),
-        (Compared(better=-0.05, error=0.01, wins=0.1, changed=2.0, by_kernel=True), "worse explained, by 5.0%"),
-        (Compared(better=0.008, error=0.006, wins=0.9, changed=2.0, by_kernel=True), "by 0.8% only, +- 0.6%"),
-        (Compared(better=0.008, error=0.004, wins=0.9, changed=2.0, by_kernel=True), None),
-        (Compared(better=0.05, error=0.01, wins=0.9, changed=2.0), None),
+        (Compared(better=0.05, error=0.01, wins=0.9, changed=0.1, photographs=8), "hardly differ"),
+        (Compared(better=-0.05, error=0.01, wins=0.1, changed=2.0, photographs=8), "less sharp, by 5.0%"),
+        (Compared(better=0.05, error=0.04, wins=0.9, changed=2.0, photographs=8), "by 5.0% only, +- 4.0%"),
+        (Compared(better=0.05, error=0.01, wins=0.4, changed=2.0, photographs=8), "by 5.0% only"),
+        (
+            Compared(better=-0.05, error=0.01, wins=0.1, changed=2.0, photographs=8, by_kernel=True),
+            "worse explained, by 5.0%",
+        ),
+        (
+            Compared(better=0.008, error=0.006, wins=0.9, changed=2.0, photographs=8, by_kernel=True),
+            "by 0.8% only, +- 0.6%",
+        ),
+        (Compared(better=0.008, error=0.004, wins=0.9, changed=2.0, photographs=8, by_kernel=True), None),
+        (Compared(better=0.05, error=0.01, wins=0.9, changed=2.0, photographs=8), None),
+        # Student's t at 95 %: 1.89 standard errors of eight photographs, 2.35 of four.
+        (Compared(better=0.05, error=0.027, wins=0.9, changed=2.0, photographs=8), "by 5.0% only"),
+        (Compared(better=0.05, error=0.026, wins=0.9, changed=2.0, photographs=8), None),
+        (Compared(better=0.05, error=0.022, wins=0.9, changed=2.0, photographs=4), "by 5.0% only"),
+        (Compared(better=0.05, error=0.021, wins=0.9, changed=2.0, photographs=4), None),
     ],
 )
 def test_a_candidate_must_be_better_by_a_margin_on_most_photographs_and_change_something(compared, why):
@@ -46,7 +57,7 @@ def test_nothing_gained_is_said_in_plain_words():
 
 
 def test_a_kernel_that_is_kept_is_said_to_explain_and_not_to_sharpen():
-    kernel, trained = (Compared(0.03, 0.01, 0.9, 2.0, by_kernel) for by_kernel in (True, False))
+    kernel, trained = (Compared(0.03, 0.01, 0.9, 2.0, 8, by_kernel) for by_kernel in (True, False))
     assert "are explained better, by 3.0% on average" in Judgement("lens", {"lens": kernel}, 8).sentence()
     assert "are explained better or sharper, by 3.0%" in Judgement("whole", {"whole": trained}, 8).sentence()
 
