@@ -63,9 +63,9 @@ def missed(pipeline, pixels: Tensor, blur: BlurField | Tensor, in_light: bool = 
 @torch.no_grad()
 def unblurred(pipeline, pixels: Tensor, blur: BlurField | Tensor) -> Tensor:
     """In which windows (`Places`) of one image `(1, 3, H, W)` in [-1, 1] there is hardly any of the blur, kernels
-    `(1, k, k)` or a field: those that, read by themselves without the search, have less than `NARROWER` times its
-    standard deviation, or none. A map `(1, rows, columns)` of ones and zeros; one zero where the image is too small to
-    have windows.
+    `(1, k, k)` or a field: those that, read by themselves without the search, have none, or less than `NARROWER` times
+    its standard deviation where it `fits`: of wider blur the reading without the search tells less. A map
+    `(1, rows, columns)` of ones and zeros; one zero where the image is too small to have windows.
     """
     places = Places.over(*pixels.shape[-2:])
     if places is None:
@@ -77,8 +77,17 @@ def unblurred(pipeline, pixels: Tensor, blur: BlurField | Tensor) -> Tensor:
         given = torch.einsum("rs,rij->sij", shares, blur.kernels)
     else:
         given = blur.expand(len(own), -1, -1)
-    narrow = [shape_of(one)[0] < NARROWER * shape_of(other)[0] for one, other in zip(own, given, strict=True)]
-    return (is_nothing(own) | torch.stack(narrow)).to(pixels).view(1, places.rows, places.columns)
+    none = is_nothing(own)
+    if fits(blur):
+        narrow = [shape_of(one)[0] < NARROWER * shape_of(other)[0] for one, other in zip(own, given, strict=True)]
+        none |= torch.stack(narrow)
+    return none.to(pixels).view(1, places.rows, places.columns)
+
+
+def fits(blur: BlurField | Tensor, scale: float = 1.0) -> bool:
+    """Whether all kernels, `(1, k, k)` or those of a field, are no wider than `FITS` in an image larger by 1 / scale."""
+    kernels = blur.kernels if isinstance(blur, BlurField) else blur
+    return max(reach(one[None]) for one in kernels) <= FITS * scale
 
 
 @torch.no_grad()
@@ -97,7 +106,7 @@ def where_it_is(
     seen = kernels if more == 1 else enlarged(kernels, more)
     left = missed(pipeline, reduced(pixels, scale * more), replace(field, kernels=seen) if field else seen, in_light)
     refuted = ((left - LOW) / (HIGH - LOW)).clamp(0, 1)[0]  # (1, h, w)
-    nearest = 1.0 if max(reach(one[None]) for one in kernels) <= FITS * scale else scale  # reducing takes detail away
+    nearest = 1.0 if fits(blur, scale) else scale  # reducing takes detail away
     shown = kernels if nearest == scale else enlarged(kernels, 1 / scale)
     none = unblurred(pipeline, reduced(pixels, nearest), replace(field, kernels=shown) if field else shown)
     refuted = refuted.maximum(F.interpolate(none[None], size=refuted.shape[-2:], mode="bilinear")[0])

@@ -67,6 +67,7 @@ def test_a_window_of_much_less_blur_than_the_photograph_is_left_as_it_is(reader)
     assert unblurred(reader, halves, field).sum() == 0
     swapped = BlurField(torch.cat([softer, wide]), field.shares)
     assert unblurred(reader, halves, swapped)[0].tolist() == 3 * [[0, 0, 0, 1, 1]]
+    assert unblurred(reader, halves, line(torch.tensor([25.0]), torch.tensor([0.2]))).sum() == 0  # nothing is known
 
 
 @pytest.mark.parametrize("extent, scale", [(9.0, 1.0), (13.0, 0.5)])
