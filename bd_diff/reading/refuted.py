@@ -85,7 +85,7 @@ def unblurred(pipeline, pixels: Tensor, blur: BlurField | Tensor) -> Tensor:
 
 
 def fits(blur: BlurField | Tensor, scale: float = 1.0) -> bool:
-    """Whether all kernels, `(1, k, k)` or those of a field, are no wider than `FITS` in an image larger by 1 / scale."""
+    """Whether kernels `(1, k, k)`, or all of a field, are at most `FITS` wide in an image 1 / `scale` larger."""
     kernels = blur.kernels if isinstance(blur, BlurField) else blur
     return max(reach(one[None]) for one in kernels) <= FITS * scale
 

@@ -4,9 +4,11 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from bd_diff_toys import ROOT
 
 from bd_diff.blur.field import BlurField
-from bd_diff.blur.kernels import blur, delta, gaussian, line, shape_of
+from bd_diff.blur.kernels import blur, delta, gaussian, line, shake, shape_of
+from bd_diff.data.images import read_image, to_tensor
 from bd_diff.data.procedural import procedural_image
 from bd_diff.pipeline import BDDiffPipeline
 from bd_diff.reading import refuted
@@ -79,6 +81,15 @@ def test_windows_are_read_at_full_size_where_the_blur_fits(reader, sharp, extent
     where_it_is(reader, large, kernels, 0.5)
     assert seen[0].shape[-1] == scale * large.shape[-1]
     assert torch.allclose(shape_of(seen[1][0])[0], scale / 0.5 * shape_of(kernels[0])[0], rtol=0.05)
+
+
+@pytest.mark.parametrize("extent", [14.0, 40.0])
+def test_a_shake_of_any_width_stays_nearly_everywhere(extent):
+    pipeline = BDDiffPipeline.from_pretrained()
+    kernels = shake(torch.tensor([extent]), torch.Generator().manual_seed(2), 65 if extent > 30 else 33)
+    image = to_tensor(read_image(ROOT / "assets/sharp/gb82_city.webp"))[None, :, :480, :480]
+    found = where_it_is(pipeline, blur(image * 2 - 1, kernels), kernels)
+    assert found is kernels or found.shares[-1].mean() < 0.1
 
 
 def test_a_blur_that_is_everywhere_stays_as_it_is(reader, sharp):
