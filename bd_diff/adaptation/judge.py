@@ -44,6 +44,8 @@ class Compared:
     @property
     def why_not(self) -> str | None:
         """Why it is rejected, in words; None where it is not."""
+        if not math.isfinite(self.better + self.changed):
+            return "some of its results are no photographs"
         if self.changed < HARDLY:
             return f"its results hardly differ ({self.changed:.1f} of 255 levels)"
         margin = KERNEL if self.by_kernel else MARGIN
@@ -129,10 +131,15 @@ def made_by(pipeline: BDDiffPipeline, photograph: Tensor, by_kernel: bool = Fals
 
 
 def compare(before: list[tuple[Tensor, float]], after: list[tuple[Tensor, float]], by_kernel: bool = False) -> Compared:
-    """Compare two models' results and signs for the same photographs; `by_kernel` as for `judge`."""
-    less = [old - new for (_, old), (_, new) in zip(before, after, strict=True)]
+    """Compare two models' results and signs for the same photographs; `by_kernel` as for `judge`. Pictures of one
+    colour say nothing, and have signs that are not finite.
+    """
+    both = [pair for pair in zip(before, after, strict=True) if math.isfinite(pair[0][1])]
+    if not both:
+        return Compared(0.0, 0.0, 0.0, 0.0, 0, by_kernel)
+    less = [old - new for (_, old), (_, new) in both]
     mean, count = sum(less) / len(less), len(less)
     spread = math.sqrt(sum((one - mean) ** 2 for one in less) / max(count - 1, 1))
-    changed = 255 * sum(float((new - old).abs().mean()) for (old, _), (new, _) in zip(before, after, strict=True))
+    changed = 255 * sum(float((new - old).abs().mean()) for (old, _), (new, _) in both)
     wins = sum(one > 0 for one in less) / count
     return Compared(mean, spread / math.sqrt(count), wins, changed / count, count, by_kernel)

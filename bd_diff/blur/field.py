@@ -25,6 +25,10 @@ class BlurField:
         shares = self.shares_in(1, 1, slice(None), slice(None))[:, 0, 0]
         return (shares[:, None, None] * self.kernels).sum(0)
 
+    def to(self, device) -> "BlurField":
+        """The same on a device."""
+        return BlurField(self.kernels.to(device), self.shares.to(device))
+
     def shares_in(self, height: int, width: int, rows: slice, columns: slice) -> Tensor:
         """The shares `(R, H, W)` in a part of the photograph, of `height` x `width` pixels."""
         down, right = (

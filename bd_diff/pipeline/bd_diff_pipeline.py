@@ -194,7 +194,7 @@ class BDDiffPipeline(ReadingPipeline):
         seen = ((photographs if references is None else references) * 2).sub_(1)
         doubtful: Tensor | None = None
         differs: Tensor | None = None
-        field = kernels if isinstance(kernels, BlurField) else None
+        field = kernels.to(seen.device) if isinstance(kernels, BlurField) else None
         blurs: list[BlurField | Tensor] = []  # of each image at the scale at which it was read
         if kernels is None:
             reading = self.encode_image(seen, fast) if kernel_windows else self.read_at_scales(seen, fast)

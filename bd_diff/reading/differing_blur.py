@@ -95,10 +95,11 @@ class Places:
     def over(cls, height: int, width: int) -> "Places | None":
         """The grid of an image; None where it is too small to have several."""
         step = max(STEP, max(height, width) / MOST)
-        rows, columns = (int(side / step + 1e-6) for side in (height, width))
+        rows, columns = (max(1, int(side / step + 1e-6)) for side in (height, width))  # one in the narrowest panorama
         if min(height, width) < SMALLEST_WINDOW or max(rows, columns) < 3:
             return None
-        return cls(height, width, rows, columns, min(max(WINDOW, round(5 * step / 3)), LARGEST))
+        window = min(max(WINDOW, round(5 * step / 3)), LARGEST, height, width)
+        return cls(height, width, rows, columns, window)
 
     @property
     def count(self) -> int:

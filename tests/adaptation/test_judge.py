@@ -49,6 +49,16 @@ def test_photographs_are_compared_in_pairs():
     assert found.error < 1e-6  # the photographs differ, the differences do not
 
 
+def test_a_picture_of_one_colour_says_nothing_and_results_that_are_none_are_rejected():
+    nothing, image = -float("inf"), torch.zeros(1, 3, 4, 4)
+    before = [(image, nothing), (image, 0.0), (image, 0.0), (image, 0.0)]
+    after = [(image + 0.1, nothing), (image + 0.1, 0.9), (image + 0.1, -0.001), (image + 0.1, -0.001)]
+    assert compare(before, after).photographs == 3 and "worse explained" in compare(before, after).why_not
+    assert compare(before[:1], after[:1]).why_not is not None
+    for score, made in ((float("nan"), image), (nothing, image), (-0.5, image * float("nan"))):
+        assert "no photographs" in compare(before[1:], [*after[1:3], (made, score)]).why_not
+
+
 def test_nothing_gained_is_said_in_plain_words():
     assert (
         Judgement(None, {}, 5).sentence()

@@ -10,6 +10,11 @@ from bd_diff.blur.synthesis import Blur
 from bd_diff.data.images import read_image, to_tensor
 
 
+def test_a_field_that_is_given_goes_to_the_device_of_the_photograph():
+    moved = BlurField(torch.zeros(2, 33, 33), torch.zeros(2, 1, 2)).to("meta")
+    assert moved.kernels.device.type == moved.shares.device.type == "meta"
+
+
 def test_reading_blur_makes_its_tensors_on_the_device_of_the_photograph():
     sharp = to_tensor(read_image(ROOT / "assets/sharp/gb82_city.webp"))[:, :300, :400]
     generator = torch.Generator().manual_seed(0)

@@ -13,6 +13,7 @@ from bd_diff.data.procedural import procedural_image
 from bd_diff.pipeline import BDDiffPipeline
 from bd_diff.reading import refuted
 from bd_diff.reading.blur_reading import BlurReading
+from bd_diff.reading.differing_blur import Places
 from bd_diff.reading.refuted import missed, unblurred, where_it_is
 
 LEVEL, UPRIGHT = (line(torch.tensor([13.0]), torch.tensor([angle])) for angle in (0.2, 1.7))
@@ -128,3 +129,12 @@ def test_kernels_of_a_smaller_image_are_tried_on_that(reader, sharp):
     large = torch.nn.functional.interpolate(with_a_still_half(sharp, LEVEL), scale_factor=2, mode="bilinear")
     shares = where_it_is(reader, large, LEVEL, 0.5).shares_in(288, 288, *EVERYWHERE)
     assert shares[1, :, :96].mean() < 0.02 and shares[1, :, 192:].mean() > 0.8
+
+
+@pytest.mark.parametrize(("height", "width"), [(200, 1600), (1900, 300), (200, 900), (192, 288)])
+def test_panoramas_have_windows(reader, height, width):
+    pixels = torch.rand(1, 3, height, width, generator=torch.Generator().manual_seed(0)) * 2 - 1
+    places = Places.over(height, width)
+    windows = places.cut(pixels, range(places.count))
+    assert len(windows) == places.rows * places.columns >= 3 and min(places.starts()) >= (0, 0)
+    assert where_it_is(reader, pixels, LEVEL) is not None
