@@ -102,13 +102,17 @@ def where_it_is(
     if Places.over(*pixels.shape[-2:]) is None:
         return blur
     kernels, field = (blur.kernels, blur) if isinstance(blur, BlurField) else (blur, None)
+
+    def seen(larger: float) -> BlurField | Tensor:
+        """The blur in an image that is so many times larger."""
+        own = kernels if larger == 1 else enlarged(kernels, larger)
+        return replace(field, kernels=own) if field else own
+
     more = min(1.0, LONGEST / (max(pixels.shape[-2:]) * scale))
-    seen = kernels if more == 1 else enlarged(kernels, more)
-    left = missed(pipeline, reduced(pixels, scale * more), replace(field, kernels=seen) if field else seen, in_light)
+    left = missed(pipeline, reduced(pixels, scale * more), seen(more), in_light)
     refuted = ((left - LOW) / (HIGH - LOW)).clamp(0, 1)[0]  # (1, h, w)
     nearest = 1.0 if fits(blur, scale) else scale  # reducing takes detail away
-    shown = kernels if nearest == scale else enlarged(kernels, 1 / scale)
-    none = unblurred(pipeline, reduced(pixels, nearest), replace(field, kernels=shown) if field else shown)
+    none = unblurred(pipeline, reduced(pixels, nearest), seen(nearest / scale))
     refuted = refuted.maximum(F.interpolate(none[None], size=refuted.shape[-2:], mode="bilinear")[0])
     if not refuted.any():
         return blur
