@@ -35,6 +35,7 @@ def demo(
 
     from bd_diff.serving.demo import MOST_WAITING, Demo
     from bd_diff.serving.page import build, launch_settings
+    from bd_diff.serving.threads import Desk, others_compute_alone
 
     def stop(*_) -> None:
         sys.exit(0)
@@ -43,16 +44,18 @@ def demo(
     for number in ("SIGTERM", "SIGHUP"):  # docker and systemd, and a terminal that is closed
         if hasattr(signal, number) and signal.getsignal(getattr(signal, number)) != signal.SIG_IGN:  # as nohup has it
             signal.signal(getattr(signal, number), stop)
-    running = None
+    running, desk = None, Desk()
     try:
-        running = Demo(restorer, int(megapixels * 1e6) if megapixels else None)
+        running = Demo(restorer, int(megapixels * 1e6) if megapixels else None, desk.ask)
         os.environ["GRADIO_TEMP_DIR"] = str(running.folder)  # uploads are removed with everything else
         samples = Path(__file__).parents[2] / "assets" / "samples" / "blurry"
         running.warm_up()
         page = build(running, [str(path) for path in sorted(samples.glob("*"))])
-        page.queue(max_size=MOST_WAITING, status_update_rate=1).launch(
-            server_port=port, allowed_paths=[str(samples)], **launch_settings(host, names or [], largest)
-        )
+        page.queue(max_size=MOST_WAITING, status_update_rate=1)
+        settings = launch_settings(host, names or [], largest)
+        with others_compute_alone():
+            page.launch(server_port=port, allowed_paths=[str(samples)], prevent_thread_lock=True, **settings)
+            desk.serve()
     finally:
         if running:
             running.close()

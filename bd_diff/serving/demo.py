@@ -5,9 +5,12 @@ import shutil
 import tempfile
 import threading
 import time
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -62,13 +65,16 @@ class Demo:
     """What the buttons of the page `bd-diff demo` do; `bd_diff.serving.page` lays them out.
 
     `folder` holds uploads and results, each for `KEPT_SECONDS`, until `close`. most: the largest number of pixels of a
-    photograph; by default what fits into memory, but no more than `MOST_PIXELS`.
+    photograph; by default what fits into memory, but no more than `MOST_PIXELS`. ask: makes a call of the model, in the
+    thread that computes (`Desk.ask`); by default it is the one that the button is pressed in.
     """
 
-    def __init__(self, restorer: PipelineRestorer, most: int | None = None):
+    def __init__(
+        self, restorer: PipelineRestorer, most: int | None = None, ask: Callable[[Callable], Any] = lambda call: call()
+    ):
         if restorer.pipeline.blur_decoder is None:
             raise ValueError("the page shows the kernels that a model sees; this one has no blur_decoder")
-        self.restorer, self.most = restorer, most or min(MOST_PIXELS, most_pixels(2))
+        self.restorer, self.most, self.ask = restorer, most or min(MOST_PIXELS, most_pixels(2)), ask
         remove_abandoned()
         self.search_seconds = self.megapixel_seconds = 0.0
         self.visitor, self.cancelled = "", threading.Event()
@@ -127,7 +133,7 @@ class Demo:
         self.cancelled.clear()
         self.visitor = visitor
         try:
-            return self.restorer.run(images, callback_on_step_end=stop_if_cancelled, **settings)
+            return self.ask(partial(self.restorer.run, images, callback_on_step_end=stop_if_cancelled, **settings))
         finally:
             self.visitor = ""
 

@@ -32,6 +32,7 @@ from bd_diff.data.inputs import hidden_in, part_of
 from bd_diff.data.part import Part
 from bd_diff.data.progress import progress
 from bd_diff.data.writing import temporary_name
+from bd_diff.serving.threads import others_compute_alone
 
 MANIFEST = ".bd-diff.jsonl"
 logger = logging.getLogger(__name__)
@@ -150,7 +151,11 @@ def run_jobs(
     photograph. blur: what was found in a photograph, by its target, which `restore` or `beside` fills.
     """
     summary, started = Summary(), time.monotonic()
-    with ThreadPoolExecutor(workers) as pool, progress(total=len(jobs), silent=silent) as shown:
+    with (
+        others_compute_alone(),
+        ThreadPoolExecutor(workers) as pool,
+        progress(total=len(jobs), silent=silent) as shown,
+    ):
 
         def settle(job: Job, error: BaseException | None) -> None:
             reason = None if error is None else in_one_line(error)

@@ -80,6 +80,7 @@ def build(demo: Demo, examples: list[str]):
         page.load(visitor_of, None, visitor)
         one_at_a_time = {"concurrency_limit": 1, "concurrency_id": "model"}
         most = demo.restorer.pipeline.config.most_steps or MOST_STEPS
+        several = {"label": "Steps", "step": 1, "visible": most > 1}
         with gr.Tab("Deblur"), gr.Row():
             with gr.Column(scale=1):
                 blurry = photograph("Photograph")
@@ -88,7 +89,7 @@ def build(demo: Demo, examples: list[str]):
                 )
                 size = gr.Markdown(elem_id="size")
                 strength = gr.Slider(0, 1, 1, label="Strength", info="0 gives the photograph back")
-                steps = gr.Slider(1, most, 1, step=1, label="Steps", info="1 is the most faithful", visible=most > 1)
+                steps = gr.Slider(1, max(most, 2), 1, info="1 is the most faithful", **several)
                 fast = gr.Checkbox(False, label="Fast", info="leaves out the search for the kernel")
                 with gr.Row():
                     start = gr.Button("Deblur", variant="primary")
@@ -132,7 +133,7 @@ def build(demo: Demo, examples: list[str]):
         with gr.Tab("Move blur"), gr.Row():
             with gr.Column(scale=1):
                 sharp, like = photograph("Photograph"), photograph("Blur it like this one")
-                more = gr.Slider(1, most, 1, step=1, label="Steps", visible=most > 1)
+                more = gr.Slider(1, max(most, 2), 1, **several)
                 with gr.Row():
                     move = gr.Button("Move blur", variant="primary")
                     halt = gr.Button("Cancel")

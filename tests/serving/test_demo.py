@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from copy import copy
 from pathlib import Path
 
 import numpy as np
@@ -180,12 +181,26 @@ def test_another_host_name_is_refused_by_the_page(page):
         connection.close()
 
 
-def test_a_page_that_is_stopped_leaves_nothing(tiny_pipeline_folder, tmp_path):
+def test_a_page_of_a_model_of_one_step_can_be_laid_out(tiny_pipeline, demo):
     pytest.importorskip("gradio")
+    pipeline = copy(tiny_pipeline)
+    pipeline.register_to_config(most_steps=1)
+    demo.restorer = PipelineRestorer(pipeline)
+    steps = [one for one in build(demo, []).blocks.values() if getattr(one, "label", None) == "Steps"]
+    assert [(one.visible, one.value) for one in steps] == [(False, 1), (False, 1)]
+
+
+def test_a_page_deblurs_and_when_it_is_stopped_leaves_nothing(tiny_pipeline_folder, photo, tmp_path):
+    pytest.importorskip("gradio")
+    from gradio_client import Client, handle_file
+
     command = [sys.executable, "-m", "bd_diff.cli", "demo", "--model", str(tiny_pipeline_folder), "--port", "7917"]
     environment = os.environ | {"TMPDIR": str(tmp_path), "GRADIO_ANALYTICS_ENABLED": "False"}
     with subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True) as running:
         assert any("Running on local URL" in line for line in running.stdout)
+        visitor = Client("http://127.0.0.1:7917", download_files=str(tmp_path / "got"), verbose=False)
+        _, result, *_ = visitor.predict(handle_file(photo), 1, 1, True, api_name="/run")
+        assert Image.open(result).size == (48, 32)
         (folder,) = tmp_path.glob(f"{FOLDER}*")
         (folder / "upload").mkdir()
         (folder / "upload/a.jpg").write_text("a visitor's")
