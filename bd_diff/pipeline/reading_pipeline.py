@@ -16,6 +16,7 @@ from bd_diff.reading.corner_votes import ask_corners
 from bd_diff.reading.differing_blur import read_field
 from bd_diff.reading.kernel_search import SMALLEST_WINDOW
 from bd_diff.reading.lens import with_lens
+from bd_diff.reading.moving_things import stood_still, with_moving_things
 from bd_diff.reading.pyramid import kernel_of, read_at_scales
 from bd_diff.reading.refuted import where_it_is
 from bd_diff.reading.verdict import is_nothing
@@ -40,18 +41,24 @@ class ReadingPipeline(TiledPipeline):
 
     def read_fields(self, pixels: Tensor, reading: BlurReading) -> tuple[BlurReading, list[BlurField | Tensor]]:
         """Where the blur of images `(B, 3, H, W)` in [-1, 1] differs over them (`bd_diff.reading.differing_blur`), and
-        where they contradict it (`bd_diff.reading.corner_votes`, `bd_diff.reading.refuted`).
+        where they contradict it (`bd_diff.reading.corner_votes`, `bd_diff.reading.refuted`); where the camera stood
+        still, what moved before it (`bd_diff.reading.moving_things`).
 
         Returns the reading with the kernels at their middles, in doubt where it was not and corners contradict it, and
         of each image a field or its kernel `(1, k, k)`.
         """
         blurs, asked = [], []
+        everywhere = self.config.lens is not None  # a lens blurs all of a photograph
         for image, one in zip(pixels.split(1), unstack(reading), strict=True):
-            one, differs = ask_corners(self, image, one)
-            blur = read_field(self, image, one, differs)
-            everywhere = self.config.lens is not None  # a lens blurs all of a photograph
-            if not everywhere and not one.doubtful and not is_nothing(kernel_of(one)):
-                blur = where_it_is(self, image, blur, 1.0 if one.scale is None else float(one.scale), is_linear(one))
+            if not everywhere and (is_nothing(kernel_of(one)) or stood_still(self, image, one)):
+                one, blur = with_moving_things(self, image, one)
+            else:
+                one, differs = ask_corners(self, image, one)
+                blur = read_field(self, image, one, differs)
+                if not everywhere and not one.doubtful and not is_nothing(kernel_of(one)):
+                    blur = where_it_is(
+                        self, image, blur, 1.0 if one.scale is None else float(one.scale), is_linear(one)
+                    )
             asked.append(one)
             blurs.append(blur)
         middles = [one.middle[None] if isinstance(one, BlurField) else one for one in blurs]

@@ -29,7 +29,7 @@ from bd_diff.reading.confidence import distances
 from bd_diff.reading.kernel_search import SMALLEST_WINDOW, best_window, reblur_residual, resize_kernels
 from bd_diff.reading.refinement import refine
 from bd_diff.reading.several_windows import found_twice, search_windows, unexplained, windows_of
-from bd_diff.reading.verdict import extents
+from bd_diff.reading.verdict import extents, is_nothing
 
 RATIO = math.sqrt(0.5)  # of one scale to the next
 COARSEST, SMALLEST_SIDE = 6, 96  # steps; pixels a side of what blur is read from
@@ -158,12 +158,12 @@ def is_shake(reading: BlurReading) -> bool:
 
 
 def at_full_size(reading: BlurReading) -> Tensor:
-    """Kernels `(B, k, k)` of images themselves, whatever scale they were read at."""
+    """Kernels `(B, k, k)` of images themselves, whatever scale they were read at. No blur stays none."""
     kernels = kernel_of(reading)
     if reading.scale is None or reading.scale.min() == 1:
         return kernels
     each = zip(kernels.split(1), reading.scale.tolist(), strict=True)
-    return torch.cat(same_size([enlarged(one, 1 / scale) for one, scale in each]))
+    return torch.cat(same_size([one if is_nothing(one) else enlarged(one, 1 / scale) for one, scale in each]))
 
 
 def enlarged(kernels: Tensor, ratio: float) -> Tensor:

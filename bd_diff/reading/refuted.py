@@ -60,6 +60,11 @@ def missed(pipeline, pixels: Tensor, blur: BlurField | Tensor, in_light: bool = 
     return (detail(unseen) + FAINT) / (detail(seen) + 2 * FAINT)
 
 
+def believed(left: Tensor) -> Tensor:
+    """How much a blur counts where so much is `missed` under it: from 1 at `LOW` to 0 at `HIGH`."""
+    return ((HIGH - left) / (HIGH - LOW)).clamp(0, 1)
+
+
 @torch.no_grad()
 def unblurred(pipeline, pixels: Tensor, blur: BlurField | Tensor) -> Tensor:
     """In which windows (`Places`) of one image `(1, 3, H, W)` in [-1, 1] there is hardly any of the blur, kernels
@@ -110,7 +115,7 @@ def where_it_is(
 
     more = min(1.0, LONGEST / (max(pixels.shape[-2:]) * scale))
     left = missed(pipeline, reduced(pixels, scale * more), seen(more), in_light)
-    refuted = ((left - LOW) / (HIGH - LOW)).clamp(0, 1)[0]  # (1, h, w)
+    refuted = 1 - believed(left)[0]  # (1, h, w)
     nearest = 1.0 if fits(blur, scale) else scale  # reducing takes detail away
     none = unblurred(pipeline, reduced(pixels, nearest), seen(nearest / scale))
     refuted = refuted.maximum(F.interpolate(none[None], size=refuted.shape[-2:], mode="bilinear")[0])

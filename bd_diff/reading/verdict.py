@@ -27,8 +27,10 @@ def extents(kernel: Tensor) -> tuple[int, int]:
 
 def verdict(kernel: Tensor, doubtful: bool = False, differs: bool = False) -> str:
     """One of `NOTHING`, `DOUBT`, `WIDE` or "blur of 12 x 7 pixels" for a kernel `(k, k)` that was found; for one of
-    several "blur differs over the picture, 12 x 7 pixels in the middle".
+    several "blur differs over the picture, 12 x 7 pixels in the middle", or "none in the middle".
     """
+    if differs and is_nothing(kernel):
+        return f"{DIFFERS}, none in the middle"
     if differs:
         width, height = extents(kernel)
         return f"{DIFFERS}, {width} x {height} pixels in the middle"
