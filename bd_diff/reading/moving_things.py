@@ -19,8 +19,8 @@ from bd_diff.data.pixels import luminance
 from bd_diff.reading.blur_reading import BlurReading
 from bd_diff.reading.confidence import distances
 from bd_diff.reading.denoise import reduce_noise
-from bd_diff.reading.differing_blur import AT_ONCE, Places
-from bd_diff.reading.kernel_search import gradients_inside, reblur_residual
+from bd_diff.reading.differing_blur import AT_ONCE
+from bd_diff.reading.kernel_search import SMALLEST_WINDOW, gradients_inside, reblur_residual
 from bd_diff.reading.pyramid import kernel_of, reduced
 from bd_diff.reading.refuted import LONGEST, believed, fits, missed
 from bd_diff.reading.verdict import is_nothing
@@ -77,11 +77,11 @@ class Thing:
 @torch.no_grad()
 def stood_still(pipeline, pixels: Tensor, reading: BlurReading) -> bool:
     """Whether the camera stood still that made an image `(1, 3, H, W)` in [-1, 1], whatever blur a `reading` has; never
-    in small images, in which no fields are read. Blur that `fits` is looked for at full size, wider blur at its scale.
+    in small images. Blur that `fits` is looked for at full size, wider blur at its scale.
     """
     scale = 1.0 if reading.scale is None else float(reading.scale)
     seen = reduced(pixels, 1.0 if fits(kernel_of(reading), scale) else scale)
-    return Places.over(*seen.shape[-2:]) is not None and Windows.read(pipeline, seen).still
+    return min(seen.shape[-2:]) >= SMALLEST_WINDOW and Windows.read(pipeline, seen).still
 
 
 @torch.no_grad()
@@ -93,7 +93,7 @@ def with_moving_things(pipeline, pixels: Tensor, reading: BlurReading) -> tuple[
     nothing = delta(1, kernel_of(reading).shape[-1], pixels.device)
     scale = min(1.0, LONGEST / max(pixels.shape[-2:]))
     small = reduced(pixels, scale)
-    things = [] if Places.over(*small.shape[-2:]) is None else moving_things(Windows.read(pipeline, small))
+    things = moving_things(Windows.read(pipeline, small)) if min(small.shape[-2:]) >= SMALLEST_WINDOW else []
     if not things:
         return replace(reading, kernels=nothing, doubtful=None, scale=None), nothing
     means = torch.cat([torch.cat(one.kernels).mean(0, keepdim=True) for one in things])
