@@ -2,8 +2,8 @@
 
 Where a camera moved, every window of the photograph, read by itself, shows blur. Where it stood still, many show none;
 those on a thing that moved show a line, since in so short a time things go straight on. Windows of grass, of fur or of
-rain seem to have such a blur, too, but a line across explains these about as well, and what is really blurred much worse
-(ours).
+rain seem to have such a blur, too, but a line across explains these about as well, and what is really blurred much
+worse (ours).
 """
 
 from dataclasses import dataclass, replace
@@ -54,7 +54,7 @@ class Windows:
             count = max(1, round((side - WINDOW) / step))
             return [round(index * (side - WINDOW) / count) for index in range(count + 1)]
 
-        corners = [*product(*(starts(side) for side in pixels.shape[-2:]))]
+        corners = [*product(starts(pixels.shape[-2]), starts(pixels.shape[-1]))]
         windows = torch.cat([pixels[..., top : top + WINDOW, left : left + WINDOW] for top, left in corners])
         kernels = torch.cat([kernel_of(pipeline.read_blur(some)) for some in windows.split(AT_ONCE)])
         return cls(corners, windows, kernels)
@@ -140,13 +140,13 @@ def unlikeness(window: Tensor, line: Tensor) -> float:
 
 
 def share_of(pipeline, pixels: Tensor, thing: Thing, kernels: Tensor) -> Tensor:
-    """Where one image `(1, 3, H, W)` in [-1, 1] shows a thing, blurred by its kernel `(1, k, k)`: `(1, h, w)` in [0, 1].
-
-    Around its windows, but not where the image refutes it.
+    """Where one image `(1, 3, H, W)` in [-1, 1] shows a thing that is blurred by a kernel `(1, k, k)`, as a map
+    `(1, h, w)` in [0, 1]: around the thing's windows, but not where the image refutes the kernel.
     """
     there = torch.zeros_like(pixels[:, :1])
     for top, left in thing.corners:
-        rows, columns = (slice(max(0, at - AROUND), at + WINDOW + AROUND) for at in (top, left))
-        there[..., rows, columns] = 1
+        down, right = (slice(max(0, at - AROUND), at + WINDOW + AROUND) for at in (top, left))
+        there[..., down, right] = 1
     share = believed(missed(pipeline, pixels, kernels))
-    return (share * F.adaptive_avg_pool2d(there, share.shape[-2:]))[0]
+    rows, columns = share.shape[-2:]
+    return (share * F.adaptive_avg_pool2d(there, (rows, columns)))[0]

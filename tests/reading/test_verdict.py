@@ -17,6 +17,7 @@ def test_each_kind_of_blur_has_its_words():
     level = line(torch.tensor([9.0]), torch.tensor([0.0]))[0]
     assert verdict(level) == "blur of 9 x 1 pixels"
     assert verdict(level, differs=True) == "blur differs over the picture, 9 x 1 pixels in the middle"
+    assert verdict(delta(1)[0], differs=True) == "blur differs over the picture, none in the middle"
     soft = gaussian(torch.tensor([0.35]))[0]  # 0.93 of it in one pixel
     assert verdict(delta(1)[0]) == NOTHING != verdict(soft) and verdict(level, doubtful=True) == DOUBT
     assert verdict(torch.full((33, 33), 1 / 33**2)) == WIDE

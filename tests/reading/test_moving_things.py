@@ -1,0 +1,131 @@
+"""Where the camera stood still, what is sharp stays, and what moved is deblurred by its own line."""
+
+from types import SimpleNamespace
+
+import pytest
+import torch
+
+from bd_diff.blur.field import BlurField
+from bd_diff.blur.kernels import blur, delta, gaussian, line
+from bd_diff.data.procedural import procedural_image
+from bd_diff.evaluation.metrics import psnr
+from bd_diff.pipeline import BDDiffPipeline
+from bd_diff.reading import moving_things
+from bd_diff.reading.blur_reading import BlurReading
+from bd_diff.reading.moving_things import MOST, Windows, is_line, stood_still, unlikeness, with_moving_things
+from bd_diff.reading.verdict import NOTHING, is_nothing
+
+LEVEL, UPRIGHT = (line(torch.tensor([13.0]), torch.tensor([angle])) for angle in (0.2, 1.77))
+
+
+@pytest.fixture(scope="module")
+def shipped():
+    pipeline = BDDiffPipeline.from_pretrained()
+    pipeline.set_progress_bar_config(disable=True)
+    return pipeline
+
+
+@pytest.fixture(scope="module")
+def sharp():
+    return procedural_image(320, torch.Generator().manual_seed(0), "leaves")[None] * 2 - 1
+
+
+@pytest.fixture(scope="module")
+def scene(sharp):
+    """A sharp picture in whose left part something moved."""
+    moved = sharp.clone()
+    moved[..., :160] = blur(sharp, LEVEL)[..., :160]
+    return moved
+
+
+def reader(kernel_of_window):
+    """A pipeline that reads a kernel in each window by its mean."""
+
+    def read_blur(pixels):
+        return BlurReading(torch.cat([kernel_of_window(float(one.mean())) for one in pixels]))
+
+    return SimpleNamespace(read_blur=read_blur)
+
+
+def test_a_camera_stood_still_where_windows_show_no_blur(shipped, sharp, scene):
+    found = BlurReading(LEVEL)
+    assert stood_still(shipped, scene, found) and stood_still(shipped, sharp, found)
+    for kernels in (LEVEL, gaussian(torch.tensor([1.8]))):
+        assert not stood_still(shipped, blur(sharp, kernels), found)
+    assert not stood_still(shipped, sharp[..., :191], found)  # too small
+
+
+def test_windows_that_show_nothing_do_not_say_that_the_camera_stood_still():
+    picture = torch.full((1, 3, 320, 320), -0.9)
+    picture[..., 160:] = torch.rand(1, 3, 320, 160, generator=torch.Generator().manual_seed(0))
+    assert not Windows.read(reader(lambda mean: delta(1) if mean < -0.8 else LEVEL), picture).still
+    assert Windows.read(reader(lambda mean: LEVEL if mean < -0.8 else delta(1)), picture).still
+
+
+@pytest.mark.parametrize("shape", [(192, 192), (200, 3000), (3000, 4000)])
+def test_windows_reach_all_borders_and_are_not_too_many(shape):
+    windows = Windows.read(reader(lambda mean: LEVEL), torch.zeros(1, 3, *shape))
+    assert len(windows.corners) == len(windows.pixels) == len(windows.kernels) <= MOST**2
+    for axis, side in enumerate(shape):
+        starts = [corner[axis] for corner in windows.corners]
+        assert (min(starts), max(starts)) == (0, side - moving_things.WINDOW)
+
+
+def test_blur_is_looked_for_at_full_size_where_it_fits(monkeypatch):
+    seen = []
+    monkeypatch.setattr(
+        Windows, "read", lambda pipeline, pixels: seen.append(pixels.shape[-1]) or SimpleNamespace(still=1)
+    )
+    pixels = torch.zeros(1, 3, 480, 480)
+    wide = line(torch.tensor([15.0]), torch.tensor([0.2]))
+    for kernels in (line(torch.tensor([7.0]), torch.tensor([0.2])), wide):
+        stood_still(None, pixels, BlurReading(kernels, scale=torch.tensor([0.5])))
+    assert seen == [480, 240]
+
+
+def test_what_moved_gets_its_line_and_what_stood_still_no_blur(shipped, scene, sharp):
+    reading, field = with_moving_things(shipped, scene, BlurReading(delta(1), doubtful=torch.tensor([True])))
+    assert isinstance(field, BlurField) and reading.doubtful is None and reading.scale == 1
+    nothing, *lines = field.kernels
+    assert is_nothing(nothing[None]) and lines and all(is_line(one) for one in lines)
+    shares = field.shares_in(320, 320, slice(None), slice(None))
+    assert torch.allclose(shares.sum(0), torch.ones(320, 320))
+    assert shares[1:, :, :112].sum(0).mean() > 0.8 and shares[0, :, 224:].mean() > 0.98
+    output = shipped((scene + 1) / 2, output_type="pt")
+    better = psnr(output.images, (sharp + 1) / 2) - psnr((scene + 1) / 2, (sharp + 1) / 2)
+    assert output.differs.all() and better > 2
+
+
+@pytest.mark.parametrize("reading", [BlurReading(LEVEL), BlurReading(LEVEL, doubtful=torch.tensor([True]))])
+def test_a_sharp_photograph_has_no_blur_whatever_was_read(shipped, sharp, reading):
+    found, kernels = with_moving_things(shipped, sharp, reading)
+    assert is_nothing(kernels).all() and torch.equal(found.kernels, kernels)
+    assert found.doubtful is None and found.scale is None
+    output = shipped((sharp + 1) / 2, output_type="pt")
+    assert output.blur == [NOTHING] and torch.equal(output.images, (sharp + 1) / 2)
+
+
+def test_a_line_explains_what_it_blurred_and_not_what_is_smooth_along_it(sharp):
+    window = sharp[..., :128, :128]
+    assert unlikeness(blur(sharp, LEVEL)[..., 96:224, 96:224], LEVEL) < 0.95
+    assert unlikeness(window, LEVEL) > 1
+    assert unlikeness(blur(sharp, LEVEL)[..., 96:224, 96:224], UPRIGHT) > 1
+
+
+def test_lines_are_long_and_thin():
+    assert is_line(LEVEL[0])
+    for other in (delta(1), line(torch.tensor([5.0]), torch.tensor([0.2])), (LEVEL + UPRIGHT) / 2):
+        assert not is_line(other[0])
+
+
+def test_a_thing_that_two_windows_see_alike_is_one_and_the_surest_comes_first(monkeypatch):
+    sure = {LEVEL: 0.9, UPRIGHT: 0.5}
+    kernels = torch.cat([LEVEL, UPRIGHT, LEVEL, delta(1)])
+    monkeypatch.setattr(
+        moving_things,
+        "unlikeness",
+        lambda window, own: next(value for one, value in sure.items() if torch.equal(one, own)),
+    )
+    corners = [(0, 0), (0, 64), (64, 0), (64, 64)]
+    first, second = moving_things.moving_things(Windows(corners, torch.zeros(4, 3, 128, 128), kernels))
+    assert (first.corners, second.corners) == ([(0, 64)], [(0, 0), (64, 0)])
