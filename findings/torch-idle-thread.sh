@@ -5,8 +5,8 @@
 #          team, and libgomp counts the members of both: more than there are cores, and waiting threads sleep at once instead of
 #          spinning. torch.set_num_threads(1) in the other thread, before it computes, keeps the main thread fast.
 # Version: torch 2.14.1 (its libgomp), Linux, 2 cores and more.
-# Matters: our command line read and wrote photographs in threads: 12 megapixels took 46 seconds instead of 35, 1.7 times as
-#          long for 0.2 megapixels. Threads beside the one that computes now have one core each, and so have those of a web page.
+# Matters: our command line read and wrote photographs in threads: 12 megapixels took 50 seconds instead of 41, and 0.2
+#          megapixels in a web page 1.7 times as long. Threads beside the one that computes now have one core each, and so have those of a web page.
 set -euo pipefail
 folder=$(mktemp -d)
 trap 'rm -rf "$folder"' EXIT

@@ -77,10 +77,13 @@ class Thing:
 @torch.no_grad()
 def stood_still(pipeline, pixels: Tensor, reading: BlurReading) -> bool:
     """Whether the camera stood still that made an image `(1, 3, H, W)` in [-1, 1], whatever blur a `reading` has; never
-    in small images. Blur that `fits` is looked for at full size, wider blur at its scale.
+    in small images. Large ones, which may be soft at full size, are made smaller, to `LONGEST`, as long as the blur
+    that was read remains `LONG` in them; where it does not fit (`fits`), to its scale at least.
     """
     scale = 1.0 if reading.scale is None else float(reading.scale)
-    seen = reduced(pixels, 1.0 if fits(kernel_of(reading), scale) else scale)
+    longest, spread = max(pixels.shape[-2:]), float(shape_of(kernel_of(reading)[0])[0]) / scale
+    most = 1.0 if fits(kernel_of(reading), scale) else scale
+    seen = reduced(pixels, min(most, max(LONGEST / longest, LONG / max(spread, 1e-3))))
     return min(seen.shape[-2:]) >= SMALLEST_WINDOW and Windows.read(pipeline, seen).still
 
 

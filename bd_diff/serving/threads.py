@@ -2,7 +2,7 @@
 
 GNU OpenMP keeps threads for every thread that has computed in parallel. Where these are more than there are cores, a
 thread that waits sleeps at once instead of spinning for a while, and each small operation has to wake it up: a
-photograph then takes half as long again (measured on two cores), however idle the others are.
+photograph then takes 1.2 to 1.7 times as long (measured on two cores), however idle the others are.
 """
 
 from collections.abc import Callable, Iterator

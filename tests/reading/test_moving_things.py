@@ -12,7 +12,16 @@ from bd_diff.evaluation.metrics import psnr
 from bd_diff.pipeline import BDDiffPipeline
 from bd_diff.reading import moving_things
 from bd_diff.reading.blur_reading import BlurReading
-from bd_diff.reading.moving_things import MOST, Windows, is_line, stood_still, unlikeness, with_moving_things
+from bd_diff.reading.moving_things import (
+    LONG,
+    LONGEST,
+    MOST,
+    Windows,
+    is_line,
+    stood_still,
+    unlikeness,
+    with_moving_things,
+)
 from bd_diff.reading.verdict import NOTHING, is_nothing
 
 LEVEL, UPRIGHT = (line(torch.tensor([13.0]), torch.tensor([angle])) for angle in (0.2, 1.77))
@@ -71,7 +80,7 @@ def test_windows_reach_all_borders_and_are_not_too_many(shape):
         assert (min(starts), max(starts)) == (0, side - moving_things.WINDOW)
 
 
-def test_blur_is_looked_for_at_full_size_where_it_fits(monkeypatch):
+def test_blur_is_looked_for_where_it_can_be_seen_and_softness_cannot(monkeypatch):
     seen = []
     monkeypatch.setattr(
         Windows, "read", lambda pipeline, pixels: seen.append(pixels.shape[-1]) or SimpleNamespace(still=1)
@@ -81,6 +90,10 @@ def test_blur_is_looked_for_at_full_size_where_it_fits(monkeypatch):
     for kernels in (line(torch.tensor([7.0]), torch.tensor([0.2])), wide):
         stood_still(None, pixels, BlurReading(kernels, scale=torch.tensor([0.5])))
     assert seen == [480, 240]
+    seen.clear()
+    for sigma in (8.0, 2.0, 1.0):  # their standard deviations along both axes together are 1.4 times as large
+        stood_still(None, torch.zeros(1, 3, 1920, 1920), BlurReading(gaussian(torch.tensor([sigma]), 65)))
+    assert seen == [LONGEST, pytest.approx(1920 * LONG / (2 * 2**0.5), abs=20), 1920]
 
 
 def test_what_moved_gets_its_line_and_what_stood_still_no_blur(shipped, scene, sharp):
