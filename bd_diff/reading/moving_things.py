@@ -28,7 +28,7 @@ from bd_diff.reading.verdict import is_nothing
 WINDOW, STEP, MOST = 128, 64, 7  # pixels a side of a window, and at least from one to the next; windows along a side
 # All that follow: ours, measured on photographs of the training.
 FLAT = 0.008  # mean gradient below which a window shows nothing
-STILL = 1 / 6  # share of windows without blur from which on the camera stood still; where it moved up to 1/10 have none
+STILL = 1 / 6  # share of windows without blur from which on the camera stood still; where it moved up to 1/8 have none
 LINE, LONG = 0.8, 2.0  # elongation and standard deviation in pixels from which on a kernel is a line
 ACROSS, NONE = 0.9, 1.1  # times what a line across, and no blur, leave unexplained: a line that is there leaves less
 ALIKE = 0.05  # distance of kernels up to which windows see the same thing
@@ -36,7 +36,7 @@ AROUND = 32  # pixels around its windows to which a thing may reach
 
 
 @dataclass(frozen=True)
-class Windows:
+class WindowReadings:
     """Windows `(S, 3, h, w)` in [-1, 1] on a grid over an image, their first rows and columns, and the kernels
     `(S, k, k)` that are read in each by itself, without the search.
     """
@@ -46,7 +46,7 @@ class Windows:
     kernels: Tensor
 
     @classmethod
-    def read(cls, pipeline, pixels: Tensor) -> "Windows":
+    def read(cls, pipeline, pixels: Tensor) -> "WindowReadings":
         """Those of one image `(1, 3, H, W)` in [-1, 1]."""
         step = max(STEP, (max(pixels.shape[-2:]) - WINDOW) / (MOST - 1))
 
@@ -84,7 +84,7 @@ def stood_still(pipeline, pixels: Tensor, reading: BlurReading) -> bool:
     longest, spread = max(pixels.shape[-2:]), float(shape_of(kernel_of(reading)[0])[0]) / scale
     most = 1.0 if fits(kernel_of(reading), scale) else scale
     seen = reduced(pixels, min(most, max(LONGEST / longest, LONG / max(spread, 1e-3))))
-    return min(seen.shape[-2:]) >= SMALLEST_WINDOW and Windows.read(pipeline, seen).still
+    return min(seen.shape[-2:]) >= SMALLEST_WINDOW and WindowReadings.read(pipeline, seen).still
 
 
 @torch.no_grad()
@@ -96,7 +96,7 @@ def with_moving_things(pipeline, pixels: Tensor, reading: BlurReading) -> tuple[
     nothing = delta(1, kernel_of(reading).shape[-1], pixels.device)
     scale = min(1.0, LONGEST / max(pixels.shape[-2:]))
     small = reduced(pixels, scale)
-    things = moving_things(Windows.read(pipeline, small)) if min(small.shape[-2:]) >= SMALLEST_WINDOW else []
+    things = moving_things(WindowReadings.read(pipeline, small)) if min(small.shape[-2:]) >= SMALLEST_WINDOW else []
     if not things:
         return replace(reading, kernels=nothing, doubtful=None, scale=None), nothing
     means = torch.cat([torch.cat(one.kernels).mean(0, keepdim=True) for one in things])
@@ -109,7 +109,7 @@ def with_moving_things(pipeline, pixels: Tensor, reading: BlurReading) -> tuple[
     return replace(reading, doubtful=None, scale=told.new_full((1,), scale)), field
 
 
-def moving_things(windows: Windows) -> list[Thing]:
+def moving_things(windows: WindowReadings) -> list[Thing]:
     """The things that moved by themselves, those first that are surest."""
     lines = [index for index, kernel in enumerate(windows.kernels) if is_line(kernel)]
     sure = {index: unlikeness(windows.pixels[index, None], windows.kernels[index, None]) for index in lines}

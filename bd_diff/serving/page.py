@@ -80,7 +80,14 @@ def build(demo: Demo, examples: list[str]):
         page.load(visitor_of, None, visitor)
         one_at_a_time = {"concurrency_limit": 1, "concurrency_id": "model"}
         most = demo.restorer.pipeline.config.most_steps or MOST_STEPS
-        several = {"label": "Steps", "step": 1, "visible": most > 1}
+        several = {
+            "minimum": 1,
+            "maximum": max(most, 2),  # Gradio refuses a range of one value, even out of sight
+            "value": 1,
+            "step": 1,
+            "label": "Steps",
+            "visible": most > 1,
+        }
         with gr.Tab("Deblur"), gr.Row():
             with gr.Column(scale=1):
                 blurry = photograph("Photograph")
@@ -89,7 +96,7 @@ def build(demo: Demo, examples: list[str]):
                 )
                 size = gr.Markdown(elem_id="size")
                 strength = gr.Slider(0, 1, 1, label="Strength", info="0 gives the photograph back")
-                steps = gr.Slider(1, max(most, 2), 1, info="1 is the most faithful", **several)
+                steps = gr.Slider(info="1 is the most faithful", **several)
                 fast = gr.Checkbox(False, label="Fast", info="leaves out the search for the kernel")
                 with gr.Row():
                     start = gr.Button("Deblur", variant="primary")
@@ -133,7 +140,7 @@ def build(demo: Demo, examples: list[str]):
         with gr.Tab("Move blur"), gr.Row():
             with gr.Column(scale=1):
                 sharp, like = photograph("Photograph"), photograph("Blur it like this one")
-                more = gr.Slider(1, max(most, 2), 1, **several)
+                more = gr.Slider(**several)
                 with gr.Row():
                     move = gr.Button("Move blur", variant="primary")
                     halt = gr.Button("Cancel")

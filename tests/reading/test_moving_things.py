@@ -16,7 +16,7 @@ from bd_diff.reading.moving_things import (
     LONG,
     LONGEST,
     MOST,
-    Windows,
+    WindowReadings,
     is_line,
     stood_still,
     unlikeness,
@@ -67,13 +67,13 @@ def test_a_camera_stood_still_where_windows_show_no_blur(shipped, sharp, scene):
 def test_windows_that_show_nothing_do_not_say_that_the_camera_stood_still():
     picture = torch.full((1, 3, 320, 320), -0.9)
     picture[..., 160:] = torch.rand(1, 3, 320, 160, generator=torch.Generator().manual_seed(0))
-    assert not Windows.read(reader(lambda mean: delta(1) if mean < -0.8 else LEVEL), picture).still
-    assert Windows.read(reader(lambda mean: LEVEL if mean < -0.8 else delta(1)), picture).still
+    assert not WindowReadings.read(reader(lambda mean: delta(1) if mean < -0.8 else LEVEL), picture).still
+    assert WindowReadings.read(reader(lambda mean: LEVEL if mean < -0.8 else delta(1)), picture).still
 
 
 @pytest.mark.parametrize("shape", [(192, 192), (200, 3000), (3000, 4000)])
 def test_windows_reach_all_borders_and_are_not_too_many(shape):
-    windows = Windows.read(reader(lambda mean: LEVEL), torch.zeros(1, 3, *shape))
+    windows = WindowReadings.read(reader(lambda mean: LEVEL), torch.zeros(1, 3, *shape))
     assert len(windows.corners) == len(windows.pixels) == len(windows.kernels) <= MOST**2
     for axis, side in enumerate(shape):
         starts = [corner[axis] for corner in windows.corners]
@@ -83,7 +83,7 @@ def test_windows_reach_all_borders_and_are_not_too_many(shape):
 def test_blur_is_looked_for_where_it_can_be_seen_and_softness_cannot(monkeypatch):
     seen = []
     monkeypatch.setattr(
-        Windows, "read", lambda pipeline, pixels: seen.append(pixels.shape[-1]) or SimpleNamespace(still=1)
+        WindowReadings, "read", lambda pipeline, pixels: seen.append(pixels.shape[-1]) or SimpleNamespace(still=1)
     )
     pixels = torch.zeros(1, 3, 480, 480)
     wide = line(torch.tensor([15.0]), torch.tensor([0.2]))
@@ -140,5 +140,5 @@ def test_a_thing_that_two_windows_see_alike_is_one_and_the_surest_comes_first(mo
         lambda window, own: next(value for one, value in sure.items() if torch.equal(one, own)),
     )
     corners = [(0, 0), (0, 64), (64, 0), (64, 64)]
-    first, second = moving_things.moving_things(Windows(corners, torch.zeros(4, 3, 128, 128), kernels))
+    first, second = moving_things.moving_things(WindowReadings(corners, torch.zeros(4, 3, 128, 128), kernels))
     assert (first.corners, second.corners) == ([(0, 64)], [(0, 0), (64, 0)])
