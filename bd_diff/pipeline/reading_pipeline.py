@@ -12,13 +12,14 @@ from bd_diff.blur.kernels import same_size
 from bd_diff.models.known_blur import KnownBlur, Tile
 from bd_diff.pipeline.tiled_pipeline import TiledPipeline
 from bd_diff.reading.blur_reading import BlurReading, is_linear, search_blur, stack, unstack
-from bd_diff.reading.corner_votes import ask_corners
+from bd_diff.reading.corner_votes import Corners, ask_corners
 from bd_diff.reading.differing_blur import read_field
 from bd_diff.reading.kernel_search import SMALLEST_WINDOW
 from bd_diff.reading.lens import with_lens
 from bd_diff.reading.moving_things import stood_still, with_moving_things
 from bd_diff.reading.pyramid import kernel_of, read_at_scales
 from bd_diff.reading.refuted import where_it_is
+from bd_diff.reading.shaken_scenes import around_things
 from bd_diff.reading.verdict import is_nothing
 
 
@@ -53,8 +54,11 @@ class ReadingPipeline(TiledPipeline):
             if not everywhere and (is_nothing(kernel_of(one)) or stood_still(self, image, one)):
                 one, blur = with_moving_things(self, image, one)
             else:
-                one, differs = ask_corners(self, image, one)
-                blur = read_field(self, image, one, differs)
+                one, corners = ask_corners(self, image, one)
+                if corners is Corners.CONTRADICT and not one.doubtful and not everywhere:
+                    one, blur = around_things(self, image, one)
+                else:
+                    blur = read_field(self, image, one, corners is Corners.DIFFER)
                 if not everywhere and not one.doubtful and not is_nothing(kernel_of(one)):
                     blur = where_it_is(
                         self, image, blur, 1.0 if one.scale is None else float(one.scale), is_linear(one)

@@ -49,14 +49,24 @@ def unclipped(windows: Tensor) -> Tensor:
     return visible | (visible.float().mean((1, 2, 3), keepdim=True) < ENOUGH)
 
 
-def refine(pipeline, window: Tensor, kernels: Tensor, linear: bool = False, deblurred: Tensor | None = None) -> Tensor:
+def refine(
+    pipeline,
+    window: Tensor,
+    kernels: Tensor,
+    linear: bool = False,
+    deblurred: Tensor | None = None,
+    where: Tensor | None = None,
+) -> Tensor:
     """Better kernels `(S, k, k)` for a window `(1, 3, h, w)` in [0, 1], each in `config.refinements` rounds, from
     display values or `linear` light. deblurred: the window by each of the kernels, in [-1, 1], where that is known.
+    where: which pixels `(1, 1, h, w)` tell of them; all, if it is None.
 
     Settings as in `kernel_search.Start` (ours, measured).
     """
     windows = window.expand(len(kernels), -1, -1, -1)
     lights, visible, size = seen(windows, linear), unclipped(windows) if linear else None, kernels.shape[-1]
+    if where is not None:
+        visible = where.expand_as(lights) if visible is None else where & visible
     edges, ridge, floor = (kernels.new_full((len(kernels),), value) for value in (30.0 * size, 4.0, 0.05))
     for _ in range(pipeline.config.refinements):
         made = pipeline.deblur_window(windows * 2 - 1, kernels) if deblurred is None else deblurred
