@@ -53,12 +53,15 @@ def ask_corners(pipeline, pixels: Tensor, reading: BlurReading) -> tuple[BlurRea
     own = first = corners.refined(corners.kernels)
     for _ in range(ROUNDS - 1):
         own = corners.refined(own)
+    agreed = Corners.DIFFER if corners.better(first) else Corners.AGREE
     if not astray(corners.kernels[:1], own):
-        return reading, Corners.DIFFER if corners.better(first) else Corners.AGREE
+        return reading, agreed
     found = replace(reading, kernels=corners.kernels[:1])
     winner = voted(pipeline, pixels, found, max(SMALLEST_WINDOW, corners.lights.shape[-1]))
     if winner is None:
         return replace(reading, doubtful=torch.ones(1, dtype=torch.bool, device=pixels.device)), Corners.CONTRADICT
+    if winner is found:
+        return reading, agreed
     return winning(reading, winner), Corners.CONTRADICT
 
 

@@ -63,6 +63,8 @@ def improved(
         best = (left <= left.quantile(MOST)).float()
         where = F.interpolate(best, size=images.shape[-2:]) > 0.5
         better = refine(pipeline, images, better, linear, where=where)
-        if (left := against_copies(light, better)) is None:
+        again = against_copies(light, better)
+        if again is None:
             return kernel, share
+        left = again
     return (better, left) if left.quantile(SURE) < share.quantile(SURE) else (kernel, share)
