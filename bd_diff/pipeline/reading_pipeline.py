@@ -12,7 +12,7 @@ from bd_diff.blur.kernels import same_size
 from bd_diff.models.known_blur import KnownBlur, Tile
 from bd_diff.pipeline.tiled_pipeline import TiledPipeline
 from bd_diff.reading.blur_reading import BlurReading, is_linear, search_blur, stack, unstack
-from bd_diff.reading.corner_votes import Corners, ask_corners
+from bd_diff.reading.corner_search import Corners, ask_corners
 from bd_diff.reading.differing_blur import read_field
 from bd_diff.reading.kernel_search import SMALLEST_WINDOW
 from bd_diff.reading.lens import with_lens
@@ -42,7 +42,7 @@ class ReadingPipeline(TiledPipeline):
 
     def read_fields(self, pixels: Tensor, reading: BlurReading) -> tuple[BlurReading, list[BlurField | Tensor]]:
         """Where the blur of images `(B, 3, H, W)` in [-1, 1] differs over them (`bd_diff.reading.differing_blur`), and
-        where they contradict it (`bd_diff.reading.corner_votes`, `bd_diff.reading.refuted`); where the camera stood
+        where they contradict it (`bd_diff.reading.corner_search`, `bd_diff.reading.refuted`); where the camera stood
         still, what moved before it (`bd_diff.reading.moving_things`).
 
         Returns the reading with the kernels at their middles, in doubt where it was not and corners contradict it, and

@@ -45,7 +45,7 @@ def read_field(pipeline, pixels: Tensor, reading: BlurReading, differs: bool) ->
     the reading, or a field where that explains the image better; at the scale of the reading. Where the search found no
     shake without doubt, in small images, and for kernels wider than `SIZE`, which were carried to full size, it is one;
     where all windows see about the `SAME` blur, it is the mean of theirs. No more is read unless it `differs`, see
-    `corner_votes.ask_corners`.
+    `corner_search.ask_corners`.
     """
     kernels, scale = without_margin(kernel_of(reading)), 1.0 if reading.scale is None else float(reading.scale)
     pixels = reduced(pixels, scale)

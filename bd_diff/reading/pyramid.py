@@ -153,8 +153,12 @@ def kernel_of(reading: BlurReading) -> Tensor:
 
 def is_shake(reading: BlurReading) -> bool:
     """Whether the search found a shake, without doubt (see `search_blur`)."""
-    confidence = reading.search_confidence
-    return confidence is not None and bool(confidence > CONFIDENT) and not reading.doubtful
+    return sees_shake(reading) and not reading.doubtful
+
+
+def sees_shake(reading: BlurReading) -> bool:
+    """Whether the search found a shake, in doubt or not."""
+    return reading.search_confidence is not None and bool(reading.search_confidence > CONFIDENT)
 
 
 def at_full_size(reading: BlurReading) -> Tensor:

@@ -11,7 +11,7 @@ from bd_diff.blur.operator import wiener
 from bd_diff.data.procedural import procedural_image
 from bd_diff.reading.blur_reading import BlurReading
 from bd_diff.reading.confidence import distances
-from bd_diff.reading.corner_votes import ask_corners
+from bd_diff.reading.corner_search import ask_corners
 from bd_diff.reading.differing_blur import Places, read_field, shared
 
 LEFT, TURNED, OTHER = (line(torch.tensor([13.0]), torch.tensor([angle])) for angle in (0.2, 0.46, 1.3))

@@ -8,9 +8,9 @@ import torch
 from bd_diff.blur.kernels import blur, line
 from bd_diff.blur.operator import wiener
 from bd_diff.data.procedural import procedural_image
-from bd_diff.reading import corner_votes
+from bd_diff.reading import corner_search
 from bd_diff.reading.blur_reading import BlurReading, is_linear
-from bd_diff.reading.corner_votes import ask_corners, astray, voted
+from bd_diff.reading.corner_search import ask_corners, astray, voted
 
 SIDE = 192  # pixels
 RIGHT, NEARLY, THING, OTHER, ANOTHER = (
@@ -30,7 +30,7 @@ def vote(monkeypatch):
             kernels = remaining.pop(0)
             return BlurReading(kernels, doubtful=torch.tensor([any(kernels is one for one in doubted)]))
 
-        monkeypatch.setattr(corner_votes, "search_blur", search)
+        monkeypatch.setattr(corner_search, "search_blur", search)
         numbered = torch.arange(240 * 320.0).view(1, 1, 240, 320).expand(-1, 3, -1, -1)
         winner = voted(SimpleNamespace(tell=lambda reading: reading), numbered, BlurReading(found), SIDE)
         assert {tuple(one.shape[-2:]) for one in windows} == {(SIDE, SIDE)}
@@ -66,7 +66,7 @@ def test_a_kernel_that_the_corners_contradict_is_voted_on_and_else_in_doubt(monk
     pixels = blur(procedural_image(320, torch.Generator().manual_seed(0), "leaves")[None] * 2 - 1, RIGHT)
     sharpened = lambda pixels, kernels: wiener(pixels, kernels)[:, 1].clamp(-1, 1)  # noqa: E731
     winner = None if voice is None else BlurReading(voice, linear=torch.tensor([True]))
-    monkeypatch.setattr(corner_votes, "voted", lambda pipeline, pixels, found, side: winner)
+    monkeypatch.setattr(corner_search, "voted", lambda pipeline, pixels, found, side: winner)
     sure = {"search_confidence": torch.ones(1), "doubtful": torch.tensor([False])}
     reader = SimpleNamespace(deblur_window=sharpened)
     stays, _ = ask_corners(reader, pixels, BlurReading(RIGHT, **sure))
