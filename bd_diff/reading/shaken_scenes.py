@@ -25,13 +25,15 @@ from bd_diff.reading.turned_copies import RIGHT, SURE, against_copies
 TURNS = 4  # of kernel and places
 MOST = 0.6  # share of the image that improves the kernel
 LOW, HIGH = 0.95, 1.0  # share of what its copies leave from which on a kernel counts less, and not at all
+PATCH, WRONG = 7, 0.975  # cells a side of a patch, and its mean share from which on there is a thing in it
 
 
 @torch.no_grad()
 def around_things(pipeline, pixels: Tensor, reading: BlurReading) -> tuple[BlurReading, BlurField | Tensor]:
     """The reading of one image `(1, 3, H, W)` in [-1, 1], with a kernel that is improved where it holds, and the field
-    of that kernel and of no blur where it does not. Where it holds nowhere, the reading is in doubt. In images longer
-    than `LONGEST` at the reading's scale things are looked for at a smaller one, and the kernel stays.
+    of that kernel and of no blur where it does not; the kernel itself, `(1, k, k)`, where there is no such thing. Where
+    it holds nowhere, the reading is in doubt. In images longer than `LONGEST` at the reading's scale things are looked
+    for at a smaller one, and the kernel stays.
     """
     kernel, scale = kernel_of(reading), 1.0 if reading.scale is None else float(reading.scale)
     more = min(1.0, LONGEST / (max(pixels.shape[-2:]) * scale))
@@ -44,7 +46,7 @@ def around_things(pipeline, pixels: Tensor, reading: BlurReading) -> tuple[BlurR
         kernel, share = improved(pipeline, images, light, kernel, share, is_linear(reading))
         kernel = pipeline.tell(BlurReading(kernel)).kernels
         reading = replace(reading, kernels=kernel, doubtful=share.quantile(SURE)[None] > RIGHT)
-    if share.quantile(SURE) > RIGHT:
+    if share.quantile(SURE) > RIGHT or F.avg_pool2d(share, PATCH, 1).max() < WRONG:
         return reading, kernel
     elsewhere = ((share - LOW) / (HIGH - LOW)).clamp(0, 1)[0]  # (1, h, w)
     nothing = delta(1, kernel.shape[-1], kernel.device)
