@@ -14,7 +14,7 @@ from torch import Tensor
 from bd_diff.blur.field import BlurField
 from bd_diff.blur.kernels import delta
 from bd_diff.data.pixels import luminance
-from bd_diff.reading.blur_reading import BlurReading, is_linear
+from bd_diff.reading.blur_reading import BlurReading
 from bd_diff.reading.denoise import reduce_noise
 from bd_diff.reading.pyramid import enlarged, kernel_of, reduced
 from bd_diff.reading.refinement import refine
@@ -43,7 +43,7 @@ def around_things(pipeline, pixels: Tensor, reading: BlurReading) -> tuple[BlurR
     if share is None:
         return reading, kernel
     if more == 1:
-        kernel, share = improved(pipeline, images, light, kernel, share, is_linear(reading))
+        kernel, share = improved(pipeline, images, light, kernel, share)
         kernel = pipeline.tell(BlurReading(kernel)).kernels
         reading = replace(reading, kernels=kernel, doubtful=share.quantile(SURE)[None] > RIGHT)
     if share.quantile(SURE) > RIGHT or F.avg_pool2d(share, PATCH, 1).max() < WRONG:
@@ -53,19 +53,22 @@ def around_things(pipeline, pixels: Tensor, reading: BlurReading) -> tuple[BlurR
     return reading, BlurField(torch.cat([kernel, nothing]), torch.cat([1 - elsewhere, elsewhere]))
 
 
-def improved(
-    pipeline, images: Tensor, light: Tensor, kernel: Tensor, share: Tensor, linear: bool
-) -> tuple[Tensor, Tensor]:
+def improved(pipeline, images: Tensor, light: Tensor, kernel: Tensor, share: Tensor) -> tuple[Tensor, Tensor]:
     """A better kernel `(1, k, k)` for an image `(1, 3, H, W)` in [0, 1] and its luminance, from those places where it
     leaves least, and its `share` of what its copies leave (`against_copies`); as they are where that becomes no less.
+    From display values and from linear light: what was blurred is the light, but clipped lights mislead there.
     """
-    better, left = kernel, share
-    for _ in range(TURNS):
-        best = (left <= left.quantile(MOST)).float()
-        where = F.interpolate(best, size=images.shape[-2:]) > 0.5
-        better = refine(pipeline, images, better, linear, where=where)
-        again = against_copies(light, better)
-        if again is None:
-            return kernel, share
-        left = again
-    return (better, left) if left.quantile(SURE) < share.quantile(SURE) else (kernel, share)
+    every = [(kernel, share)]
+    for linear in (False, True):
+        better, left = kernel, share
+        for _ in range(TURNS):
+            best = (left <= left.quantile(MOST)).float()
+            where = F.interpolate(best, size=images.shape[-2:]) > 0.5
+            better = refine(pipeline, images, better, linear, where=where)
+            again = against_copies(light, better)
+            if again is None:
+                break
+            left = again
+        else:
+            every.append((better, left))
+    return min(every, key=lambda one: float(one[1].quantile(SURE)))

@@ -45,7 +45,7 @@ def against_copies(lights: Tensor, kernel: Tensor) -> Tensor | None:
     if not len(turned):
         return None
     others = torch.stack([unexplained(lights, one) for one in turned.split(1)])
-    return unexplained(lights, kernel) / others.mean(0).clamp_min(NONE)
+    return (unexplained(lights, kernel) + NONE) / (others.mean(0) + NONE)
 
 
 def left_where_sure(lights: Tensor, kernel: Tensor) -> float | None:

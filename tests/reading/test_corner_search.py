@@ -1,59 +1,67 @@
-"""Where the corners of a photograph contradict its kernel, they vote."""
+"""Where the corners of a photograph contradict its kernel, they are searched, and the best against its copies wins."""
 
 from types import SimpleNamespace
 
 import pytest
 import torch
 
-from bd_diff.blur.kernels import blur, line
+from bd_diff.blur.kernels import blur, gaussian, line, shake
 from bd_diff.blur.operator import wiener
 from bd_diff.data.procedural import procedural_image
 from bd_diff.reading import corner_search
 from bd_diff.reading.blur_reading import BlurReading, is_linear
-from bd_diff.reading.corner_search import ask_corners, astray, voted
+from bd_diff.reading.corner_search import SECOND, Corners, ask_corners, astray, found_at_corners, lights_of
 
 SIDE = 192  # pixels
 RIGHT, NEARLY, THING, OTHER, ANOTHER = (
     line(torch.tensor([13.0]), torch.tensor([angle])) for angle in (0.2, 0.22, 1.0, 1.8, 2.6)
 )
+ROUND = gaussian(torch.tensor([1.8]))
+SURE = {"search_confidence": torch.ones(1), "doubtful": torch.tensor([False])}
+
+
+@pytest.fixture(scope="module")
+def blurry():
+    return blur(procedural_image(320, torch.Generator().manual_seed(0), "leaves")[None] * 2 - 1, RIGHT)
 
 
 @pytest.fixture
-def vote(monkeypatch):
-    """What is voted where the search finds these kernels at the corners; and that it looks at the corners."""
+def found(blurry, monkeypatch):
+    """What is found where the search finds these kernels at the corners, and in windows of which size."""
 
-    def run(found, *seen, doubted=()):
-        remaining, windows = list(seen), []
+    def run(before, *seen):
+        remaining, sides = list(seen), []
 
         def search(pipeline, window):
-            windows.append(window)
-            kernels = remaining.pop(0)
-            return BlurReading(kernels, doubtful=torch.tensor([any(kernels is one for one in doubted)]))
+            sides.append(window.shape[-1])
+            return BlurReading(remaining.pop(0))
 
         monkeypatch.setattr(corner_search, "search_blur", search)
-        numbered = torch.arange(240 * 320.0).view(1, 1, 240, 320).expand(-1, 3, -1, -1)
-        winner = voted(SimpleNamespace(tell=lambda reading: reading), numbered, BlurReading(found), SIDE)
-        assert {tuple(one.shape[-2:]) for one in windows} == {(SIDE, SIDE)}
-        assert [int(one[0, 0, 0, 0]) for one in windows] == [0, 320 - SIDE, 48 * 320, 48 * 320 + 320 - SIDE]
-        return winner if winner is None else winner.kernels
+        reader = SimpleNamespace(tell=lambda reading: reading)
+        winner = found_at_corners(reader, blurry, [BlurReading(one) for one in before], SIDE)
+        return winner if winner is None else winner.kernels, sides
 
     return run
 
 
-def test_what_several_corners_see_wins_against_what_one_window_saw(vote):
-    assert torch.equal(vote(THING, OTHER, RIGHT, RIGHT, NEARLY), RIGHT)
+def test_the_kernel_that_explains_best_against_its_copies_wins_by_itself(found):
+    kernel, sides = found([THING], OTHER, RIGHT, OTHER, OTHER)
+    assert torch.equal(kernel, RIGHT) and sides == 4 * [SIDE]
 
 
-def test_what_was_found_stays_where_most_agree_with_it(vote):
-    assert torch.equal(vote(RIGHT, RIGHT, OTHER, OTHER, RIGHT), RIGHT)
+def test_what_was_found_stays_where_it_is_best(found):
+    kernel, _ = found([RIGHT], OTHER, THING, OTHER, ANOTHER)
+    assert torch.equal(kernel, RIGHT)
 
 
-def test_corners_in_doubt_abstain(vote):
-    assert torch.equal(vote(RIGHT, OTHER, OTHER, OTHER, NEARLY, doubted=[OTHER]), RIGHT)
+def test_larger_windows_are_searched_where_smaller_ones_find_nothing(found):
+    kernel, sides = found([], OTHER, THING, ROUND, ANOTHER, OTHER, OTHER, RIGHT, THING)
+    assert torch.equal(kernel, RIGHT) and sides == 4 * [SIDE] + 4 * [SECOND]
 
 
-def test_no_kernel_wins_where_no_two_windows_agree(vote):
-    assert vote(THING, OTHER, RIGHT, ANOTHER, OTHER.mT) is None
+def test_no_kernel_wins_where_none_is_right(found):
+    kernel, _ = found([THING], *2 * [OTHER, ANOTHER, ROUND, OTHER.mT])
+    assert kernel is None
 
 
 def test_one_corner_that_shows_nothing_contradicts_nothing():
@@ -61,16 +69,42 @@ def test_one_corner_that_shows_nothing_contradicts_nothing():
     assert astray(RIGHT, torch.cat([OTHER, RIGHT, ANOTHER, THING]))
 
 
-@pytest.mark.parametrize(("voice", "doubted"), [(RIGHT, False), (None, True)])
-def test_a_kernel_that_the_corners_contradict_is_voted_on_and_else_in_doubt(monkeypatch, voice, doubted):
-    pixels = blur(procedural_image(320, torch.Generator().manual_seed(0), "leaves")[None] * 2 - 1, RIGHT)
+def asked(monkeypatch, pixels, reading, winner):
+    """What `ask_corners` answers where this reading, or none, wins."""
+    monkeypatch.setattr(corner_search, "found_at_corners", lambda pipeline, pixels, found, side: winner)
     sharpened = lambda pixels, kernels: wiener(pixels, kernels)[:, 1].clamp(-1, 1)  # noqa: E731
+    return ask_corners(SimpleNamespace(deblur_window=sharpened), pixels, reading)
+
+
+@pytest.mark.parametrize(("voice", "doubted"), [(RIGHT, False), (None, True)])
+def test_a_kernel_that_the_corners_contradict_is_looked_for_and_else_in_doubt(monkeypatch, blurry, voice, doubted):
     winner = None if voice is None else BlurReading(voice, linear=torch.tensor([True]))
-    monkeypatch.setattr(corner_search, "voted", lambda pipeline, pixels, found, side: winner)
-    sure = {"search_confidence": torch.ones(1), "doubtful": torch.tensor([False])}
-    reader = SimpleNamespace(deblur_window=sharpened)
-    stays, _ = ask_corners(reader, pixels, BlurReading(RIGHT, **sure))
-    assert stays.kernels is RIGHT and not stays.doubtful
-    asked, differs = ask_corners(reader, pixels, BlurReading(OTHER, **sure))
-    assert bool(asked.doubtful) == doubted and torch.equal(asked.kernels, OTHER if doubted else RIGHT) and not differs
-    assert is_linear(asked) != doubted  # the winner's kernel and its light
+    stays, corners = asked(monkeypatch, blurry, BlurReading(RIGHT, **SURE), winner)
+    assert stays.kernels is RIGHT and not stays.doubtful and corners is not Corners.CONTRADICT
+    one, corners = asked(monkeypatch, blurry, BlurReading(OTHER, **SURE), winner)
+    assert bool(one.doubtful) == doubted and torch.equal(one.kernels, OTHER if doubted else RIGHT)
+    assert corners is Corners.CONTRADICT and is_linear(one) != doubted  # the winner's kernel and its light
+
+
+def test_a_kernel_no_better_than_its_copies_is_looked_for_though_corners_refine_it_to_nothing_else(monkeypatch, blurry):
+    monkeypatch.setattr(corner_search, "astray", lambda kernels, refined: False)
+    one, corners = asked(monkeypatch, blurry, BlurReading(OTHER, **SURE), BlurReading(RIGHT))
+    assert one.kernels is RIGHT and corners is Corners.CONTRADICT
+    for kernel in (RIGHT, ROUND):  # of a round one nothing is known
+        one, corners = asked(monkeypatch, blurry, BlurReading(kernel, **SURE), BlurReading(OTHER))
+        assert one.kernels is kernel and corners is not Corners.CONTRADICT
+
+
+def test_a_shake_in_doubt_is_looked_for_and_stays_so_where_none_is_right(monkeypatch, blurry):
+    doubted = BlurReading(OTHER, search_confidence=torch.ones(1), doubtful=torch.tensor([True]))
+    one, corners = asked(monkeypatch, blurry, doubted, BlurReading(RIGHT))
+    assert one.kernels is RIGHT and not one.doubtful and corners is Corners.CONTRADICT
+    assert asked(monkeypatch, blurry, doubted, None) == (doubted, Corners.AGREE)
+    soft = BlurReading(OTHER, search_confidence=torch.zeros(1), doubtful=torch.tensor([True]))
+    assert asked(monkeypatch, blurry, soft, BlurReading(RIGHT)) == (soft, Corners.AGREE)  # no shake was seen
+
+
+def test_of_a_large_photograph_the_corners_are_seen():
+    pixels = shake(torch.tensor([14.0]), torch.Generator().manual_seed(0)).mean() * torch.ones(1, 3, 320, 448)
+    assert lights_of(pixels).shape == (1, 1, 320, 448)
+    assert lights_of(torch.rand(1, 3, 900, 1200)).shape == (4, 1, 256, 256)

@@ -1,0 +1,78 @@
+"""Things that moved by themselves before a camera that shook stay as they are, and mislead nobody."""
+
+import pytest
+import torch
+
+from bd_diff.blur.field import BlurField
+from bd_diff.blur.kernels import blur, delta, gaussian, shake
+from bd_diff.data.procedural import procedural_image
+from bd_diff.pipeline import BDDiffPipeline
+from bd_diff.reading import shaken_scenes
+from bd_diff.reading.blur_reading import BlurReading
+from bd_diff.reading.confidence import distances
+from bd_diff.reading.pyramid import enlarged
+from bd_diff.reading.shaken_scenes import around_things
+
+SHAKE, OTHER = (shake(torch.tensor([14.0]), torch.Generator().manual_seed(seed)) for seed in (0, 3))
+EVERYWHERE = (slice(None), slice(None))
+
+
+@pytest.fixture(scope="module")
+def shipped():
+    pipeline = BDDiffPipeline.from_pretrained()
+    pipeline.set_progress_bar_config(disable=True)
+    return pipeline
+
+
+@pytest.fixture(scope="module")
+def sharp():
+    return procedural_image(320, torch.Generator().manual_seed(0), "leaves")[None] * 2 - 1
+
+
+@pytest.fixture(scope="module")
+def scene(sharp):
+    """Something moved by itself at the right."""
+    pixels = blur(sharp, SHAKE)
+    pixels[..., 192:] = blur(sharp, OTHER)[..., 192:]
+    return pixels
+
+
+def test_what_moved_by_itself_has_no_blur(shipped, scene):
+    reading, found = around_things(shipped, scene, BlurReading(SHAKE))
+    assert isinstance(found, BlurField) and torch.equal(found.kernels[1:], delta(1)) and not reading.doubtful
+    shares = found.shares_in(320, 320, *EVERYWHERE)
+    assert torch.allclose(shares.sum(0), torch.ones(320, 320), atol=1e-6)
+    assert shares[1, :, :140].mean() < 0.1 and shares[1, :, 240:].mean() > 0.8
+
+
+def test_where_nothing_moved_by_itself_there_is_one_kernel(shipped, sharp):
+    reading, found = around_things(shipped, blur(sharp, SHAKE), BlurReading(SHAKE))
+    assert isinstance(found, torch.Tensor) and torch.equal(found, reading.kernels) and not reading.doubtful
+
+
+def test_the_kernel_is_improved_where_it_holds(shipped, scene):
+    nearly = blur(SHAKE[:, None], gaussian(torch.tensor([1.3])))[:, 0]
+    before = float(distances(SHAKE, nearly))
+    reading, _ = around_things(shipped, scene, BlurReading(nearly))
+    assert float(distances(SHAKE, reading.kernels)) < 0.5 * before
+
+
+def test_a_kernel_that_holds_nowhere_is_in_doubt(shipped, sharp):
+    reading, found = around_things(shipped, blur(sharp, SHAKE), BlurReading(SHAKE.flip(1)))
+    assert reading.doubtful and isinstance(found, torch.Tensor)
+
+
+def test_of_a_kernel_like_its_copies_nothing_is_known(shipped, scene):
+    round_one = gaussian(torch.tensor([1.8]))
+    reading, found = around_things(shipped, scene, BlurReading(round_one))
+    assert found is round_one and reading.kernels is round_one
+
+
+def test_in_a_large_photograph_things_are_found_at_a_smaller_scale_and_the_kernel_stays(shipped, scene, monkeypatch):
+    monkeypatch.setattr(shaken_scenes, "LONGEST", 320)
+    large = torch.nn.functional.interpolate(scene, scale_factor=1.5, mode="bilinear")
+    kernels = enlarged(SHAKE, 1.5)
+    reading, found = around_things(shipped, large, BlurReading(kernels))
+    assert isinstance(found, BlurField) and reading.kernels is kernels and torch.equal(found.kernels[:1], kernels)
+    shares = found.shares_in(480, 480, *EVERYWHERE)
+    assert shares[1, :, :210].mean() < 0.15 and shares[1, :, 360:].mean() > 0.7
