@@ -42,8 +42,8 @@ class ReadingPipeline(TiledPipeline):
 
     def read_fields(self, pixels: Tensor, reading: BlurReading) -> tuple[BlurReading, list[BlurField | Tensor]]:
         """Where the blur of images `(B, 3, H, W)` in [-1, 1] differs over them (`bd_diff.reading.differing_blur`), and
-        where they contradict it (`bd_diff.reading.corner_search`, `bd_diff.reading.refuted`); where the camera stood
-        still, what moved before it (`bd_diff.reading.moving_things`).
+        where they contradict it (`bd_diff.reading.corner_search`, `bd_diff.reading.refuted`); what moved before a
+        camera that shook (`bd_diff.reading.shaken_scenes`) or stood still (`bd_diff.reading.moving_things`).
 
         Returns the reading with the kernels at their middles, in doubt where it was not and corners contradict it, and
         of each image a field or its kernel `(1, k, k)`.

@@ -1,11 +1,14 @@
 """Blur that differs over the photograph, in the pipeline."""
 
+from types import SimpleNamespace
+
 import pytest
 import torch
 
 from bd_diff.blur.field import BlurField
 from bd_diff.blur.kernels import delta, gaussian
 from bd_diff.pipeline import reading_pipeline
+from bd_diff.reading.blur_reading import BlurReading
 
 SOFT, SOFTER = gaussian(torch.tensor([1.0])), gaussian(torch.tensor([2.0]))
 HALVES = torch.eye(2).view(2, 1, 2)
@@ -65,6 +68,32 @@ def test_a_photograph_whose_blur_differs_is_restored_by_its_field_and_the_output
     for index, blur in enumerate((field, SOFT)):
         alone = run(tiny_pipeline, photographs[index, None], kernels=blur).images
         assert torch.allclose(output.images[index], alone[0], atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("corners", "lens", "asked"), [("CONTRADICT", False, 1), ("CONTRADICT", True, 0), ("DIFFER", False, 0)]
+)
+def test_where_corners_contradict_a_kernel_things_are_looked_for_but_not_with_a_lens(
+    tiny_pipeline, photographs, monkeypatch, corners, lens, asked
+):
+    things = []
+
+    def around(pipeline, pixels, reading):
+        things.append(reading)
+        return reading, SHARP_MIDDLE
+
+    said = reading_pipeline.Corners[corners]
+    monkeypatch.setattr(reading_pipeline, "stood_still", lambda pipeline, pixels, reading: False)
+    monkeypatch.setattr(reading_pipeline, "ask_corners", lambda pipeline, pixels, reading: (reading, said))
+    monkeypatch.setattr(reading_pipeline, "around_things", around)
+    monkeypatch.setattr(reading_pipeline, "read_field", lambda pipeline, pixels, reading, differs: SOFT)
+    monkeypatch.setattr(reading_pipeline, "where_it_is", lambda pipeline, pixels, blur, scale, in_light: blur)
+    config = tiny_pipeline.config | {"lens": [[1.0]] if lens else None}
+    monkeypatch.setattr(type(tiny_pipeline), "config", property(lambda pipeline: SimpleNamespace(**config)))
+    reading = BlurReading(SOFT, doubtful=torch.tensor([False]))
+    read, (blur,) = tiny_pipeline.read_fields(photographs[:1] * 2 - 1, reading)
+    assert len(things) == asked and isinstance(blur, BlurField) == bool(asked)
+    assert torch.equal(read.kernels[0], SHARP_MIDDLE.middle if asked else SOFT[0])
 
 
 def test_blur_that_is_not_searched_is_not_said_to_differ(tiny_pipeline, photographs):

@@ -11,7 +11,7 @@ from bd_diff.blur.operator import wiener
 from bd_diff.data.procedural import procedural_image
 from bd_diff.reading.blur_reading import BlurReading
 from bd_diff.reading.confidence import distances
-from bd_diff.reading.corner_search import ask_corners
+from bd_diff.reading.corner_search import Corners, ask_corners
 from bd_diff.reading.differing_blur import Places, read_field, shared
 
 LEFT, TURNED, OTHER = (line(torch.tensor([13.0]), torch.tensor([angle])) for angle in (0.2, 0.46, 1.3))
@@ -37,8 +37,9 @@ def sharp():
 
 def test_blur_that_is_the_same_everywhere_stays_one_kernel(reader, sharp):
     pixels, reading = blur(sharp, LEFT), reading_of(LEFT)
-    asked, differs = ask_corners(reader, pixels, reading)
-    assert asked is reading and not differs and torch.equal(read_field(reader, pixels, reading, differs), LEFT)
+    asked, corners = ask_corners(reader, pixels, reading)
+    assert asked is reading and corners is Corners.AGREE
+    assert torch.equal(read_field(reader, pixels, reading, False), LEFT)
 
 
 def test_a_half_whose_blur_is_turned_gets_a_kernel_of_its_own(reader, sharp):
