@@ -1,8 +1,8 @@
 """Things that moved by themselves before a camera that shook.
 
-The kernel that windows agree on is that of the background, but seen with what moved there. So the places where it
-explains best what is to be seen (`turned_copies`) improve it, and these are found again, in turns. What it explains no
-better than its turned copies do has not this blur, and stays as it is (ours).
+The kernel that the corners tell (`corner_search`) is that of the background, but was seen with what moved there. So the
+places that it explains best (`turned_copies`) improve it, and are found again, in turns. What it explains no better than
+its turned copies do has not this blur, and stays as it is (ours).
 """
 
 from dataclasses import replace
@@ -19,7 +19,7 @@ from bd_diff.reading.denoise import reduce_noise
 from bd_diff.reading.pyramid import enlarged, kernel_of, reduced
 from bd_diff.reading.refinement import refine
 from bd_diff.reading.refuted import LONGEST
-from bd_diff.reading.turned_copies import RIGHT, SURE, against_copies
+from bd_diff.reading.turned_copies import CELL, RIGHT, SURE, against_copies
 
 # All ours, measured on photographs of the training.
 TURNS = 4  # of kernel and places
@@ -33,11 +33,13 @@ def around_things(pipeline, pixels: Tensor, reading: BlurReading) -> tuple[BlurR
     """The reading of one image `(1, 3, H, W)` in [-1, 1], with a kernel that is improved where it holds, and the field
     of that kernel and of no blur where it does not; the kernel itself, `(1, k, k)`, where there is no such thing. Where
     it holds nowhere, the reading is in doubt. In images longer than `LONGEST` at the reading's scale things are looked
-    for at a smaller one, and the kernel stays.
+    for at a smaller one, but not in narrow panoramas, and the kernel stays.
     """
     kernel, scale = kernel_of(reading), 1.0 if reading.scale is None else float(reading.scale)
     more = min(1.0, LONGEST / (max(pixels.shape[-2:]) * scale))
     images = reduce_noise((reduced(pixels, scale * more) + 1) / 2)
+    if min(images.shape[-2:]) < PATCH * CELL:
+        return reading, kernel
     light = luminance(images)
     share = against_copies(light, kernel if more == 1 else enlarged(kernel, more))
     if share is None:

@@ -76,3 +76,9 @@ def test_in_a_large_photograph_things_are_found_at_a_smaller_scale_and_the_kerne
     assert isinstance(found, BlurField) and reading.kernels is kernels and torch.equal(found.kernels[:1], kernels)
     shares = found.shares_in(480, 480, *EVERYWHERE)
     assert shares[1, :, :210].mean() < 0.15 and shares[1, :, 360:].mean() > 0.7
+
+
+@pytest.mark.parametrize("shape", [(200, 2400), (9000, 192)])
+def test_nothing_is_looked_for_in_narrow_panoramas(shipped, shape):
+    reading = BlurReading(SHAKE)
+    assert around_things(shipped, torch.zeros(1, 3, *shape), reading) == (reading, SHAKE)
