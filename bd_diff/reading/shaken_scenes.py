@@ -1,8 +1,8 @@
 """Things that moved by themselves before a camera that shook.
 
-The kernel that the corners tell (`corner_search`) is that of the background, but was seen with what moved there. So the
-places that it explains best (`turned_copies`) improve it, and are found again, in turns. What it explains no better than
-its turned copies do has not this blur, and stays as it is (ours).
+The kernel that the corners tell (`corner_search`) is that of the background, but was seen with what moved there. So
+the places that it explains best (`turned_copies`) improve it, and are found again, in turns. What it explains no better
+than its turned copies do has not this blur, and stays as it is (ours).
 """
 
 from dataclasses import replace
