@@ -19,6 +19,7 @@ from bd_diff.reading.confidence import distances
 from bd_diff.reading.denoise import reduce_noise
 from bd_diff.reading.differing_blur import ROUNDS, Places, corner_windows
 from bd_diff.reading.kernel_search import SMALLEST_WINDOW
+from bd_diff.reading.moving_things import is_line
 from bd_diff.reading.pyramid import kernel_of, reduced, sees_shake
 from bd_diff.reading.refuted import LONGEST
 from bd_diff.reading.turned_copies import RIGHT, SUSPECT, left_where_sure
@@ -42,7 +43,8 @@ def ask_corners(pipeline, pixels: Tensor, reading: BlurReading) -> tuple[BlurRea
 
     Where they contradict it (`astray`), or it hardly explains more than its copies do, it has the kernel of which that
     is least true, or is in doubt where it is true of all. Else, and where its own kernel is that, blur may differ if a
-    corner is explained clearly better by a kernel of its own. A shake that is in doubt is looked for, too.
+    corner is explained clearly better by a kernel of its own; and where the best one is a line, which a corner sees of
+    a camera that turned. A shake that is in doubt is looked for, too.
     """
     scale = 1.0 if reading.scale is None else float(reading.scale)
     pixels = reduced(pixels, scale)
@@ -62,7 +64,9 @@ def ask_corners(pipeline, pixels: Tensor, reading: BlurReading) -> tuple[BlurRea
     winner = found_at_corners(pipeline, pixels, [found], corners.lights.shape[-1])
     if winner is None:
         return replace(reading, doubtful=torch.ones(1, dtype=torch.bool, device=pixels.device)), Corners.CONTRADICT
-    return (reading, agreed) if winner is found else (winning(reading, winner), Corners.CONTRADICT)
+    if winner is found or is_line(kernel_of(winner)[0]):
+        return reading, agreed
+    return winning(reading, winner), Corners.CONTRADICT
 
 
 def winning(reading: BlurReading, winner: BlurReading) -> BlurReading:

@@ -11,10 +11,11 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from bd_diff.blur.kernels import blur
-from bd_diff.reading.confidence import NONE, distances
+from bd_diff.reading.confidence import distances
 from bd_diff.reading.kernel_search import circular_gradients, l0_deblur
 
 CELL, AROUND = 16, 5  # pixels a side of a cell; cells a side that are seen together
+FAINT = 1e-6  # mean gradient that nothing is known from: rounding errors in a picture of one colour are less
 SMOOTHNESS = 5e-4  # of the L0 deblurring, as in `kernel_search.reblur_residual`
 # All that follow: ours, measured on photographs of the training.
 UNLIKE = 0.005  # distance from which on a copy is another kernel
@@ -45,7 +46,7 @@ def against_copies(lights: Tensor, kernel: Tensor) -> Tensor | None:
     if not len(turned):
         return None
     others = torch.stack([unexplained(lights, one) for one in turned.split(1)])
-    return (unexplained(lights, kernel) + NONE) / (others.mean(0) + NONE)
+    return (unexplained(lights, kernel) + FAINT) / (others.mean(0) + FAINT)
 
 
 def left_where_sure(lights: Tensor, kernel: Tensor) -> float | None:
