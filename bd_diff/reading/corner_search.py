@@ -21,7 +21,7 @@ from bd_diff.reading.differing_blur import ROUNDS, Places, corner_windows
 from bd_diff.reading.kernel_search import SMALLEST_WINDOW
 from bd_diff.reading.moving_things import is_line
 from bd_diff.reading.pyramid import kernel_of, reduced, sees_shake
-from bd_diff.reading.refuted import LONGEST
+from bd_diff.reading.refuted import LONGEST, fits
 from bd_diff.reading.turned_copies import RIGHT, SUSPECT, left_where_sure
 
 ASTRAY = 0.012  # median distance, see `astray`: where the kernel is right it is up to 0.01 (ours, measured on training
@@ -44,13 +44,16 @@ def ask_corners(pipeline, pixels: Tensor, reading: BlurReading) -> tuple[BlurRea
     Where they contradict it (`astray`), or it hardly explains more than its copies do, it has the kernel of which that
     is least true, or is in doubt where it is true of all. Else, and where its own kernel is that, blur may differ if a
     corner is explained clearly better by a kernel of its own; and where the best one is a line, which a corner sees of
-    a camera that turned. A shake that is in doubt is looked for, too.
+    a camera that turned. A shake that is in doubt is looked for, too, and taken if it `fits`: of wider ones windows
+    tell less.
     """
     scale = 1.0 if reading.scale is None else float(reading.scale)
     pixels = reduced(pixels, scale)
     if reading.doubtful and sees_shake(reading) and (places := Places.over(*pixels.shape[-2:])) is not None:
         winner = found_at_corners(pipeline, pixels, [], places.window)
-        return (reading, Corners.AGREE) if winner is None else (winning(reading, winner), Corners.CONTRADICT)
+        if winner is None or not fits(kernel_of(winner)):
+            return reading, Corners.AGREE
+        return winning(reading, winner), Corners.CONTRADICT
     corners = corner_windows(pipeline, pixels, reading)
     if corners is None:
         return reading, Corners.AGREE

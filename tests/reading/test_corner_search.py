@@ -106,6 +106,8 @@ def test_a_shake_in_doubt_is_looked_for_and_stays_so_where_none_is_right(monkeyp
     one, corners = asked(monkeypatch, shaken, doubted, BlurReading(WALK))
     assert one.kernels is WALK and not one.doubtful and corners is Corners.CONTRADICT
     assert asked(monkeypatch, shaken, doubted, None) == (doubted, Corners.AGREE)
+    wide = shake(torch.tensor([30.0]), torch.Generator().manual_seed(0))
+    assert asked(monkeypatch, shaken, doubted, BlurReading(wide)) == (doubted, Corners.AGREE)
     soft = BlurReading(WRONG, search_confidence=torch.zeros(1), doubtful=torch.tensor([True]))
     assert asked(monkeypatch, shaken, soft, BlurReading(WALK)) == (soft, Corners.AGREE)  # no shake was seen
 
