@@ -7,7 +7,6 @@ import torch
 
 from bd_diff.blur.kernels import blur, gaussian, line, shake
 from bd_diff.blur.operator import wiener
-from bd_diff.data.procedural import procedural_image
 from bd_diff.reading import corner_search
 from bd_diff.reading.blur_reading import BlurReading, is_linear
 from bd_diff.reading.corner_search import SECOND, Corners, ask_corners, astray, found_at_corners, lights_of
@@ -22,13 +21,13 @@ SURE = {"search_confidence": torch.ones(1), "doubtful": torch.tensor([False])}
 
 
 @pytest.fixture(scope="module")
-def blurry():
-    return blur(procedural_image(320, torch.Generator().manual_seed(0), "leaves")[None] * 2 - 1, RIGHT)
+def blurry(leaves):
+    return blur(leaves, RIGHT)
 
 
 @pytest.fixture(scope="module")
-def shaken():
-    return blur(procedural_image(320, torch.Generator().manual_seed(0), "leaves")[None] * 2 - 1, WALK)
+def shaken(leaves):
+    return blur(leaves, WALK)
 
 
 @pytest.fixture

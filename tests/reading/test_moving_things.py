@@ -7,9 +7,7 @@ import torch
 
 from bd_diff.blur.field import BlurField
 from bd_diff.blur.kernels import blur, delta, gaussian, line
-from bd_diff.data.procedural import procedural_image
 from bd_diff.evaluation.metrics import psnr
-from bd_diff.pipeline import BDDiffPipeline
 from bd_diff.reading import moving_things
 from bd_diff.reading.blur_reading import BlurReading
 from bd_diff.reading.moving_things import (
@@ -28,22 +26,10 @@ LEVEL, UPRIGHT = (line(torch.tensor([13.0]), torch.tensor([angle])) for angle in
 
 
 @pytest.fixture(scope="module")
-def shipped():
-    pipeline = BDDiffPipeline.from_pretrained()
-    pipeline.set_progress_bar_config(disable=True)
-    return pipeline
-
-
-@pytest.fixture(scope="module")
-def sharp():
-    return procedural_image(320, torch.Generator().manual_seed(0), "leaves")[None] * 2 - 1
-
-
-@pytest.fixture(scope="module")
-def scene(sharp):
+def scene(leaves):
     """A sharp picture in whose left part something moved."""
-    moved = sharp.clone()
-    moved[..., :160] = blur(sharp, LEVEL)[..., :160]
+    moved = leaves.clone()
+    moved[..., :160] = blur(leaves, LEVEL)[..., :160]
     return moved
 
 
@@ -56,12 +42,12 @@ def reader(kernel_of_window):
     return SimpleNamespace(read_blur=read_blur)
 
 
-def test_a_camera_stood_still_where_windows_show_no_blur(shipped, sharp, scene):
+def test_a_camera_stood_still_where_windows_show_no_blur(shipped, leaves, scene):
     found = BlurReading(LEVEL)
-    assert stood_still(shipped, scene, found) and stood_still(shipped, sharp, found)
+    assert stood_still(shipped, scene, found) and stood_still(shipped, leaves, found)
     for kernels in (LEVEL, gaussian(torch.tensor([1.8]))):
-        assert not stood_still(shipped, blur(sharp, kernels), found)
-    assert not stood_still(shipped, sharp[..., :191], found)  # too small
+        assert not stood_still(shipped, blur(leaves, kernels), found)
+    assert not stood_still(shipped, leaves[..., :191], found)  # too small
 
 
 def test_windows_that_show_nothing_do_not_say_that_the_camera_stood_still():
@@ -96,7 +82,7 @@ def test_blur_is_looked_for_where_it_can_be_seen_and_softness_cannot(monkeypatch
     assert seen == [LONGEST, pytest.approx(1920 * LONG / (2 * 2**0.5), abs=20), 1920]
 
 
-def test_what_moved_gets_its_line_and_what_stood_still_no_blur(shipped, scene, sharp):
+def test_what_moved_gets_its_line_and_what_stood_still_no_blur(shipped, scene, leaves):
     reading, field = with_moving_things(shipped, scene, BlurReading(delta(1), doubtful=torch.tensor([True])))
     assert isinstance(field, BlurField) and reading.doubtful is None and reading.scale == 1
     nothing, *lines = field.kernels
@@ -105,24 +91,24 @@ def test_what_moved_gets_its_line_and_what_stood_still_no_blur(shipped, scene, s
     assert torch.allclose(shares.sum(0), torch.ones(320, 320))
     assert shares[1:, :, :112].sum(0).mean() > 0.8 and shares[0, :, 224:].mean() > 0.98
     output = shipped((scene + 1) / 2, output_type="pt")
-    better = psnr(output.images, (sharp + 1) / 2) - psnr((scene + 1) / 2, (sharp + 1) / 2)
+    better = psnr(output.images, (leaves + 1) / 2) - psnr((scene + 1) / 2, (leaves + 1) / 2)
     assert output.differs.all() and better > 2
 
 
 @pytest.mark.parametrize("reading", [BlurReading(LEVEL), BlurReading(LEVEL, doubtful=torch.tensor([True]))])
-def test_a_sharp_photograph_has_no_blur_whatever_was_read(shipped, sharp, reading):
-    found, kernels = with_moving_things(shipped, sharp, reading)
+def test_a_sharp_photograph_has_no_blur_whatever_was_read(shipped, leaves, reading):
+    found, kernels = with_moving_things(shipped, leaves, reading)
     assert is_nothing(kernels).all() and torch.equal(found.kernels, kernels)
     assert found.doubtful is None and found.scale is None
-    output = shipped((sharp + 1) / 2, output_type="pt")
-    assert output.blur == [NOTHING] and torch.equal(output.images, (sharp + 1) / 2)
+    output = shipped((leaves + 1) / 2, output_type="pt")
+    assert output.blur == [NOTHING] and torch.equal(output.images, (leaves + 1) / 2)
 
 
-def test_a_line_explains_what_it_blurred_and_not_what_is_smooth_along_it(sharp):
-    window = sharp[..., :128, :128]
-    assert unlikeness(blur(sharp, LEVEL)[..., 96:224, 96:224], LEVEL) < 0.95
+def test_a_line_explains_what_it_blurred_and_not_what_is_smooth_along_it(leaves):
+    window = leaves[..., :128, :128]
+    assert unlikeness(blur(leaves, LEVEL)[..., 96:224, 96:224], LEVEL) < 0.95
     assert unlikeness(window, LEVEL) > 1
-    assert unlikeness(blur(sharp, LEVEL)[..., 96:224, 96:224], UPRIGHT) > 1
+    assert unlikeness(blur(leaves, LEVEL)[..., 96:224, 96:224], UPRIGHT) > 1
 
 
 def test_lines_are_long_and_thin():

@@ -5,8 +5,6 @@ import torch
 
 from bd_diff.blur.field import BlurField
 from bd_diff.blur.kernels import blur, delta, gaussian, shake
-from bd_diff.data.procedural import procedural_image
-from bd_diff.pipeline import BDDiffPipeline
 from bd_diff.reading import shaken_scenes
 from bd_diff.reading.blur_reading import BlurReading
 from bd_diff.reading.confidence import distances
@@ -18,22 +16,10 @@ EVERYWHERE = (slice(None), slice(None))
 
 
 @pytest.fixture(scope="module")
-def shipped():
-    pipeline = BDDiffPipeline.from_pretrained()
-    pipeline.set_progress_bar_config(disable=True)
-    return pipeline
-
-
-@pytest.fixture(scope="module")
-def sharp():
-    return procedural_image(320, torch.Generator().manual_seed(0), "leaves")[None] * 2 - 1
-
-
-@pytest.fixture(scope="module")
-def scene(sharp):
+def scene(leaves):
     """Something moved by itself at the right."""
-    pixels = blur(sharp, SHAKE)
-    pixels[..., 192:] = blur(sharp, OTHER)[..., 192:]
+    pixels = blur(leaves, SHAKE)
+    pixels[..., 192:] = blur(leaves, OTHER)[..., 192:]
     return pixels
 
 
@@ -45,8 +31,8 @@ def test_what_moved_by_itself_has_no_blur(shipped, scene):
     assert shares[1, :, :140].mean() < 0.1 and shares[1, :, 240:].mean() > 0.8
 
 
-def test_where_nothing_moved_by_itself_there_is_one_kernel(shipped, sharp):
-    reading, found = around_things(shipped, blur(sharp, SHAKE), BlurReading(SHAKE))
+def test_where_nothing_moved_by_itself_there_is_one_kernel(shipped, leaves):
+    reading, found = around_things(shipped, blur(leaves, SHAKE), BlurReading(SHAKE))
     assert isinstance(found, torch.Tensor) and torch.equal(found, reading.kernels) and not reading.doubtful
 
 
@@ -57,13 +43,13 @@ def test_the_kernel_is_improved_where_it_holds(shipped, scene):
     assert float(distances(SHAKE, reading.kernels)) < 0.5 * before
 
 
-def test_a_kernel_that_holds_nowhere_is_in_doubt(shipped, sharp):
-    reading, found = around_things(shipped, sharp, BlurReading(SHAKE))
+def test_a_kernel_that_holds_nowhere_is_in_doubt(shipped, leaves):
+    reading, found = around_things(shipped, leaves, BlurReading(SHAKE))
     assert reading.doubtful and isinstance(found, torch.Tensor)
 
 
-def test_from_a_mirrored_kernel_the_right_one_is_found(shipped, sharp):
-    reading, _ = around_things(shipped, blur(sharp, SHAKE), BlurReading(SHAKE.flip(1)))
+def test_from_a_mirrored_kernel_the_right_one_is_found(shipped, leaves):
+    reading, _ = around_things(shipped, blur(leaves, SHAKE), BlurReading(SHAKE.flip(1)))
     assert not reading.doubtful and float(distances(SHAKE, reading.kernels)) < 0.01
 
 
