@@ -55,10 +55,10 @@ class ReadingPipeline(TiledPipeline):
                 one, blur = with_moving_things(self, image, one)
             else:
                 one, corners = ask_corners(self, image, one)
-                if corners is Corners.CONTRADICT and not one.doubtful and not everywhere:
-                    one, blur = around_things(self, image, one)
-                else:
-                    blur = read_field(self, image, one, corners is Corners.DIFFER)
+                contradicted = corners is Corners.CONTRADICT and not one.doubtful and not everywhere
+                one, kept = around_things(self, image, one) if contradicted else (one, None)
+                turned = read_field(self, image, one, contradicted or corners is Corners.DIFFER)
+                blur = turned if kept is None or isinstance(turned, BlurField) else kept
                 if not everywhere and not one.doubtful and not is_nothing(kernel_of(one)):
                     blur = where_it_is(
                         self, image, blur, 1.0 if one.scale is None else float(one.scale), is_linear(one)

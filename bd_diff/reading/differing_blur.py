@@ -1,22 +1,21 @@
 """Blur that differs over the photograph: cameras that turn.
 
-The kernel of the whole photograph is improved in windows on a grid, as kernel and picture improve each other elsewhere
-(`blur_reading.refine`), and neighbours that see about the same blur share what they see. Kernels fade into each other
-from window to window (Harmeling et al., "Space-variant single-image blind deconvolution for removing camera shake",
-2010). A few windows are tried first: where they are explained no better by kernels of their own, that is all.
+The kernel that is known of the photograph was seen at some place. The poses of the camera that explain all others, too
+(`camera_poses`), tell kernels on a grid, which fade into each other (Harmeling et al., "Space-variant single-image
+blind deconvolution for removing camera shake", 2010). They are believed if they explain the photograph clearly better
+than the one kernel does (ours).
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import product
 
 import torch
 from torch import Tensor
 
 from bd_diff.blur.field import BlurField
-from bd_diff.blur.kernels import SIZE, normalize
+from bd_diff.blur.kernels import SIZE
 from bd_diff.reading.blur_reading import BlurReading, is_linear
-from bd_diff.reading.camera_poses import pose_kernels
-from bd_diff.reading.confidence import distances
+from bd_diff.reading.camera_poses import find_poses
 from bd_diff.reading.denoise import reduce_noise
 from bd_diff.reading.kernel_search import (
     SMALLEST_WINDOW,
@@ -31,38 +30,41 @@ from bd_diff.reading.refinement import seen, unclipped
 
 STEP, MOST = 96, 6  # pixels from window to window at least; windows along the longer side at most
 WINDOW, LARGEST = 160, 256  # pixels a side of a window: 5 / 3 of the step, within these
-ROUNDS = 3  # of kernels and pictures in turns
+SMALL = 112  # pixels a side of those windows that poses are found from
+ALONG = 5  # kernels of a field along each side
+TURNED = 0.976  # of what one kernel leaves, the most that poses leave where a camera turned (ours, measured)
 EDGES, RIDGE, FLOOR, BORDER = 15, 4.0, 0.05, 16  # see `refined` (ours, measured, as in `blur_reading.refine`)
+ROUNDS = 3  # of a corner's kernel and picture in turns
 AT_ONCE = 8  # windows that are deblurred together
-DIFFERS = 0.975  # share of the residual that some window must fall below for all of them to be read (ours, measured)
-ALIKE = 0.03  # distance of kernels over which windows hardly share
-SAME = 0.005  # distance of kernels, the farthest of each on average, below which blur does not differ (ours, measured)
+DIFFERS = 0.975  # share of the residual that some corner must fall below for poses to be looked for (ours, measured)
 
 
 @torch.no_grad()
 def read_field(pipeline, pixels: Tensor, reading: BlurReading, differs: bool) -> BlurField | Tensor:
     """The blur of one image `(1, 3, H, W)` in [-1, 1] of which one `reading` is known: kernels `(1, k, k)`, those of
     the reading, or a field where that explains the image better; at the scale of the reading. Where the search found no
-    shake without doubt, in small images, and for kernels wider than `SIZE`, which were carried to full size, it is one;
-    where all windows see about the `SAME` blur, it is the mean of theirs. No more is read unless it `differs`, see
+    shake without doubt, or not one of light, which is what cameras average, in small images, and for kernels wider than
+    `SIZE`, which were carried to full size, it is one. No more is read unless it `differs`, see
     `corner_search.ask_corners`.
     """
-    kernels, scale = without_margin(kernel_of(reading)), 1.0 if reading.scale is None else float(reading.scale)
+    kernel, scale = without_margin(kernel_of(reading)), 1.0 if reading.scale is None else float(reading.scale)
     pixels = reduced(pixels, scale)
     places = places_of_fields(pixels, reading)
-    if places is None or not differs:
-        return kernels
-    images = reduce_noise((pixels + 1) / 2)
-    every = Windows(pipeline, places.cut(images, range(places.count)), kernels, is_linear(reading))
-    own, chosen = every.read(places)
-    if not chosen.any():
-        return kernels
-    differing = own[chosen]
-    if torch.stack([distances(one, differing).max() for one in differing.split(1)]).mean() < SAME:
-        return pipeline.tell(BlurReading(differing.mean(0, keepdim=True))).kernels
-    shares = torch.eye(places.count, device=pixels.device).view(-1, places.rows, places.columns)
-    told = pipeline.tell(BlurReading(differing)).kernels
-    return BlurField(torch.cat([kernels, told]), torch.cat([shares[~chosen].sum(0, keepdim=True), shares[chosen]]))
+    if places is None or not differs or not is_linear(reading):
+        return kernel
+    places = replace(places, window=SMALL)
+    windows = places.cut(reduce_noise((pixels + 1) / 2), range(places.count))
+    lights, middles = seen(windows, linear=True), places.positions(pixels.device)
+    poses = find_poses(lights, unclipped(windows), middles, kernel)
+    left = reblur_residual(lights, poses.kernels(middles)) / reblur_residual(lights, kernel.expand(len(lights), -1, -1))
+    if left.mean() > TURNED:
+        return kernel
+    down, right = (
+        side / max(pixels.shape[-2:]) * (2 * torch.arange(ALONG, device=pixels.device) + 1 - ALONG) / ALONG
+        for side in pixels.shape[-2:]
+    )
+    told = pipeline.tell(BlurReading(poses.kernels(torch.cartesian_prod(down, right)))).kernels
+    return BlurField(told, torch.eye(ALONG**2, device=pixels.device).view(-1, ALONG, ALONG))
 
 
 def corner_windows(pipeline, pixels: Tensor, reading: BlurReading) -> "Windows | None":
@@ -132,11 +134,6 @@ class Places:
         sides = torch.tensor([self.height, self.width], device=device)
         return (2 * at - sides) / sides.max()
 
-    def nearness(self, device=None) -> Tensor:
-        """How near cells are to each other, `(count, count)`: 1 for a cell and itself, 0 from two cells away on."""
-        at = torch.cartesian_prod(*(torch.arange(one, device=device) for one in (self.rows, self.columns))).float()
-        return (1 - torch.cdist(at, at) / 2).clamp_min(0)
-
 
 class Windows:
     """Windows `(S, 3, h, w)` in [0, 1] of an image, and what is known of its blur: one kernel `(1, k, k)`, and whether
@@ -168,27 +165,13 @@ class Windows:
         return strong_gradients(sharp, edge_threshold(sharp, counts, self.visible), self.visible)
 
     def refined(self, kernels: Tensor) -> Tensor:
-        """Better kernels `(S, k, k)` for each, from the edges of the pictures deblurred by these (`refine`)."""
-        return self.explaining(self.edges(kernels))
-
-    def explaining(self, edges: Tensor) -> Tensor:
-        """The kernels `(S, k, k)` that explain each from the sharp edges `(S, 2, h, w)`. They are not centred: so
-        all windows keep the geometry of the picture that they were deblurred to, and none moves against another.
+        """Better kernels `(S, k, k)` for each, from the edges of the pictures deblurred by these (`refine`). They are
+        not centred: so all windows keep the geometry of the picture that they were deblurred to.
         """
+        edges = self.edges(kernels)
         ridge, floor = (edges.new_full((len(edges),), value) for value in (RIDGE, FLOOR))
         found = kernel_from_edges(edges, self.lights, self.kernels.shape[-1], ridge, BORDER)
         return clean(found.clamp_min(0), floor)
-
-    def read(self, places: Places) -> tuple[Tensor, Tensor]:
-        """A kernel of its own for each, `(S, k, k)`, and whether it explains the window better, `(S,)`."""
-        own = self.kernels
-        for _ in range(ROUNDS):
-            edges = self.edges(own)
-            own = shared(self.explaining(edges), self.lights, places.nearness(own.device))
-        turning = pose_kernels(edges, self.lights, self.kernels[:1], places.positions(own.device))
-        found = torch.stack([self.residual(own), self.residual(turning)])
-        index = int(found.mean(1).argmin())
-        return (own, turning)[index], found[index] < self.residuals
 
 
 def without_margin(kernels: Tensor) -> Tensor:
@@ -196,11 +179,3 @@ def without_margin(kernels: Tensor) -> Tensor:
     more = (kernels.shape[-1] - SIZE) // 2
     inner = kernels[:, more : kernels.shape[-1] - more, more : kernels.shape[-1] - more]
     return inner if more > 0 and inner.sum() > 0.99999 * kernels.sum() else kernels
-
-
-def shared(kernels: Tensor, lights: Tensor, nearness: Tensor) -> Tensor:
-    """Kernels `(S, k, k)` averaged with those of their neighbours that are alike, by how many edges each one saw."""
-    apart = torch.stack([distances(one, kernels) for one in kernels.split(1)])
-    shown = (lights.diff(dim=-1).abs().mean((1, 2, 3)) + lights.diff(dim=-2).abs().mean((1, 2, 3))).square()
-    weights = nearness * torch.exp(-apart / ALIKE) * shown
-    return normalize(torch.einsum("st,tij->sij", weights, kernels))
