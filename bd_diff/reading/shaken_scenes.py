@@ -14,10 +14,10 @@ from torch import Tensor
 from bd_diff.blur.field import BlurField
 from bd_diff.blur.kernels import delta
 from bd_diff.data.pixels import luminance
-from bd_diff.reading.blur_reading import BlurReading
+from bd_diff.reading.blur_reading import BlurReading, is_linear
 from bd_diff.reading.denoise import reduce_noise
 from bd_diff.reading.pyramid import enlarged, kernel_of, reduced
-from bd_diff.reading.refinement import refine
+from bd_diff.reading.refinement import refine, seen
 from bd_diff.reading.refuted import LONGEST
 from bd_diff.reading.turned_copies import CELL, RIGHT, SURE, against_copies
 
@@ -40,14 +40,15 @@ def around_things(pipeline, pixels: Tensor, reading: BlurReading) -> tuple[BlurR
     images = reduce_noise((reduced(pixels, scale * more) + 1) / 2)
     if min(images.shape[-2:]) < PATCH * CELL:
         return reading, kernel
-    light = luminance(images)
-    share = against_copies(light, kernel if more == 1 else enlarged(kernel, more))
+    if more == 1:
+        kernel, linear = improved(pipeline, images, kernel, is_linear(reading))
+        kernel = pipeline.tell(BlurReading(kernel)).kernels
+        reading = replace(reading, kernels=kernel, linear=torch.full((1,), linear, device=pixels.device))
+    share = against_copies(luminance(images), kernel if more == 1 else enlarged(kernel, more))
     if share is None:
         return reading, kernel
     if more == 1:
-        kernel, share = improved(pipeline, images, light, kernel, share)
-        kernel = pipeline.tell(BlurReading(kernel)).kernels
-        reading = replace(reading, kernels=kernel, doubtful=share.quantile(SURE)[None] > RIGHT)
+        reading = replace(reading, doubtful=share.quantile(SURE)[None] > RIGHT)
     if share.quantile(SURE) > RIGHT or F.avg_pool2d(share, PATCH, 1).max() < WRONG:
         return reading, kernel
     elsewhere = ((share - LOW) / (HIGH - LOW)).clamp(0, 1)[0]  # (1, h, w)
@@ -55,22 +56,21 @@ def around_things(pipeline, pixels: Tensor, reading: BlurReading) -> tuple[BlurR
     return reading, BlurField(torch.cat([kernel, nothing]), torch.cat([1 - elsewhere, elsewhere]))
 
 
-def improved(pipeline, images: Tensor, light: Tensor, kernel: Tensor, share: Tensor) -> tuple[Tensor, Tensor]:
-    """A better kernel `(1, k, k)` for an image `(1, 3, H, W)` in [0, 1] and its luminance, from those places where it
-    leaves least, and its `share` of what its copies leave (`against_copies`); as they are where that becomes no less.
-    From display values and from linear light: what was blurred is the light, but clipped lights mislead there.
+def improved(pipeline, images: Tensor, kernel: Tensor, linear: bool) -> tuple[Tensor, bool]:
+    """A better kernel `(1, k, k)` for an image `(1, 3, H, W)` in [0, 1], from those places where it leaves least of
+    what its copies leave (`against_copies`), and whether it is of linear light; both as they are where that becomes no
+    less. From display values and from light: what was blurred is the light, which judges, but clipped ones mislead.
     """
-    every = [(kernel, share)]
-    for linear in (False, True):
-        better, left = kernel, share
+    lights = seen(images, linear=True)
+    every = [(kernel, linear, against_copies(lights, kernel))]
+    for in_light in (False, True):
+        better, _, left = every[0]
         for _ in range(TURNS):
+            if left is None:
+                break
             best = (left <= left.quantile(MOST)).float()
             where = F.interpolate(best, size=images.shape[-2:]) > 0.5
-            better = refine(pipeline, images, better, linear, where=where)
-            again = against_copies(light, better)
-            if again is None:
-                break
-            left = again
-        else:
-            every.append((better, left))
-    return min(every, key=lambda one: float(one[1].quantile(SURE)))
+            better = refine(pipeline, images, better, in_light, where=where)
+            left = against_copies(lights, better)
+            every.append((better, in_light, left))
+    return min(every, key=lambda one: 1.0 if one[2] is None else float(one[2].quantile(MOST)))[:2]
