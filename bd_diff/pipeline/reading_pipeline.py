@@ -12,7 +12,7 @@ from bd_diff.blur.kernels import same_size
 from bd_diff.models.known_blur import KnownBlur, Tile
 from bd_diff.pipeline.tiled_pipeline import TiledPipeline
 from bd_diff.reading.blur_reading import BlurReading, is_linear, search_blur, stack, unstack
-from bd_diff.reading.corner_search import Corners, ask_corners
+from bd_diff.reading.corner_search import ask_corners
 from bd_diff.reading.differing_blur import read_field
 from bd_diff.reading.kernel_search import SMALLEST_WINDOW
 from bd_diff.reading.lens import with_lens
@@ -54,11 +54,12 @@ class ReadingPipeline(TiledPipeline):
             if not everywhere and (is_nothing(kernel_of(one)) or stood_still(self, image, one)):
                 one, blur = with_moving_things(self, image, one)
             else:
-                one, corners = ask_corners(self, image, one)
-                contradicted = corners is Corners.CONTRADICT and not one.doubtful and not everywhere
-                one, kept = around_things(self, image, one) if contradicted else (one, None)
-                turned = read_field(self, image, one, contradicted or corners is Corners.DIFFER)
-                blur = turned if kept is None or isinstance(turned, BlurField) else kept
+                one, differs = ask_corners(self, image, one)
+                blur = read_field(self, image, one, differs)
+                if differs and not isinstance(blur, BlurField) and not one.doubtful and not everywhere:
+                    one, blur = around_things(self, image, one)
+                    turned = read_field(self, image, one, differs)
+                    blur = turned if isinstance(turned, BlurField) else blur
                 if not everywhere and not one.doubtful and not is_nothing(kernel_of(one)):
                     blur = where_it_is(
                         self, image, blur, 1.0 if one.scale is None else float(one.scale), is_linear(one)

@@ -7,7 +7,6 @@ its copies (ours).
 """
 
 from dataclasses import replace
-from enum import Enum
 from itertools import product
 
 import torch
@@ -29,47 +28,40 @@ ASTRAY = 0.012  # median distance, see `astray`: where the kernel is right it is
 SECOND = 256  # pixels a side of the windows that are searched where smaller ones find nothing that is right
 
 
-class Corners(Enum):
-    """What corners say of a kernel: they are explained by it, in part better by others of about the same blur, or the
-    photograph by a very different one.
-    """
-
-    AGREE, DIFFER, CONTRADICT = range(3)
-
-
 @torch.no_grad()
-def ask_corners(pipeline, pixels: Tensor, reading: BlurReading) -> tuple[BlurReading, Corners]:
-    """One image `(1, 3, H, W)` in [-1, 1] and its `reading`: the reading again, and what the corners say of its kernel.
+def ask_corners(pipeline, pixels: Tensor, reading: BlurReading) -> tuple[BlurReading, bool]:
+    """One image `(1, 3, H, W)` in [-1, 1] and its `reading`: the reading again, and whether the corners say that the
+    blur is not this, or not everywhere.
 
-    Where they contradict it (`astray`), or it hardly explains more than its copies do, it has the kernel of which that
-    is least true, or is in doubt where it is true of all. Else, and where its own kernel is that, blur may differ if a
-    corner is explained clearly better by a kernel of its own; and where the best one is a line, which a corner sees of
-    a camera that turned. A shake that is in doubt is looked for, too, and taken if it `fits`: of wider ones windows
-    tell less.
+    Where they contradict its kernel (`astray`), or it hardly explains more than its copies do, it has the kernel of
+    which that is least true, or is in doubt where it is true of all. Else, and where its own kernel is that, blur may
+    differ if a corner is explained clearly better by a kernel of its own; and where the best one is a line, which a
+    corner sees of a camera that turned. A shake that is in doubt is looked for, too, and taken if it `fits`: of wider
+    ones windows tell less.
     """
     scale = 1.0 if reading.scale is None else float(reading.scale)
     pixels = reduced(pixels, scale)
     if reading.doubtful and sees_shake(reading) and (places := Places.over(*pixels.shape[-2:])) is not None:
         winner = found_at_corners(pipeline, pixels, [], places.window)
         if winner is None or not fits(kernel_of(winner)):
-            return reading, Corners.AGREE
-        return winning(reading, winner), Corners.CONTRADICT
+            return reading, False
+        return winning(reading, winner), True
     corners = corner_windows(pipeline, pixels, reading)
     if corners is None:
-        return reading, Corners.AGREE
+        return reading, False
     own = first = corners.refined(corners.kernels)
     for _ in range(ROUNDS - 1):
         own = corners.refined(own)
-    agreed = Corners.DIFFER if corners.better(first) else Corners.AGREE
+    differs = corners.better(first)
     found = replace(reading, kernels=corners.kernels[:1])
     if not astray(corners.kernels[:1], own) and (left_by(found, lights_of(pixels)) or 0) < SUSPECT:
-        return reading, agreed
+        return reading, differs
     winner = found_at_corners(pipeline, pixels, [found], corners.lights.shape[-1])
     if winner is None:
-        return replace(reading, doubtful=torch.ones(1, dtype=torch.bool, device=pixels.device)), Corners.CONTRADICT
+        return replace(reading, doubtful=torch.ones(1, dtype=torch.bool, device=pixels.device)), True
     if winner is found or is_line(kernel_of(winner)[0]):
-        return reading, agreed
-    return winning(reading, winner), Corners.CONTRADICT
+        return reading, differs
+    return winning(reading, winner), True
 
 
 def winning(reading: BlurReading, winner: BlurReading) -> BlurReading:

@@ -71,29 +71,36 @@ def test_a_photograph_whose_blur_differs_is_restored_by_its_field_and_the_output
 
 
 @pytest.mark.parametrize(
-    ("corners", "lens", "asked"), [("CONTRADICT", False, 1), ("CONTRADICT", True, 0), ("DIFFER", False, 0)]
+    ("differs", "lens", "turned", "asked"),
+    [(True, False, False, 1), (True, True, False, 0), (False, False, False, 0), (True, False, True, 0)],
 )
-def test_where_corners_contradict_a_kernel_things_are_looked_for_but_not_with_a_lens(
-    tiny_pipeline, photographs, monkeypatch, corners, lens, asked
+def test_where_blur_differs_things_are_looked_for_but_not_with_a_lens_and_a_camera_that_turned_explains_all(
+    tiny_pipeline, photographs, monkeypatch, differs, lens, turned, asked
 ):
-    things = []
+    things: list = []
+    poses = BlurField(torch.cat([SOFT, SOFTER]), HALVES)
 
     def around(pipeline, pixels, reading):
         things.append(reading)
         return reading, SHARP_MIDDLE
 
-    said = reading_pipeline.Corners[corners]
     monkeypatch.setattr(reading_pipeline, "stood_still", lambda pipeline, pixels, reading: False)
-    monkeypatch.setattr(reading_pipeline, "ask_corners", lambda pipeline, pixels, reading: (reading, said))
+    monkeypatch.setattr(reading_pipeline, "ask_corners", lambda pipeline, pixels, reading: (reading, differs))
     monkeypatch.setattr(reading_pipeline, "around_things", around)
-    monkeypatch.setattr(reading_pipeline, "read_field", lambda pipeline, pixels, reading, differs: SOFT)
+    monkeypatch.setattr(
+        reading_pipeline, "read_field", lambda pipeline, pixels, reading, differs: field if turned else SOFT
+    )
     monkeypatch.setattr(reading_pipeline, "where_it_is", lambda pipeline, pixels, blur, scale, in_light: blur)
     config = tiny_pipeline.config | {"lens": [[1.0]] if lens else None}
     monkeypatch.setattr(type(tiny_pipeline), "config", property(lambda pipeline: SimpleNamespace(**config)))
     reading = BlurReading(SOFT, doubtful=torch.tensor([False]))
     read, (blur,) = tiny_pipeline.read_fields(photographs[:1] * 2 - 1, reading)
-    assert len(things) == asked and isinstance(blur, BlurField) == bool(asked)
-    assert torch.equal(read.kernels[0], SHARP_MIDDLE.middle if asked else SOFT[0])
+    assert len(things) == asked
+    if turned:
+        assert blur is poses
+    else:
+        assert isinstance(blur, BlurField) == bool(asked)
+        assert torch.equal(read.kernels[0], SHARP_MIDDLE.middle if asked else SOFT[0])
 
 
 def test_blur_that_is_not_searched_is_not_said_to_differ(tiny_pipeline, photographs):

@@ -9,7 +9,7 @@ from bd_diff.blur.kernels import blur, gaussian, line, shake
 from bd_diff.blur.operator import wiener
 from bd_diff.reading import corner_search
 from bd_diff.reading.blur_reading import BlurReading, is_linear
-from bd_diff.reading.corner_search import SECOND, Corners, ask_corners, astray, found_at_corners, lights_of
+from bd_diff.reading.corner_search import SECOND, ask_corners, astray, found_at_corners, lights_of
 
 SIDE = 192  # pixels
 RIGHT, NEARLY, THING, OTHER, ANOTHER = (
@@ -84,36 +84,36 @@ def asked(monkeypatch, pixels, reading, winner):
 @pytest.mark.parametrize(("voice", "doubted"), [(WALK, False), (None, True)])
 def test_a_kernel_that_the_corners_contradict_is_looked_for_and_else_in_doubt(monkeypatch, shaken, voice, doubted):
     winner = None if voice is None else BlurReading(voice, linear=torch.tensor([True]))
-    stays, corners = asked(monkeypatch, shaken, BlurReading(WALK, **SURE), winner)
-    assert stays.kernels is WALK and not stays.doubtful and corners is not Corners.CONTRADICT
-    one, corners = asked(monkeypatch, shaken, BlurReading(WRONG, **SURE), winner)
+    stays, differs = asked(monkeypatch, shaken, BlurReading(WALK, **SURE), winner)
+    assert stays.kernels is WALK and not stays.doubtful and not differs
+    one, differs = asked(monkeypatch, shaken, BlurReading(WRONG, **SURE), winner)
     assert bool(one.doubtful) == doubted and torch.equal(one.kernels, WRONG if doubted else WALK)
-    assert corners is Corners.CONTRADICT and is_linear(one) != doubted  # the winner's kernel and its light
+    assert differs and is_linear(one) != doubted  # the winner's kernel and its light
 
 
 def test_a_kernel_no_better_than_its_copies_is_looked_for_though_corners_refine_it_to_nothing_else(monkeypatch, shaken):
     monkeypatch.setattr(corner_search, "astray", lambda kernels, refined: False)
-    one, corners = asked(monkeypatch, shaken, BlurReading(WRONG, **SURE), BlurReading(WALK))
-    assert one.kernels is WALK and corners is Corners.CONTRADICT
+    one, differs = asked(monkeypatch, shaken, BlurReading(WRONG, **SURE), BlurReading(WALK))
+    assert one.kernels is WALK and differs
     for kernel in (WALK, ROUND):  # of a round one nothing is known
-        one, corners = asked(monkeypatch, shaken, BlurReading(kernel, **SURE), BlurReading(WRONG))
-        assert one.kernels is kernel and corners is not Corners.CONTRADICT
+        one, _ = asked(monkeypatch, shaken, BlurReading(kernel, **SURE), BlurReading(WRONG))
+        assert one.kernels is kernel
 
 
 def test_a_shake_in_doubt_is_looked_for_and_stays_so_where_none_is_right(monkeypatch, shaken):
     doubted = BlurReading(WRONG, search_confidence=torch.ones(1), doubtful=torch.tensor([True]))
-    one, corners = asked(monkeypatch, shaken, doubted, BlurReading(WALK))
-    assert one.kernels is WALK and not one.doubtful and corners is Corners.CONTRADICT
-    assert asked(monkeypatch, shaken, doubted, None) == (doubted, Corners.AGREE)
+    one, differs = asked(monkeypatch, shaken, doubted, BlurReading(WALK))
+    assert one.kernels is WALK and not one.doubtful and differs
+    assert asked(monkeypatch, shaken, doubted, None) == (doubted, False)
     wide = shake(torch.tensor([30.0]), torch.Generator().manual_seed(0))
-    assert asked(monkeypatch, shaken, doubted, BlurReading(wide)) == (doubted, Corners.AGREE)
+    assert asked(monkeypatch, shaken, doubted, BlurReading(wide)) == (doubted, False)
     soft = BlurReading(WRONG, search_confidence=torch.zeros(1), doubtful=torch.tensor([True]))
-    assert asked(monkeypatch, shaken, soft, BlurReading(WALK)) == (soft, Corners.AGREE)  # no shake was seen
+    assert asked(monkeypatch, shaken, soft, BlurReading(WALK)) == (soft, False)  # no shake was seen
 
 
 def test_where_a_line_wins_the_camera_turned(monkeypatch, shaken):
-    one, corners = asked(monkeypatch, shaken, BlurReading(WRONG, **SURE), BlurReading(RIGHT))
-    assert one.kernels is WRONG and not one.doubtful and corners is not Corners.CONTRADICT
+    one, _ = asked(monkeypatch, shaken, BlurReading(WRONG, **SURE), BlurReading(RIGHT))
+    assert one.kernels is WRONG and not one.doubtful
 
 
 def test_of_a_large_photograph_the_corners_are_seen():

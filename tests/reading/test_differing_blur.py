@@ -5,20 +5,22 @@ from types import SimpleNamespace
 import pytest
 import torch
 
+from bd_diff.blur.camera import to_display, to_light
 from bd_diff.blur.field import BlurField
-from bd_diff.blur.kernels import blur, delta, line
+from bd_diff.blur.kernels import blur, line
 from bd_diff.blur.operator import wiener
+from bd_diff.blur.synthesis import Blur
 from bd_diff.data.procedural import procedural_image
 from bd_diff.reading.blur_reading import BlurReading
 from bd_diff.reading.confidence import distances
-from bd_diff.reading.corner_search import Corners, ask_corners
-from bd_diff.reading.differing_blur import Places, read_field, shared
+from bd_diff.reading.corner_search import ask_corners
+from bd_diff.reading.differing_blur import Places, read_field
 
-LEFT, TURNED, OTHER = (line(torch.tensor([13.0]), torch.tensor([angle])) for angle in (0.2, 0.46, 1.3))
+LEFT = line(torch.tensor([13.0]), torch.tensor([0.2]))
 
 
 def reading_of(kernels, scale=None):
-    sure = {"search_confidence": torch.ones(1), "doubtful": torch.tensor([False])}
+    sure = {"search_confidence": torch.ones(1), "doubtful": torch.tensor([False]), "linear": torch.tensor([True])}
     return BlurReading(kernels, scale=scale, **sure)
 
 
@@ -37,20 +39,26 @@ def sharp():
 
 def test_blur_that_is_the_same_everywhere_stays_one_kernel(reader, sharp):
     pixels, reading = blur(sharp, LEFT), reading_of(LEFT)
-    asked, corners = ask_corners(reader, pixels, reading)
-    assert asked is reading and corners is Corners.AGREE
-    assert torch.equal(read_field(reader, pixels, reading, False), LEFT)
+    asked, differs = ask_corners(reader, pixels, reading)
+    assert asked is reading and not differs
+    for asked in (False, True):
+        assert torch.equal(read_field(reader, pixels, reading, asked), LEFT)
 
 
-def test_a_half_whose_blur_is_turned_gets_a_kernel_of_its_own(reader, sharp):
-    pixels = blur(sharp, LEFT)
-    pixels[..., 150:] = blur(sharp, TURNED)[..., 150:]
-    field = read_field(reader, pixels, reading_of(LEFT), True)
-    assert isinstance(field, BlurField)
+def test_of_a_camera_that_turned_kernels_are_read_all_over_the_photograph(reader, sharp):
+    rolled = Blur("shake", 14.0, seed=5, variation=0.8)
+    pixels, kernel = to_display(rolled.apply(to_light((sharp + 1) / 2)), "srgb") * 2 - 1, rolled.kernel(33)[None]
+    field = read_field(reader, pixels, reading_of(kernel), True)
+    assert isinstance(field, BlurField) and not isinstance(
+        read_field(reader, pixels, reading_of(kernel), False), BlurField
+    )
     shares = field.shares_in(300, 300, slice(None), slice(None))
-    for column, true in ((20, LEFT), (280, TURNED)):
-        seen = (shares[:, 150, column, None, None] * field.kernels).sum(0, keepdim=True)
-        assert distances(true, seen) < 0.6 * distances(LEFT, TURNED)
+    for row, column, true in ((20, 20, (0, 0)), (20, 280, (0, 2)), (280, 20, (2, 0)), (280, 280, (2, 2))):
+        seen = (shares[:, row, column, None, None] * field.kernels).sum(0, keepdim=True)
+        assert distances(rolled.field(33)[true][None], seen) < 0.7 * distances(rolled.field(33)[true][None], kernel)
+    shown = reading_of(kernel)
+    shown.linear = torch.tensor([False])  # no camera averages display values
+    assert torch.equal(read_field(reader, pixels, shown, True), kernel)
 
 
 def test_nothing_is_computed_in_small_photographs_and_for_wide_kernels():
@@ -70,15 +78,6 @@ def test_blur_in_doubt_or_without_a_shake_is_one_kernel_and_margins_do_not_count
 
 def test_blur_is_read_at_the_scale_of_the_reading():
     assert read_field(None, torch.zeros(1, 3, 400, 400), reading_of(LEFT, torch.tensor([0.5])), True) is LEFT
-
-
-def test_kernels_are_shared_by_neighbours_that_see_the_same_blur():
-    nearness = torch.tensor([[1, 0.5, 0], [0.5, 1, 0.5], [0, 0.5, 1]])
-    lights = torch.rand(3, 1, 20, 20, generator=torch.Generator().manual_seed(0))
-    nearly = 0.9 * LEFT + 0.1 * delta(1)
-    first, second, third = shared(torch.cat([LEFT, nearly, OTHER]), lights, nearness).split(1)
-    assert distances(first, second) < 0.5 * distances(LEFT, nearly)
-    assert distances(OTHER, third) < 0.1 * distances(OTHER, LEFT)
 
 
 @pytest.mark.parametrize(("height", "width"), [(300, 300), (321, 481), (3000, 4000)])
