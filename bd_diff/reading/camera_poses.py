@@ -56,7 +56,7 @@ class Poses:
 
     def kernels(self, places: Tensor) -> Tensor:
         """The kernels `(S, k, k)` of places `(S, 2)`, down and right of the middle of the photograph, 1 at its farther
-        edge. They are not centred, so that all belong to the same sharp photograph.
+        edge; they belong to the same sharp photograph.
         """
         down, right = (places - self.middle).T[..., None]
         rows, columns = self.points.repeat_interleave(len(self.angles), 0).T
@@ -66,7 +66,8 @@ class Poses:
 
 def find_poses(windows: Tensor, visible: Tensor, places: Tensor, kernel: Tensor) -> Poses:
     """The poses that explain windows `(S, 1, h, w)` in [0, 1] at `places` `(S, 2)` (`Poses.kernels`) with the least
-    energy, from the `kernel` `(1, k, k)` of some place. visible: the pixels `(S, 1, h, w)` that count.
+    energy, from the `kernel` `(1, k, k)` of some place. visible: the pixels `(S, 1, h, w)` that count. The angles are zero
+    on average: what the sharp photograph is moved and turned by is nobody's to know.
     """
     generator = torch.Generator().manual_seed(0)
     with torch.inference_mode(False), torch.enable_grad():
@@ -89,7 +90,9 @@ def find_poses(windows: Tensor, visible: Tensor, places: Tensor, kernel: Tensor)
             (left / first).backward()
             descent.step()
             slower.step()
-    return replace(poses, logits=poses.logits.detach(), middle=poses.middle.detach())
+    logits, middle = poses.logits.detach(), poses.middle.detach()
+    turned = (poses.time[:, None] * logits.softmax(1) * poses.angles).sum() / poses.time.sum()
+    return replace(poses, logits=logits, middle=middle, angles=poses.angles - turned)
 
 
 def energy(windows: Tensor, seen: Tensor, kernels: Tensor) -> Tensor:

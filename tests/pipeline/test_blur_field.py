@@ -87,9 +87,7 @@ def test_where_blur_differs_things_are_looked_for_but_not_with_a_lens_and_a_came
     monkeypatch.setattr(reading_pipeline, "stood_still", lambda pipeline, pixels, reading: False)
     monkeypatch.setattr(reading_pipeline, "ask_corners", lambda pipeline, pixels, reading: (reading, differs))
     monkeypatch.setattr(reading_pipeline, "around_things", around)
-    monkeypatch.setattr(
-        reading_pipeline, "read_field", lambda pipeline, pixels, reading, differs: field if turned else SOFT
-    )
+    monkeypatch.setattr(reading_pipeline, "read_field", lambda *_: poses if turned else SOFT)
     monkeypatch.setattr(reading_pipeline, "where_it_is", lambda pipeline, pixels, blur, scale, in_light: blur)
     config = tiny_pipeline.config | {"lens": [[1.0]] if lens else None}
     monkeypatch.setattr(type(tiny_pipeline), "config", property(lambda pipeline: SimpleNamespace(**config)))
