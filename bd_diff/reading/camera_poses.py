@@ -66,8 +66,8 @@ class Poses:
 
 def find_poses(windows: Tensor, visible: Tensor, places: Tensor, kernel: Tensor) -> Poses:
     """The poses that explain windows `(S, 1, h, w)` in [0, 1] at `places` `(S, 2)` (`Poses.kernels`) with the least
-    energy, from the `kernel` `(1, k, k)` of some place. visible: the pixels `(S, 1, h, w)` that count. The angles are zero
-    on average: what the sharp photograph is moved and turned by is nobody's to know.
+    energy, from the `kernel` `(1, k, k)` of some place. visible: the pixels `(S, 1, h, w)` that count. The angles are
+    zero on average: how the sharp photograph itself is turned, blur does not tell.
     """
     generator = torch.Generator().manual_seed(0)
     with torch.inference_mode(False), torch.enable_grad():
