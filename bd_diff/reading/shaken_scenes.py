@@ -41,9 +41,10 @@ def around_things(pipeline, pixels: Tensor, reading: BlurReading) -> tuple[BlurR
     if min(images.shape[-2:]) < PATCH * CELL:
         return reading, kernel
     if more == 1:
-        kernel, linear = improved(pipeline, images, kernel, is_linear(reading))
-        kernel = pipeline.tell(BlurReading(kernel)).kernels
-        reading = replace(reading, kernels=kernel, linear=torch.full((1,), linear, device=pixels.device))
+        better, linear = improved(pipeline, images, kernel, is_linear(reading))
+        if better is not kernel:
+            kernel = pipeline.tell(BlurReading(better)).kernels
+            reading = replace(reading, kernels=kernel, linear=torch.full((1,), linear, device=pixels.device))
     share = against_copies(luminance(images), kernel if more == 1 else enlarged(kernel, more))
     if share is None:
         return reading, kernel
