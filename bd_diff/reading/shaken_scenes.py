@@ -43,14 +43,15 @@ def around_things(pipeline, pixels: Tensor, reading: BlurReading) -> tuple[BlurR
     if more == 1:
         better, linear = improved(pipeline, images, kernel, is_linear(reading))
         if better is not kernel:
+            reading = replace(reading, linear=torch.full((1,), linear, device=pixels.device))
             kernel = pipeline.tell(BlurReading(better)).kernels
-            reading = replace(reading, kernels=kernel, linear=torch.full((1,), linear, device=pixels.device))
     share = against_copies(luminance(images), kernel if more == 1 else enlarged(kernel, more))
-    if share is None:
+    if share is None and kernel is kernel_of(reading):
         return reading, kernel
+    wrong = share is None or bool(share.quantile(SURE) > RIGHT)
     if more == 1:
-        reading = replace(reading, doubtful=share.quantile(SURE)[None] > RIGHT)
-    if share.quantile(SURE) > RIGHT or F.avg_pool2d(share, PATCH, 1).max() < WRONG:
+        reading = replace(reading, kernels=kernel, doubtful=torch.full((1,), wrong, device=pixels.device))
+    if share is None or wrong or F.avg_pool2d(share, PATCH, 1).max() < WRONG:
         return reading, kernel
     elsewhere = ((share - LOW) / (HIGH - LOW)).clamp(0, 1)[0]  # (1, h, w)
     nothing = delta(1, kernel.shape[-1], kernel.device)
