@@ -54,10 +54,11 @@ class ReadingPipeline(TiledPipeline):
             if not everywhere and (is_nothing(kernel_of(one)) or stood_still(self, image, one)):
                 one, blur = with_moving_things(self, image, one)
             else:
-                one, differs = ask_corners(self, image, one)
+                found = one
+                one, differs = ask_corners(self, image, found)
                 blur = read_field(self, image, one, differs)
                 if differs and not isinstance(blur, BlurField) and not one.doubtful and not everywhere:
-                    one, blur = around_things(self, image, one)
+                    one, blur = around_things(self, image, one, contradicted=one is not found)
                     turned = read_field(self, image, one, differs)
                     blur = turned if isinstance(turned, BlurField) else blur
                 if not everywhere and not one.doubtful and not is_nothing(kernel_of(one)):

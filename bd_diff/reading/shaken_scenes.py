@@ -29,28 +29,32 @@ PATCH, WRONG = 7, 0.975  # cells a side of a patch, and its mean share from whic
 
 
 @torch.no_grad()
-def around_things(pipeline, pixels: Tensor, reading: BlurReading) -> tuple[BlurReading, BlurField | Tensor]:
+def around_things(
+    pipeline, pixels: Tensor, reading: BlurReading, contradicted: bool = True
+) -> tuple[BlurReading, BlurField | Tensor]:
     """The reading of one image `(1, 3, H, W)` in [-1, 1], with a kernel that is improved where it holds, and the field
     of that kernel and of no blur where it does not; the kernel itself, `(1, k, k)`, where there is no such thing. Where
     it holds nowhere, the reading is in doubt. In images longer than `LONGEST` at the reading's scale things are looked
-    for at a smaller one, but not in narrow panoramas, and the kernel stays.
+    for at a smaller one, but not in narrow panoramas, and the kernel stays. No things are looked for unless corners
+    `contradicted` the kernel that was found: places that hardly show their blur look like things.
     """
-    kernel, scale = kernel_of(reading), 1.0 if reading.scale is None else float(reading.scale)
+    first, scale = kernel_of(reading), 1.0 if reading.scale is None else float(reading.scale)
     more = min(1.0, LONGEST / (max(pixels.shape[-2:]) * scale))
     images = reduce_noise((reduced(pixels, scale * more) + 1) / 2)
     if min(images.shape[-2:]) < PATCH * CELL:
+        return reading, first
+    kernel, linear = improved(pipeline, images, first, is_linear(reading)) if more == 1 else (first, False)
+    if kernel is not first:
+        kernel = pipeline.tell(BlurReading(kernel)).kernels
+        reading = replace(reading, kernels=kernel, linear=torch.full((1,), linear, device=pixels.device))
+    if not contradicted:
         return reading, kernel
-    if more == 1:
-        better, linear = improved(pipeline, images, kernel, is_linear(reading))
-        if better is not kernel:
-            reading = replace(reading, linear=torch.full((1,), linear, device=pixels.device))
-            kernel = pipeline.tell(BlurReading(better)).kernels
     share = against_copies(luminance(images), kernel if more == 1 else enlarged(kernel, more))
-    if share is None and kernel is kernel_of(reading):
+    if share is None and kernel is first:
         return reading, kernel
     wrong = share is None or bool(share.quantile(SURE) > RIGHT)
     if more == 1:
-        reading = replace(reading, kernels=kernel, doubtful=torch.full((1,), wrong, device=pixels.device))
+        reading = replace(reading, doubtful=torch.full((1,), wrong, device=pixels.device))
     if share is None or wrong or F.avg_pool2d(share, PATCH, 1).max() < WRONG:
         return reading, kernel
     elsewhere = ((share - LOW) / (HIGH - LOW)).clamp(0, 1)[0]  # (1, h, w)

@@ -80,7 +80,8 @@ def test_where_blur_differs_things_are_looked_for_but_not_with_a_lens_and_a_came
     things: list = []
     poses = BlurField(torch.cat([SOFT, SOFTER]), HALVES)
 
-    def around(pipeline, pixels, reading):
+    def around(pipeline, pixels, reading, contradicted):
+        assert not contradicted  # the corners left the reading
         things.append(reading)
         return reading, SHARP_MIDDLE
 

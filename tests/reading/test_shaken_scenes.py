@@ -31,6 +31,11 @@ def test_what_moved_by_itself_has_no_blur(shipped, scene):
     assert shares[1, :, :140].mean() < 0.1 and shares[1, :, 240:].mean() > 0.65
 
 
+def test_no_thing_is_looked_for_where_nothing_contradicts_the_kernel(shipped, scene):
+    reading, found = around_things(shipped, scene, BlurReading(SHAKE), contradicted=False)
+    assert found is reading.kernels and reading.doubtful is None
+
+
 def test_where_nothing_moved_by_itself_there_is_one_kernel(shipped, leaves):
     reading, found = around_things(shipped, blur(leaves, SHAKE), BlurReading(SHAKE))
     assert isinstance(found, torch.Tensor) and torch.equal(found, reading.kernels) and not reading.doubtful
