@@ -70,7 +70,8 @@ def find_poses(windows: Tensor, visible: Tensor, places: Tensor, kernel: Tensor)
     zero on average: how the sharp photograph itself is turned, blur does not tell.
     """
     generator = torch.Generator().manual_seed(0)
-    with torch.inference_mode(False), torch.enable_grad():
+    # Adam counts its steps on the default device.
+    with torch.device(windows.device), torch.inference_mode(False), torch.enable_grad():
         windows, places, kernel, seen = (one.clone() for one in (windows, places, kernel, visible.to(windows)))
         poses = Poses.of(kernel[0])
         descent = torch.optim.Adam(
@@ -83,7 +84,7 @@ def find_poses(windows: Tensor, visible: Tensor, places: Tensor, kernel: Tensor)
         slower = torch.optim.lr_scheduler.ExponentialLR(descent, SLOWER)
         first = None
         for _ in range(STEPS):
-            some = torch.randperm(len(windows), generator=generator)[:AT_ONCE].to(windows.device)
+            some = torch.randperm(len(windows), generator=generator, device="cpu")[:AT_ONCE].to(windows.device)
             left = energy(windows[some], seen[some], poses.kernels(places[some]))
             first = left.detach().clamp_min(1e-12) if first is None else first
             descent.zero_grad()
