@@ -12,7 +12,7 @@ from torch import Tensor
 
 from bd_diff.blur.kernels import blur
 from bd_diff.reading.confidence import distances
-from bd_diff.reading.kernel_search import GROWTH, circular_gradients, l0_deblur
+from bd_diff.reading.kernel_search import circular_gradients, l0_deblur
 
 CELL, AROUND = 16, 5  # pixels a side of a cell; cells a side that are seen together
 FAINT = 1e-6  # mean gradient that nothing is known from: rounding errors in a picture of one colour are less
@@ -29,7 +29,7 @@ def unexplained(lights: Tensor, kernel: Tensor) -> Tensor:
     `(S, 1, h, w)` of cells, each seen with those around it.
     """
     kernels = kernel.expand(len(lights), -1, -1)
-    deblurred = l0_deblur(lights, kernels, kernel.new_full((len(lights),), SMOOTHNESS), growth=GROWTH)
+    deblurred = l0_deblur(lights, kernels, kernel.new_full((len(lights),), SMOOTHNESS))
     left = circular_gradients(blur(deblurred, kernels) - lights).abs()[..., :-1, :-1].mean(1, keepdim=True)
     cells = F.adaptive_avg_pool2d(left, (lights.shape[-2] // CELL, lights.shape[-1] // CELL))
     return F.avg_pool2d(cells, AROUND, 1, AROUND // 2, count_include_pad=False)
