@@ -12,6 +12,7 @@ from diffusers.models.unets.unet_2d_condition import UNet2DConditionOutput
 from torch import Tensor, nn
 
 LARGE = 512  # pixels a side from which time counts for more than the last bits, see `quick_unet` (ours)
+READ = 128  # the same where blur is read: kernels are fitted to what the UNet makes, and it is thrown away (ours)
 MOST = 128.0  # of a gate; on blurred training photographs it reached 104 (ours)
 
 
@@ -159,20 +160,36 @@ class RoundedUNet:
     dtype = torch.bfloat16
 
     def __init__(self, unet: NAFUNet):
-        self.unet = copy.deepcopy(unet).to(dtype=self.dtype, memory_format=torch.channels_last)
+        self.unet = rounded(unet, self.dtype)
 
     def __call__(self, sample: Tensor, timestep: Tensor | int, encoder_hidden_states: Tensor) -> UNet2DConditionOutput:
-        rounded = sample.to(dtype=self.dtype, memory_format=torch.channels_last)
-        clean = self.unet(rounded, timestep, encoder_hidden_states.to(self.dtype)).sample
+        seen = sample.to(dtype=self.dtype, memory_format=torch.channels_last)
+        clean = self.unet(seen, timestep, encoder_hidden_states.to(self.dtype)).sample
         return UNet2DConditionOutput(sample=clean.contiguous())
 
 
-def quick_unet(unet: Any, size: tuple[int, int]) -> Any:
-    """The fastest way to run a UNet on images of `size`, height and width in pixels: where both are `LARGE`, a
+def rounded(module: nn.Module, dtype: torch.dtype) -> Any:
+    """A copy of a module with parameters of another type, channels last, that shares all else with it: ten times as
+    fast as a deep copy, which would take as long as the UNet does on a window.
+    """
+
+    def round_one(parameter: Tensor | None) -> Any:
+        if parameter is None or parameter.ndim != 4:
+            return None if parameter is None else parameter.detach().to(dtype)
+        return parameter.detach().to(dtype, memory_format=torch.channels_last)
+
+    new = copy.copy(module)
+    new._parameters = {name: round_one(one) for name, one in module._parameters.items()}
+    new._modules = {name: None if one is None else rounded(one, dtype) for name, one in module._modules.items()}
+    return new
+
+
+def quick_unet(unet: Any, size: tuple[int, int], least: int = LARGE) -> Any:
+    """The fastest way to run a UNet on images of `size`, height and width in pixels: where both are `least` or more, a
     `RoundedUNet` of a `NAFUNet` of float32 on a CPU that has instructions for bfloat16; else the UNet itself. One that
     is offloaded from a GPU stays itself, too.
     """
-    if min(size) < LARGE or not isinstance(unet, NAFUNet) or hasattr(unet, "_hf_hook"):
+    if min(size) < least or not isinstance(unet, NAFUNet) or hasattr(unet, "_hf_hook"):
         return unet
     plain = unet.dtype == torch.float32 and unet.device.type == "cpu"
     return RoundedUNet(unet) if plain and has_bfloat16() else unet

@@ -10,6 +10,7 @@ from torch import Tensor
 from bd_diff.blur.field import BlurField
 from bd_diff.blur.kernels import same_size
 from bd_diff.models.known_blur import KnownBlur, Tile
+from bd_diff.models.unet import READ, quick_unet
 from bd_diff.pipeline.tiled_pipeline import TiledPipeline
 from bd_diff.reading.blur_reading import BlurReading, is_linear, search_blur, stack, unstack
 from bd_diff.reading.corner_search import ask_corners
@@ -123,5 +124,6 @@ class ReadingPipeline(TiledPipeline):
         grid = self.grid(height, width, tile=0)
         tile = Tile(pixels, (...,), grid.tile, blur.guesses(pixels), blur)
         noise = torch.zeros(self.latent_shape(grid, len(pixels)), device=pixels.device, dtype=self.unet.dtype)
-        _, latents = self.denoise(tile, self.blur_qformer.no_blur(len(pixels)), noise, 1)
+        unet = quick_unet(self.unet, (height, width), READ)
+        _, latents = self.denoise(tile, self.blur_qformer.no_blur(len(pixels)), noise, 1, unet=unet)
         return self.decode(latents, tile.guesses)[..., :height, :width].float().clamp(-1, 1)

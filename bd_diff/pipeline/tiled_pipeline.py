@@ -8,7 +8,9 @@ from bd_diff.data.tiles import Grid, even_tile
 from bd_diff.pipeline.saved_pipeline import SavedPipeline
 
 SMALLEST_SIDE = 8  # pixels
-TILE_OVERLAP = 96  # pixels that neighbouring tiles share
+TILE_OVERLAP = (
+    64  # pixels that neighbouring tiles share; with 96 a photograph takes an eighth longer, none better (ours)
+)
 
 
 class TiledPipeline(SavedPipeline):

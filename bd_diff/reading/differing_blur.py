@@ -16,7 +16,7 @@ from bd_diff.blur.field import BlurField
 from bd_diff.blur.kernels import SIZE
 from bd_diff.reading.blur_reading import BlurReading, is_linear
 from bd_diff.reading.camera_poses import find_poses
-from bd_diff.reading.denoise import reduce_noise
+from bd_diff.reading.denoise import is_noisy, reduce_noise
 from bd_diff.reading.kernel_search import (
     SMALLEST_WINDOW,
     clean,
@@ -53,7 +53,7 @@ def read_field(pipeline, pixels: Tensor, reading: BlurReading, differs: bool) ->
     if places is None or not differs or not is_linear(reading):
         return kernel
     places = replace(places, window=SMALL)
-    windows = places.cut(reduce_noise((pixels + 1) / 2), range(places.count))
+    windows = places.quiet(pixels, range(places.count))
     lights, middles = seen(windows, linear=True), places.positions(pixels.device)
     poses = find_poses(lights, unclipped(windows), middles, kernel)
     left = reblur_residual(lights, poses.kernels(middles)) / reblur_residual(lights, kernel.expand(len(lights), -1, -1))
@@ -73,7 +73,7 @@ def corner_windows(pipeline, pixels: Tensor, reading: BlurReading) -> "Windows |
     """
     if (places := places_of_fields(pixels, reading)) is None:
         return None
-    corners = places.cut(reduce_noise((pixels + 1) / 2), places.corners)
+    corners = places.quiet(pixels, places.corners)
     return Windows(pipeline, corners, without_margin(kernel_of(reading)), is_linear(reading))
 
 
@@ -127,6 +127,12 @@ class Places:
         """Windows `(len(which), C, h, w)` of one image `(1, C, H, W)`."""
         corners = [self.starts()[cell] for cell in which]
         return torch.cat([images[..., top : top + self.window, left : left + self.window] for top, left in corners])
+
+    def quiet(self, pixels: Tensor, which) -> Tensor:
+        """Windows `(len(which), 3, h, w)` in [0, 1] of one image `(1, 3, H, W)` in [-1, 1], smoother if it is noisy; it
+        is not smoothed as a whole, since it may be large.
+        """
+        return reduce_noise((self.cut(pixels, which) + 1) / 2, is_noisy((pixels + 1) / 2))
 
     def positions(self, device=None) -> Tensor:
         """Where the middles of windows lie, `(count, 2)`, down and right of the photograph's; 1 at its farther edge."""

@@ -15,6 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from bd_diff.blur.convolution import reaches
 from bd_diff.blur.kernels import SIZE, delta, same_size, shape_of
 from bd_diff.data.pixels import luminance
 from bd_diff.reading.blur_reading import (
@@ -180,6 +181,14 @@ def enlarged_size(kernels: Tensor, ratio: float) -> int:
     return 2 * math.ceil(kernels.shape[-1] // 2 * ratio - 1e-3) + 1
 
 
+def trimmed(kernels: Tensor) -> Tensor:
+    """Kernels `(B, k, k)` without margins of zeros, but for at least `SIZE` pixels a side: tiles need no more pixels
+    around them than they have to.
+    """
+    beyond = kernels.shape[-1] // 2 - max(int(reaches(kernels).max()), SIZE // 2)
+    return kernels[:, beyond : kernels.shape[-1] - beyond, beyond : kernels.shape[-1] - beyond]
+
+
 def found_wide(pipeline, pixels: Tensor) -> BlurReading | None:
     """A blur that the search finds without doubt at a quarter or half of the size, and too wide for the next scale,
     carried to full size; None where there is none.
@@ -218,7 +227,7 @@ def carry(pipeline, pixels: Tensor, coarse: BlurReading, scale: float) -> BlurRe
         best = int(unexplained(windows, candidates, linear).argmin())
         if best == 0:
             return None
-        kernels = candidates[best]
+        kernels = trimmed(candidates[best])
     return replace(coarse, kernels=kernels)
 
 

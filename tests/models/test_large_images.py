@@ -8,7 +8,7 @@ from bd_diff.blur.operator import border_window, extend, tapered
 from bd_diff.models.conditioning import condition, deblur_guesses
 from bd_diff.models.lag_maps import MOST, lag_maps
 from bd_diff.models.pixel_vae import PixelVAE
-from bd_diff.models.unet import LARGE, NAFUNet, RoundedUNet, quick_unet
+from bd_diff.models.unet import LARGE, READ, NAFUNet, RoundedUNet, quick_unet
 
 
 def shakes(count: int, extent: float = 9.0):
@@ -63,9 +63,27 @@ def test_a_rounded_unet_says_nearly_what_the_unet_says():
     sample, tokens = torch.randn(1, 60, 32, 32, generator=torch.Generator().manual_seed(2)) * 4, noise(1, 5, 16)
     with torch.no_grad():
         exact = unet(sample, torch.tensor(999), tokens).sample
-        rounded = RoundedUNet(unet)(sample, torch.tensor(999), tokens).sample
+        unet_rounded = RoundedUNet(unet)
+        rounded = unet_rounded(sample, torch.tensor(999), tokens).sample
+        unet.leave.weight.mul_(2)  # a rounded one keeps the weights that it was made from
+        assert torch.equal(unet_rounded(sample, torch.tensor(999), tokens).sample, rounded)
     assert (rounded.float() - exact).square().mean().sqrt() < 0.02 * exact.std()
     assert unet.dtype == torch.float32
+
+
+def test_where_blur_is_read_smaller_images_are_rounded_too(tiny_pipeline, monkeypatch):
+    sizes, run = [], RoundedUNet.__call__
+    monkeypatch.setattr("bd_diff.models.unet.has_bfloat16", lambda: True)
+
+    def counted(self, sample, *given, **named):
+        sizes.append(sample.shape[-1])
+        return run(self, sample, *given, **named)
+
+    monkeypatch.setattr(RoundedUNet, "__call__", counted)
+    with torch.no_grad():
+        for side in (READ, READ - 8):
+            tiny_pipeline.deblur_window(noise(1, 3, side, side) * 2 - 1, shakes(1))
+    assert sizes == [READ // tiny_pipeline.vae_scale_factor]
 
 
 def test_only_large_images_on_a_cpu_that_can_are_rounded(monkeypatch):

@@ -26,6 +26,13 @@ def test_noise_is_measured_in_spite_of_edges(scenes):
     assert noise_level(noisy).tolist() == pytest.approx([0.03, 0.03], rel=0.15)
 
 
+def test_noise_is_that_of_immerkaers_mask():
+    light = torch.rand(2, 1, 37, 41, generator=torch.Generator().manual_seed(0))
+    mask = torch.tensor([[1.0, -2, 1], [-2, 4, -2], [1, -2, 1]])
+    response = torch.nn.functional.conv2d(light, mask[None, None]).abs().flatten(1).median(1).values
+    assert torch.allclose(noise_level(light), response / (6 * 0.6745))
+
+
 def test_only_noisy_images_are_smoothed(scenes):
     soft = scenes[1]
     noisy = with_noise(soft, 8 / 255)

@@ -14,6 +14,7 @@ from bd_diff.data.procedural import procedural_image
 from bd_diff.reading.blur_reading import BlurReading
 from bd_diff.reading.confidence import distances
 from bd_diff.reading.corner_search import ask_corners
+from bd_diff.reading.denoise import reduce_noise
 from bd_diff.reading.differing_blur import Places, read_field
 
 LEFT = line(torch.tensor([13.0]), torch.tensor([0.2]))
@@ -82,6 +83,17 @@ def test_blur_in_doubt_or_without_a_shake_is_one_kernel_and_margins_do_not_count
 
 def test_blur_is_read_at_the_scale_of_the_reading():
     assert read_field(None, torch.zeros(1, 3, 400, 400), reading_of(LEFT, torch.tensor([0.5])), True) is LEFT
+
+
+@pytest.mark.parametrize("deviation", [0.0, 0.06])
+def test_windows_are_smoothed_where_the_photograph_is_noisy(deviation):
+    sharp = procedural_image(600, torch.Generator().manual_seed(0), "leaves")[None] * 2 - 1
+    noise = torch.randn(sharp.shape, generator=torch.Generator().manual_seed(1))
+    pixels, places = blur(sharp, LEFT) + deviation * noise, Places.over(600, 600)
+    whole = places.cut(reduce_noise((pixels + 1) / 2), places.corners)
+    windows, inside = places.quiet(pixels, places.corners), (..., slice(2, -2), slice(2, -2))
+    assert torch.allclose(windows[inside], whole[inside], atol=1e-6)
+    assert torch.equal(windows, (places.cut(pixels, places.corners) + 1) / 2) == (deviation == 0)
 
 
 @pytest.mark.parametrize(("height", "width"), [(300, 300), (321, 481), (3000, 4000)])
