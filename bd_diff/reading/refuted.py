@@ -29,6 +29,7 @@ FAINT = 2e-4  # mean gradient below which a cell shows nothing
 LONGEST = 768  # pixels
 LOW, HIGH = 0.5, 0.7  # share of the gradients that is missed from which a blur counts less, and not at all (ours,
 # measured on training photographs: a blur that is everywhere misses more hardly anywhere)
+LITTLE = 0.005  # mean of the map up to which it says nothing: of one blur it is up to 0.002, with a thing 0.07 and more
 NARROWER = 0.75  # see `unblurred` (likewise: windows of one blur read 0.84 times that of the whole, or more)
 
 
@@ -100,8 +101,8 @@ def where_it_is(
     pipeline, pixels: Tensor, blur: BlurField | Tensor, scale: float = 1.0, in_light: bool = False
 ) -> BlurField | Tensor:
     """The blur of one image `(1, 3, H, W)` in [-1, 1], kernels `(1, k, k)` or a field, with no blur where the image
-    refutes it (`missed`) or shows none (`unblurred`); as it is where the image does so nowhere, and in small images, in
-    which no fields are read. Kernels are those of the image made smaller by `scale`, and of display values or linear
+    refutes it (`missed`) or shows none (`unblurred`); as it is where the image hardly does so anywhere (`LITTLE`), and
+    in small images, in which no fields are read. Kernels are those of the image made smaller by `scale`, and of display values or linear
     light (`in_light`). In large ones it is made smaller than that, to `LONGEST`.
     """
     if Places.over(*pixels.shape[-2:]) is None:
@@ -119,7 +120,7 @@ def where_it_is(
     nearest = 1.0 if fits(blur, scale) else scale  # reducing takes detail away
     none = unblurred(pipeline, reduced(pixels, nearest), seen(nearest / scale))
     refuted = refuted.maximum(F.interpolate(none[None], size=refuted.shape[-2:], mode="bilinear")[0])
-    if not refuted.any():
+    if refuted.mean() < LITTLE:
         return blur
     rows, columns = refuted.shape[-2:]
     shares = field.shares_in(rows, columns, slice(None), slice(None)) if field else torch.ones_like(refuted)

@@ -99,6 +99,15 @@ def test_a_blur_that_is_everywhere_stays_as_it_is(reader, sharp):
         assert where_it_is(reader, noisy, kernels) is kernels
 
 
+@pytest.mark.parametrize(("cells", "told"), [(0, False), (1, False), (2, True)])
+def test_a_blur_that_hardly_any_place_refutes_is_not_said_to_differ(reader, sharp, monkeypatch, cells, told):
+    left = torch.full((1, 1, 18, 18), 0.1)
+    left[..., 3, 3 : 3 + cells] = 1.0
+    monkeypatch.setattr(refuted, "missed", lambda *given: left)
+    monkeypatch.setattr(refuted, "unblurred", lambda *given: torch.zeros(1, 3, 3))
+    assert isinstance(where_it_is(reader, blur(sharp, LEVEL), LEVEL), BlurField) is told
+
+
 def test_where_there_is_no_detail_nothing_is_refuted(reader):
     flat = torch.zeros(1, 3, 96, 128)
     assert torch.allclose(missed(reader, flat, LEVEL), torch.full((1, 1, 6, 8), 0.5))
