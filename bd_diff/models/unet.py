@@ -186,13 +186,21 @@ def rounded(module: nn.Module, dtype: torch.dtype) -> Any:
 
 def quick_unet(unet: Any, size: tuple[int, int], least: int = LARGE) -> Any:
     """The fastest way to run a UNet on images of `size`, height and width in pixels: where both are `least` or more, a
-    `RoundedUNet` of a `NAFUNet` of float32 on a CPU that has instructions for bfloat16; else the UNet itself. One that
-    is offloaded from a GPU stays itself, too.
+    `RoundedUNet` of a `NAFUNet` of float32 on a CPU that has instructions for bfloat16; else the UNet itself. One of
+    which hooks, wrappers or parametrizations make more than its parameters say (offloading, casting) stays itself, too.
     """
-    if min(size) < least or not isinstance(unet, NAFUNet) or hasattr(unet, "_hf_hook"):
+    if min(size) < least or not isinstance(unet, NAFUNet) or not has_bfloat16():
         return unet
     plain = unet.dtype == torch.float32 and unet.device.type == "cpu"
-    return RoundedUNet(unet) if plain and has_bfloat16() else unet
+    return RoundedUNet(unet) if plain and not any(map(is_changed, unet.modules())) else unet
+
+
+def is_changed(module: nn.Module) -> bool:
+    """Whether a module does something else than its class says: a hook, another `forward`, or parametrizations."""
+    own = vars(module)
+    return any(own.get(name) for name in ("forward", "_hf_hook", "_forward_hooks", "_forward_pre_hooks")) or (
+        "parametrizations" in module._modules
+    )
 
 
 def has_bfloat16() -> bool:

@@ -8,9 +8,7 @@ from bd_diff.data.tiles import Grid, even_tile
 from bd_diff.pipeline.saved_pipeline import SavedPipeline
 
 SMALLEST_SIDE = 8  # pixels
-TILE_OVERLAP = (
-    64  # pixels that neighbouring tiles share; with 96 a photograph takes an eighth longer, none better (ours)
-)
+TILE_OVERLAP = 64  # pixels that neighbouring tiles share; 96 take an eighth longer and gain 0.1 dB at most (ours)
 
 
 class TiledPipeline(SavedPipeline):

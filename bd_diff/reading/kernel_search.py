@@ -63,14 +63,16 @@ def search_kernels(
     kept: tuple[int, ...] = KEPT,
     size: int = 33,
     rival: Tensor | None = None,
+    where: Tensor | None = None,
 ) -> Tensor | None:
     """Kernel hypotheses `(B, kept[0], size, size)` for blurry luminance `(B, 1, H, W)` in [0, 1].
 
     A search settles on one of several plausible kernels at coarse scales, where it costs little: all `starts` run
     there, and ever fewer of them, those that explain the photograph best, at finer ones: at most `kept`, for the finest
     scale first. With a `rival` `(B, size, size)`, kernels that are known already, the search ends at half the
-    resolution, and returns None, where no hypothesis explains a photograph better (`surpassed`). Each kernel is
-    non-negative, sums to one and is centred on its centroid. Raises ValueError for windows too small to search.
+    resolution, and returns None, where no hypothesis explains a photograph better (`surpassed`). `where`: which pixels
+    `(1, 1, H, W)` of one photograph have the blur that is looked for; all, if it is None. Each kernel is non-negative,
+    sums to one and is centred on its centroid. Raises ValueError for windows too small to search.
     """
     height, width = luminance.shape[-2:]
     if min(height, width) < SMALLEST_WINDOW:
@@ -88,12 +90,14 @@ def search_kernels(
     for finer, (scale, kernel_size) in zip(reversed(range(len(steps))), steps, strict=True):
         shape = (round(height * scale), round(width * scale))
         blurry = F.interpolate(images, size=shape, mode="bilinear", antialias=True) if scale < 1 else images
+        visible = None if where is None else F.interpolate(where.float(), size=shape, mode="bilinear") > 0.5
         if scale > previous:
             kernels = clean(resize_kernels(kernels, kernel_size, scale / previous), floor)
         for _ in range(ROUNDS[finer] if finer < len(ROUNDS) else 5):
             latent = l0_deblur(blurry, kernels, smoothness, growth=GROWTH)
-            threshold = torch.minimum(threshold, edge_threshold(latent, edges * kernel_size))
-            kernels = kernel_from_edges(strong_gradients(latent, threshold), blurry, kernel_size, ridge)
+            shown = None if visible is None else visible.expand_as(latent)
+            threshold = torch.minimum(threshold, edge_threshold(latent, edges * kernel_size, shown))
+            kernels = kernel_from_edges(strong_gradients(latent, threshold, shown), blurry, kernel_size, ridge)
             kernels = centre(clean(kernels.clamp_min(0), floor), whole_pixels=True)
             threshold = threshold / 1.1
             smoothness = (smoothness / 1.1).clamp_min(1e-4)
@@ -101,7 +105,7 @@ def search_kernels(
         count, most = len(kernels) // len(luminance), kept[finer - 1] if 0 < finer <= len(kept) else len(starts)
         asked = rival if finer == HALF else None
         if count > most or asked is not None:
-            residuals = reblur_residual(blurry, kernels).unflatten(0, (-1, count))
+            residuals = reblur_residual(blurry, kernels, where=visible).unflatten(0, (-1, count))
         if asked is not None and not surpassed(asked, blurry, residuals, scale).any():
             return None
         if count > most:
@@ -173,9 +177,10 @@ def search_evidence(luminance: Tensor, rival: Tensor | None = None) -> tuple[Ten
 
 
 @torch.no_grad()
-def reblur_residual(luminance: Tensor, kernels: Tensor, sparse: float = 0.1) -> Tensor:
+def reblur_residual(luminance: Tensor, kernels: Tensor, sparse: float = 0.1, where: Tensor | None = None) -> Tensor:
     """How badly each kernel explains the photograph, `(B,)`: the mean absolute gradient of (kernel * estimate -
-    photograph), a little less where the estimate is sparse; `sparse` is the power that this counts by.
+    photograph), a little less where the estimate is sparse; `sparse` is the power that this counts by. `where`: which
+    pixels `(1, 1, H, W)` count; all, if it is None.
 
     The sharp estimate is a weak L0 deblurring with that kernel: a stronger prior leaves so much texture unexplained
     that the kernel hardly matters, and without a prior every kernel explains the photograph. Squares would let the few
@@ -186,9 +191,14 @@ def reblur_residual(luminance: Tensor, kernels: Tensor, sparse: float = 0.1) -> 
     reach = kernels.shape[-1] // 2
     inside = (..., slice(reach, -reach - 1), slice(reach, -reach - 1))
     latent = l0_deblur(luminance, kernels, torch.full((len(kernels),), 5e-4, device=kernels.device))
-    unexplained = circular_gradients(blur(latent, kernels) - luminance)[inside].abs().mean((1, 2, 3))
+    unexplained = circular_gradients(blur(latent, kernels) - luminance)[inside].abs().mean(1)
     edges = circular_gradients(latent)[inside].square().sum(1).sqrt()
-    sparsity = edges.mean((1, 2)) / edges.square().mean((1, 2)).sqrt().clamp_min(1e-12)
+    if where is None:
+        unexplained, edges = unexplained.flatten(1), edges.flatten(1)
+    else:
+        unexplained, edges = (maps[:, where[inside][0, 0]] for maps in (unexplained, edges))
+    sparsity = edges.mean(1) / edges.square().mean(1).sqrt().clamp_min(1e-12)
+    unexplained = unexplained.mean(1)
     return unexplained * sparsity**sparse
 
 

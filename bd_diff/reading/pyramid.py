@@ -40,6 +40,7 @@ NEAR = 0.05  # distance of kernels from which on a reading contradicts that of a
 LEAST = 0.6  # share of the free kernel's extent below which what the search found must explain the image better, too
 WIDE = 15  # pixels: a kernel that reaches so far at half or a quarter of the size is carried up, where scales disagree
 REFUTED = 2.5  # times what no blur leaves: right kernels leave 1.2, at night 1.9; rows of bricks taken for a blur 3.0
+PLAIN = 2 / 255  # what is less apart is one colour
 WINDOW = 8  # times a kernel's size, pixels a side of the window in which it is refined
 
 
@@ -49,8 +50,12 @@ def read_at_scales(pipeline, pixels: Tensor, search: bool = True) -> BlurReading
 
     The free readings, without the search, of neighbouring scales are compared from the coarsest on: the first run of
     agreeing ones is the blur, and its finest reading is where one fits. Where no scales agree, the blur is what is read
-    from the whole image, or a wide one that the search finds at a coarse scale. Finer scales are not read.
+    from the whole image, or a wide one that the search finds at a coarse scale. Finer scales are not read. A picture of
+    one colour shows no blur.
     """
+    if (pixels.amax((-2, -1)) - pixels.amin((-2, -1))).max() < PLAIN:
+        nothing = delta(1, device=pixels.device)
+        return BlurReading(nothing, doubtful=nothing.new_zeros(1, dtype=torch.bool))
     search = search and min(pixels.shape[-2:]) >= SMALLEST_WINDOW
     count = min(COARSEST, int(math.log(min(pixels.shape[-2:]) / SMALLEST_SIDE, 1 / RATIO)))
     if count < 1:

@@ -102,8 +102,8 @@ def where_it_is(
 ) -> BlurField | Tensor:
     """The blur of one image `(1, 3, H, W)` in [-1, 1], kernels `(1, k, k)` or a field, with no blur where the image
     refutes it (`missed`) or shows none (`unblurred`); as it is where the image hardly does so anywhere (`LITTLE`), and
-    in small images, in which no fields are read. Kernels are those of the image made smaller by `scale`, and of display values or linear
-    light (`in_light`). In large ones it is made smaller than that, to `LONGEST`.
+    in small images, in which no fields are read. Kernels are those of the image made smaller by `scale`, and of display
+    values or linear light (`in_light`). In large ones it is made smaller than that, to `LONGEST`.
     """
     if Places.over(*pixels.shape[-2:]) is None:
         return blur

@@ -2,7 +2,8 @@
 
 The kernel that the corners tell (`corner_search`) is that of the background, but was seen with what moved there. So
 the places that it explains best (`turned_copies`) improve it, and are found again, in turns. What it explains no better
-than its turned copies do has not this blur, and stays as it is (ours).
+than its turned copies do has not this blur: it has the kernel that is found there (`own_blur`), or stays as it is
+(ours).
 """
 
 from dataclasses import replace
@@ -12,10 +13,11 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from bd_diff.blur.field import BlurField
-from bd_diff.blur.kernels import delta
+from bd_diff.blur.kernels import delta, same_size
 from bd_diff.data.pixels import luminance
 from bd_diff.reading.blur_reading import BlurReading, is_linear
 from bd_diff.reading.denoise import reduce_noise
+from bd_diff.reading.own_blur import find_thing
 from bd_diff.reading.pyramid import enlarged, kernel_of, reduced
 from bd_diff.reading.refinement import refine, seen
 from bd_diff.reading.refuted import LONGEST
@@ -33,10 +35,11 @@ def around_things(
     pipeline, pixels: Tensor, reading: BlurReading, contradicted: bool = True
 ) -> tuple[BlurReading, BlurField | Tensor]:
     """The reading of one image `(1, 3, H, W)` in [-1, 1], with a kernel that is improved where it holds, and the field
-    of that kernel and of no blur where it does not; the kernel itself, `(1, k, k)`, where there is no such thing. Where
-    it holds nowhere, the reading is in doubt. In images longer than `LONGEST` at the reading's scale things are looked
-    for at a smaller one, but not in narrow panoramas, and the kernel stays. No things are looked for unless corners
-    `contradicted` the kernel that was found: places that hardly show their blur look like things.
+    of that kernel and of the own one of a thing that moved (`own_blur`), or of no blur where it does not hold; the
+    kernel itself, `(1, k, k)`, where there is no such thing. Where it holds nowhere, the reading is in doubt. In images
+    longer than `LONGEST` at the reading's scale things are looked for at a smaller one, but not in narrow panoramas;
+    the kernel stays, and things as they are. Unless corners `contradicted` the kernel that was found, only what has an
+    own one is a thing, and nothing is in doubt: places that hardly show their blur look like things.
     """
     first, scale = kernel_of(reading), 1.0 if reading.scale is None else float(reading.scale)
     more = min(1.0, LONGEST / (max(pixels.shape[-2:]) * scale))
@@ -47,17 +50,21 @@ def around_things(
     if kernel is not first:
         kernel = pipeline.tell(BlurReading(kernel)).kernels
         reading = replace(reading, kernels=kernel, linear=torch.full((1,), linear, device=pixels.device))
-    if not contradicted:
-        return reading, kernel
     share = against_copies(luminance(images), kernel if more == 1 else enlarged(kernel, more))
     if share is None and kernel is first:
         return reading, kernel
     wrong = share is None or bool(share.quantile(SURE) > RIGHT)
-    if more == 1:
+    if more == 1 and contradicted:
         reading = replace(reading, doubtful=torch.full((1,), wrong, device=pixels.device))
-    if share is None or wrong or F.avg_pool2d(share, PATCH, 1).max() < WRONG:
+    if share is None or wrong:
         return reading, kernel
     elsewhere = ((share - LOW) / (HIGH - LOW)).clamp(0, 1)[0]  # (1, h, w)
+    if more == 1 and (thing := find_thing(pipeline, images, kernel, elsewhere)) is not None:
+        own = pipeline.tell(BlurReading(thing.kernel)).kernels
+        there = F.avg_pool2d(thing.cells[None].float(), 3, 1, 1, count_include_pad=False)
+        return reading, BlurField(torch.cat(same_size([kernel, own])), torch.cat([1 - there, there]))
+    if not contradicted or F.avg_pool2d(share, PATCH, 1).max() < WRONG:
+        return reading, kernel
     nothing = delta(1, kernel.shape[-1], kernel.device)
     return reading, BlurField(torch.cat([kernel, nothing]), torch.cat([1 - elsewhere, elsewhere]))
 

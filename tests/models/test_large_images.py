@@ -1,6 +1,8 @@
 """What is done in another way for large images gives the same result, or nearly."""
 
+import pytest
 import torch
+from accelerate.hooks import ModelHook, add_hook_to_module
 
 from bd_diff.blur.convolution import FEWEST, convolve, spectral
 from bd_diff.blur.kernels import shake, transfer_function
@@ -95,6 +97,36 @@ def test_only_large_images_on_a_cpu_that_can_are_rounded(monkeypatch):
     assert quick_unet(unet, (LARGE - 4, 4096)) is unet
     unet._hf_hook = object()  # as where accelerate offloads it: it computes elsewhere
     assert quick_unet(unet, (LARGE, 4096)) is unet
+
+
+def cast_layerwise(unet):
+    unet.enable_layerwise_casting(storage_dtype=torch.bfloat16, compute_dtype=torch.float32)
+
+
+def normalise_weights(unet):
+    torch.nn.utils.parametrizations.weight_norm(unet.middle[0].attend)
+
+
+def hook(unet):
+    add_hook_to_module(unet.middle[0], ModelHook())
+
+
+def wrap(unet):
+    run = unet.middle[0].forward
+    unet.middle[0].forward = lambda *given: run(*given)
+
+
+def watch(unet):
+    unet.leave.register_forward_hook(lambda module, given, made: 2 * made)
+
+
+@pytest.mark.parametrize("change", [cast_layerwise, normalise_weights, hook, wrap, watch])
+def test_a_unet_that_is_not_what_its_class_says_computes_itself(change, monkeypatch):
+    monkeypatch.setattr("bd_diff.models.unet.has_bfloat16", lambda: True)
+    unet = trained_unet(60)
+    assert isinstance(quick_unet(unet, (LARGE, LARGE)), RoundedUNet)
+    change(unet)
+    assert quick_unet(unet, (LARGE, LARGE)) is unet
 
 
 def test_a_large_image_is_read_from_fewer_windows_and_alike():

@@ -12,7 +12,7 @@ from bd_diff.reading import pyramid
 from bd_diff.reading.blur_reading import BlurReading, stack
 from bd_diff.reading.kernel_search import resize_kernels
 from bd_diff.reading.pyramid import at_full_size, carry, enlarged_change, kernel_of, read_at_scales, reduced, trimmed
-from bd_diff.reading.verdict import extents
+from bd_diff.reading.verdict import NOTHING, extents
 
 WIDE = shake(torch.tensor([44.0]), torch.Generator().manual_seed(5), 65)
 
@@ -49,6 +49,14 @@ def test_a_coarse_kernel_is_carried_up_and_improved(scene):
     carried = carry(ideal(sharp), blurry, reading(coarse), 0.5)
     assert carried.kernels.shape[-1] == 2 * reaches(carried.kernels).max() + 1 > 33
     assert similarity(carried.kernels, WIDE) > 0.9 > similarity(resize_kernels(coarse, 65, 2.0), WIDE)
+
+
+@pytest.mark.parametrize("value", [0.0, 0.5, 0.8, 1.0])
+@pytest.mark.parametrize("shape", [(300, 400), (256, 256), (100, 900)])
+def test_a_picture_of_one_colour_shows_no_blur(shipped, value, shape):
+    pixels = torch.full((1, 3, *shape), value)
+    output = shipped(pixels, output_type="pt")
+    assert output.blur == [NOTHING] and torch.equal(output.images, pixels)
 
 
 @pytest.mark.parametrize("size, off, left", [(65, 0, 33), (65, 21, 43), (129, 0, 33), (33, 3, 33), (65, 32, 65)])
@@ -176,7 +184,7 @@ def test_small_photographs_are_read_once():
         asked.append(pixels.shape)
         return reading(delta(1))
 
-    read_at_scales(SimpleNamespace(read_blur=read_blur), torch.zeros(1, 3, 130, 500))
+    read_at_scales(SimpleNamespace(read_blur=read_blur), torch.rand(1, 3, 130, 500))
     assert asked == [(1, 3, 130, 500)]
 
 
