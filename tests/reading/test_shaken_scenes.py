@@ -23,7 +23,22 @@ def scene(leaves):
     return pixels
 
 
-def test_what_moved_by_itself_has_no_blur(shipped, scene):
+@pytest.fixture
+def no_own_kernel(monkeypatch):
+    monkeypatch.setattr(shaken_scenes, "find_thing", lambda *given: None)
+
+
+@pytest.mark.parametrize("contradicted", [True, False])
+def test_what_moved_by_itself_has_its_own_kernel(shipped, scene, contradicted):
+    reading, found = around_things(shipped, scene, BlurReading(SHAKE), contradicted=contradicted)
+    assert isinstance(found, BlurField) and not reading.doubtful
+    assert torch.equal(found.kernels[:1], reading.kernels) and float(distances(OTHER, found.kernels[1:])) < 0.02
+    shares = found.shares_in(320, 320, *EVERYWHERE)
+    assert torch.allclose(shares.sum(0), torch.ones(320, 320), atol=1e-6)
+    assert shares[1, :, :140].mean() < 0.1 and shares[1, :, 240:].mean() > 0.8
+
+
+def test_what_moved_by_itself_has_no_blur_where_its_kernel_is_not_found(shipped, scene, no_own_kernel):
     reading, found = around_things(shipped, scene, BlurReading(SHAKE))
     assert isinstance(found, BlurField) and torch.equal(found.kernels[1:], delta(1)) and not reading.doubtful
     shares = found.shares_in(320, 320, *EVERYWHERE)
@@ -31,7 +46,7 @@ def test_what_moved_by_itself_has_no_blur(shipped, scene):
     assert shares[1, :, :140].mean() < 0.1 and shares[1, :, 240:].mean() > 0.8
 
 
-def test_no_thing_is_looked_for_where_nothing_contradicts_the_kernel(shipped, scene):
+def test_only_an_own_kernel_makes_a_thing_where_nothing_contradicts_the_kernel(shipped, scene, no_own_kernel):
     reading, found = around_things(shipped, scene, BlurReading(SHAKE), contradicted=False)
     assert found is reading.kernels and reading.doubtful is None
 
@@ -41,7 +56,7 @@ def test_where_nothing_moved_by_itself_there_is_one_kernel(shipped, leaves):
     assert isinstance(found, torch.Tensor) and torch.equal(found, reading.kernels) and not reading.doubtful
 
 
-def test_the_kernel_is_improved_where_it_holds(shipped, scene):
+def test_the_kernel_is_improved_where_it_holds(shipped, scene, no_own_kernel):
     nearly = blur(SHAKE[:, None], gaussian(torch.tensor([1.3])))[:, 0]
     before = float(distances(SHAKE, nearly))
     reading, _ = around_things(shipped, scene, BlurReading(nearly))
