@@ -22,6 +22,7 @@ from bd_diff.reading.turned_copies import FAINT, against_copies, unexplained
 # All ours, measured on photographs of the training.
 TURNS = 2  # of kernel and place
 UNLIKELY = 0.5  # mean of nine cells from which on the background's kernel does not hold there
+PATCH, SEEN = 7, 0.2  # see `unlikely`
 BETTER = 0.95  # of what the background's kernel leaves, the most that a thing's own kernel leaves
 FEWEST, LEAST = 12, 60  # cells that are searched; cells of a thing whose kernel is believed
 RIGHT = 0.94  # of what its copies leave there, the median: right kernels left up to 0.927, wrong ones from 0.954 on
@@ -43,7 +44,7 @@ def find_thing(pipeline, images: Tensor, kernel: Tensor, elsewhere: Tensor) -> T
     """
     lights, things = luminance(images), []
     left = unexplained(lights, kernel)
-    cells = largest(F.avg_pool2d(elsewhere, 3, 1, 1, count_include_pad=False)[0] > UNLIKELY)
+    cells = unlikely(elsewhere)
     for _ in range(TURNS):
         if cells.sum() < FEWEST:
             return None
@@ -54,6 +55,20 @@ def find_thing(pipeline, images: Tensor, kernel: Tensor, elsewhere: Tensor) -> T
         return None
     share = against_copies(lights, thing.kernel)
     return None if share is None or share[0, 0][cells].median() > RIGHT else thing
+
+
+def unlikely(elsewhere: Tensor) -> Tensor:
+    """Where a kernel most likely does not hold, as a mask `(h, w)`, by a map `(1, h, w)` in [0, 1] of how little it
+    holds: the largest part of what is above `UNLIKELY`; where that is small, the patch of `PATCH` cells a side that has
+    most.
+    """
+    cells = largest(F.avg_pool2d(elsewhere, 3, 1, 1, count_include_pad=False)[0] > UNLIKELY)
+    patches = F.avg_pool2d(elsewhere, PATCH, 1)[0]
+    if cells.sum() < FEWEST and patches.max() > SEEN:
+        row, column = divmod(int(patches.argmax()), patches.shape[-1])
+        cells = torch.zeros_like(cells)
+        cells[row : row + PATCH, column : column + PATCH] = True
+    return cells
 
 
 def kernels_in(pipeline, images: Tensor, cells: Tensor) -> Tensor:

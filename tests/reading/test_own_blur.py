@@ -9,7 +9,7 @@ from bd_diff.blur.kernels import blur, delta, shake
 from bd_diff.data.procedural import procedural_image
 from bd_diff.reading import own_blur
 from bd_diff.reading.confidence import distances
-from bd_diff.reading.own_blur import find_thing, kernels_in, largest
+from bd_diff.reading.own_blur import find_thing, kernels_in, largest, unlikely
 
 SHAKE, OWN = (shake(torch.tensor([14.0]), torch.Generator().manual_seed(seed)) for seed in (0, 3))
 
@@ -68,6 +68,16 @@ def test_the_search_sees_a_window_around_the_cells(shipped, monkeypatch, cells):
     assert kernels_in(shipped, torch.rand(1, 3, 320, 448), mask).shape == (3, 33, 33)
     light, where = seen
     assert light.shape == where.shape and min(light.shape[-2:]) >= 192 and where.sum() == 256 * mask.sum()
+
+
+def test_what_is_searched_is_the_largest_part_or_where_the_kernel_holds_least():
+    elsewhere = at_the_right(6)
+    elsewhere[:, :4, :4] = 1.0
+    assert torch.equal(unlikely(elsewhere), at_the_right(6)[0] > 0)
+    elsewhere = torch.zeros(1, 20, 28)
+    elsewhere[:, 5:12, 9:16] = 0.3
+    assert torch.equal(unlikely(elsewhere), elsewhere[0] > 0)
+    assert not unlikely(elsewhere / 2).any()
 
 
 def test_the_largest_part_is_kept():
