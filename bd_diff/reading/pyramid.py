@@ -190,7 +190,7 @@ def trimmed(kernels: Tensor) -> Tensor:
     """Kernels `(B, k, k)` without margins of zeros, but for at least `SIZE` pixels a side: tiles need no more pixels
     around them than they have to.
     """
-    beyond = kernels.shape[-1] // 2 - max(int(reaches(kernels).max()), SIZE // 2)
+    beyond = max(0, kernels.shape[-1] // 2 - max(int(reaches(kernels).max()), SIZE // 2))
     return kernels[:, beyond : kernels.shape[-1] - beyond, beyond : kernels.shape[-1] - beyond]
 
 
