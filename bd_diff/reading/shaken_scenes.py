@@ -38,8 +38,8 @@ def around_things(
     of that kernel and of the own one of a thing that moved (`own_blur`), or of no blur where it does not hold; the
     kernel itself, `(1, k, k)`, where there is no such thing. Where it holds nowhere, the reading is in doubt. In images
     longer than `LONGEST` at the reading's scale things are looked for at a smaller one, but not in narrow panoramas;
-    the kernel stays, and things as they are. Unless corners `contradicted` the kernel that was found, only what has an
-    own one is a thing, and nothing is in doubt: places that hardly show their blur look like things.
+    the kernel stays, and things as they are. No things are looked for unless corners `contradicted` the kernel that was
+    found: places that hardly show their blur look like things.
     """
     first, scale = kernel_of(reading), 1.0 if reading.scale is None else float(reading.scale)
     more = min(1.0, LONGEST / (max(pixels.shape[-2:]) * scale))
@@ -50,11 +50,13 @@ def around_things(
     if kernel is not first:
         kernel = pipeline.tell(BlurReading(kernel)).kernels
         reading = replace(reading, kernels=kernel, linear=torch.full((1,), linear, device=pixels.device))
+    if not contradicted:
+        return reading, kernel
     share = against_copies(luminance(images), kernel if more == 1 else enlarged(kernel, more))
     if share is None and kernel is first:
         return reading, kernel
     wrong = share is None or bool(share.quantile(SURE) > RIGHT)
-    if more == 1 and contradicted:
+    if more == 1:
         reading = replace(reading, doubtful=torch.full((1,), wrong, device=pixels.device))
     if share is None or wrong:
         return reading, kernel
@@ -63,7 +65,7 @@ def around_things(
         own = pipeline.tell(BlurReading(thing.kernel)).kernels
         there = F.avg_pool2d(thing.cells[None].float(), 3, 1, 1, count_include_pad=False)
         return reading, BlurField(torch.cat(same_size([kernel, own])), torch.cat([1 - there, there]))
-    if not contradicted or F.avg_pool2d(share, PATCH, 1).max() < WRONG:
+    if F.avg_pool2d(share, PATCH, 1).max() < WRONG:
         return reading, kernel
     nothing = delta(1, kernel.shape[-1], kernel.device)
     return reading, BlurField(torch.cat([kernel, nothing]), torch.cat([1 - elsewhere, elsewhere]))
