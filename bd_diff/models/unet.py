@@ -173,13 +173,12 @@ def rounded(module: nn.Module, dtype: torch.dtype) -> Any:
     of the time of a deep copy, which takes as long as the UNet does on a small window.
     """
 
-    def round_one(parameter: Tensor | None) -> Any:
-        if parameter is None or parameter.ndim != 4:
-            return None if parameter is None else parameter.detach().to(dtype)
-        return parameter.detach().to(dtype, memory_format=torch.channels_last)
+    def round_one(parameter: Tensor) -> Any:
+        layout = torch.channels_last if parameter.ndim == 4 else torch.preserve_format
+        return parameter.detach().to(dtype, memory_format=layout)
 
     new = copy.copy(module)
-    new._parameters = {name: round_one(one) for name, one in module._parameters.items()}
+    new._parameters = {name: None if one is None else round_one(one) for name, one in module._parameters.items()}
     new._modules = {name: None if one is None else rounded(one, dtype) for name, one in module._modules.items()}
     return new
 

@@ -22,7 +22,7 @@ from bd_diff.reading.turned_copies import FAINT, against_copies, unexplained
 # All ours, measured on photographs of the training.
 TURNS = 2  # of kernel and place
 UNLIKELY = 0.5  # mean of nine cells from which on the background's kernel does not hold there
-PATCH, SEEN = 7, 0.2  # see `unlikely`
+PATCH, SEEN = 7, 0.2  # cells a side of a patch; its mean from which on it is searched, see `unlikely`
 BETTER = 0.95  # of what the background's kernel leaves, the most that a thing's own kernel leaves
 FEWEST, LEAST = 12, 60  # cells that are searched; cells of a thing whose kernel is believed
 RIGHT = 0.94  # of what its copies leave there, the median: right kernels left up to 0.927, wrong ones from 0.954 on

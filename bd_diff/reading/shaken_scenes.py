@@ -17,7 +17,7 @@ from bd_diff.blur.kernels import delta, same_size
 from bd_diff.data.pixels import luminance
 from bd_diff.reading.blur_reading import BlurReading, is_linear
 from bd_diff.reading.denoise import reduce_noise
-from bd_diff.reading.own_blur import find_thing
+from bd_diff.reading.own_blur import PATCH, find_thing
 from bd_diff.reading.pyramid import enlarged, kernel_of, reduced
 from bd_diff.reading.refinement import refine, seen
 from bd_diff.reading.refuted import LONGEST
@@ -27,7 +27,7 @@ from bd_diff.reading.turned_copies import CELL, RIGHT, SURE, against_copies
 TURNS = 4  # of kernel and places
 MOST = 0.6  # share of the image that improves the kernel
 LOW, HIGH = 0.95, 1.0  # share of what its copies leave from which on a kernel counts less, and not at all
-PATCH, WRONG = 7, 0.975  # cells a side of a patch, and its mean share from which on there is a thing in it
+WRONG = 0.975  # mean share of a patch from which on there is a thing in it
 
 
 @torch.no_grad()
