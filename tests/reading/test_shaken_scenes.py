@@ -62,6 +62,14 @@ def test_the_kernel_is_improved_where_it_holds(shipped, scene, no_own_kernel):
     assert float(distances(SHAKE, reading.kernels)) < 0.5 * before
 
 
+@pytest.mark.parametrize(("extent", "taken"), [(14.0, True), (28.0, False)])
+def test_a_better_kernel_is_taken_but_none_that_has_become_much_wider(leaves, monkeypatch, extent, taken):
+    true = shake(torch.tensor([extent]), torch.Generator().manual_seed(3))
+    monkeypatch.setattr(shaken_scenes, "refine", lambda *_, **__: true)
+    kernel, _ = shaken_scenes.improved(None, (blur(leaves, true) + 1) / 2, SHAKE, linear=False)
+    assert kernel is (true if taken else SHAKE)
+
+
 def test_a_kernel_that_holds_nowhere_is_in_doubt(shipped, leaves):
     reading, found = around_things(shipped, leaves, BlurReading(SHAKE))
     assert reading.doubtful and isinstance(found, torch.Tensor)
