@@ -169,15 +169,15 @@ class Blur:
         parameter, angle = torch.tensor([[self.parameter], [self.angle]], dtype=torch.float32)
         return FAMILIES[self.family].make(parameter, angle, generator, size)[0]
 
-    def field(self, size: int | None = None) -> Tensor:
-        """Kernels `(n, n, k, k)` on a regular grid of places in the image; n is 1 where the blur does not vary."""
+    def field(self, size: int | None = None, along: int = FIELD) -> Tensor:
+        """Kernels `(n, n, k, k)` on a grid of places in the image; n is `along`, or 1 where the blur does not vary."""
         size = size or self.window
         if not self.variation:
             return self.kernel(size)[None, None]
-        along = torch.linspace(-1, 1, FIELD)
-        down, right = torch.meshgrid(along, along, indexing="ij")
+        places = torch.linspace(-1, 1, along)
+        down, right = torch.meshgrid(places, places, indexing="ij")
         if self.family in ("shake", "hand_shake"):
-            return self.rolling_shake(down.flatten(), right.flatten(), size).reshape(FIELD, FIELD, size, size)
+            return self.rolling_shake(down.flatten(), right.flatten(), size).reshape(along, along, size, size)
         family = FAMILIES[self.family]
         growth = 1 + self.variation * (right * math.cos(self.angle) + down * math.sin(self.angle)).flatten()
         parameter = (self.parameter * growth).clamp_min(min(1.0, family.easiest))
@@ -187,7 +187,7 @@ class Blur:
             family.make(*one, torch.Generator().manual_seed(self.seed), size)
             for one in zip(parameter.split(1), angle.split(1), strict=True)
         ]
-        return torch.cat(made).reshape(FIELD, FIELD, size, size)
+        return torch.cat(made).reshape(along, along, size, size)
 
     def rolling_shake(self, down: Tensor, right: Tensor, size: int) -> Tensor:
         """Kernels `(n, k, k)` of one camera path that shifts and rolls, seen at positions `(n,)` in [-1, 1]."""

@@ -21,7 +21,7 @@ from bd_diff.reading.confidence import distances
 from bd_diff.reading.denoise import reduce_noise
 from bd_diff.reading.differing_blur import AT_ONCE
 from bd_diff.reading.kernel_search import SMALLEST_WINDOW, gradients_inside, reblur_residual
-from bd_diff.reading.pyramid import kernel_of, reduced
+from bd_diff.reading.pyramid import kernel_of, reduced, spread
 from bd_diff.reading.refuted import LONGEST, believed, fits, missed
 from bd_diff.reading.verdict import is_nothing
 
@@ -81,9 +81,9 @@ def stood_still(pipeline, pixels: Tensor, reading: BlurReading) -> bool:
     that was read remains `LONG` in them; where it does not fit (`fits`), to its scale at least.
     """
     scale = 1.0 if reading.scale is None else float(reading.scale)
-    longest, spread = max(pixels.shape[-2:]), float(shape_of(kernel_of(reading)[0])[0]) / scale
+    longest, wide = max(pixels.shape[-2:]), spread(kernel_of(reading)) / scale
     most = 1.0 if fits(kernel_of(reading), scale) else scale
-    seen = reduced(pixels, min(most, max(LONGEST / longest, LONG / max(spread, 1e-3))))
+    seen = reduced(pixels, min(most, max(LONGEST / longest, LONG / max(wide, 1e-3))))
     return min(seen.shape[-2:]) >= SMALLEST_WINDOW and WindowReadings.read(pipeline, seen).still
 
 
@@ -126,8 +126,8 @@ def moving_things(windows: WindowReadings) -> list[Thing]:
 
 def is_line(kernel: Tensor) -> bool:
     """Whether a kernel `(k, k)` is a line of some length."""
-    spread, *elongation = shape_of(kernel)
-    return not is_nothing(kernel[None]) and bool(spread >= LONG and torch.stack(elongation).norm() >= LINE)
+    width, *elongation = shape_of(kernel)
+    return not is_nothing(kernel[None]) and bool(width >= LONG and torch.stack(elongation).norm() >= LINE)
 
 
 def unlikeness(window: Tensor, line: Tensor) -> float:

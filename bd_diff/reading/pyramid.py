@@ -120,7 +120,7 @@ def agree(coarse: Tensor, fine: Tensor) -> bool:
     """Whether two kernels `(1, k, k)` are the same blur, the second seen 1 / `RATIO` times larger. A reading at its
     limit grows no more, and no blur agrees with nothing.
     """
-    before, after = (float(shape_of(kernel[0])[0]) for kernel in (coarse, fine))
+    before, after = (spread(kernel) for kernel in (coarse, fine))
     grown = after >= GROWTH * before or before < SMALL
     return reach(coarse) > 2 and grown and apart(coarse, fine, 1 / RATIO) <= AGREEING
 
@@ -149,6 +149,11 @@ def apart(coarse: Tensor, fine: Tensor, ratio: float) -> float:
 def reach(kernels: Tensor) -> int:
     """The larger extent in pixels of one kernel `(1, k, k)`."""
     return max(extents(kernels[0]))
+
+
+def spread(kernel: Tensor) -> float:
+    """Standard deviation in pixels of a kernel `(1, k, k)`."""
+    return float(shape_of(kernel[0])[0])
 
 
 def kernel_of(reading: BlurReading) -> Tensor:

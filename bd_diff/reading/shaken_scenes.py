@@ -13,12 +13,12 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from bd_diff.blur.field import BlurField
-from bd_diff.blur.kernels import delta, same_size, shape_of
+from bd_diff.blur.kernels import delta, same_size
 from bd_diff.data.pixels import luminance
 from bd_diff.reading.blur_reading import BlurReading, is_linear
 from bd_diff.reading.denoise import reduce_noise
 from bd_diff.reading.own_blur import PATCH, find_thing
-from bd_diff.reading.pyramid import enlarged, kernel_of, reduced
+from bd_diff.reading.pyramid import enlarged, kernel_of, reduced, spread
 from bd_diff.reading.refinement import refine, seen
 from bd_diff.reading.refuted import LONGEST
 from bd_diff.reading.turned_copies import CELL, RIGHT, SURE, against_copies
@@ -93,8 +93,3 @@ def improved(pipeline, images: Tensor, kernel: Tensor, linear: bool) -> tuple[Te
             left = against_copies(lights, better)
             every.append((better, in_light, left))
     return min(every, key=lambda one: 1.0 if one[2] is None else float(one[2].quantile(MOST)))[:2]
-
-
-def spread(kernel: Tensor) -> float:
-    """Standard deviation in pixels of a kernel `(1, k, k)`."""
-    return float(shape_of(kernel[0])[0])

@@ -4,30 +4,21 @@ python tests/benches/bench_turned.py PHOTOS NAMES --along 17
 
 Photographs, paths and cameras are those of `bd-diff synth --domain rolling-shake`, seed 0. That blurs by 3 x 3 kernels
 and fades between them, so that halfway every edge is seen twice. The more kernels along each side, the closer this
-comes to what a camera averages; their neighbours are a pixel apart at 17.
+comes to what a camera averages; at 17, neighbours differ by about a pixel.
 """
 
 import argparse
 from pathlib import Path
 
 import torch
-from torch import Generator, Tensor
+from torch import Generator
 
 from bd_diff import BDDiffPipeline
 from bd_diff.blur.domains import DOMAINS
-from bd_diff.blur.synthesis import Blur
 from bd_diff.data.images import listed_images, read_image, to_tensor
 from bd_diff.evaluation.metrics import psnr, psnr_registered
 
 DOMAIN = DOMAINS["rolling-shake"]
-
-
-def field(blur: Blur, along: int) -> Tensor:
-    """The kernels `(1, along, along, k, k)` of a camera that turned, on a grid from corner to corner."""
-    places = torch.linspace(-1, 1, along)
-    down, right = torch.meshgrid(places, places, indexing="ij")
-    kernels = blur.rolling_shake(down.flatten(), right.flatten(), blur.window)
-    return kernels.reshape(1, along, along, blur.window, blur.window)
 
 
 @torch.no_grad()
@@ -51,14 +42,12 @@ def main() -> None:
         blur, camera = DOMAIN.draw(generator)
         noise = Generator().manual_seed(int(torch.randint(2**31, (), generator=generator)))
         sharp = to_tensor(read_image(path))[None]
-        blurry = (camera.capture(sharp, field(blur, given.along), noise) * 255).round() / 255
+        blurry = (camera.capture(sharp, blur.field(along=given.along)[None], noise) * 255).round() / 255
         output = pipe(blurry, output_type="pt", generator=Generator().manual_seed(0))
         gained = [float(one(output.images, sharp) - one(blurry, sharp)) for one in (psnr, psnr_registered)]
         gains.append(gained)
-        print(
-            f"{path.stem}: {float(psnr(blurry, sharp)):.2f} dB, {gained[0]:+.2f}, registered {gained[1]:+.2f}", end=""
-        )
-        print(f" ({output.blur[0]})", flush=True)
+        words = ", registered ".join(f"{gain:+.2f}" for gain in gained)
+        print(f"{path.stem}: {float(psnr(blurry, sharp)):.2f} dB, {words} ({output.blur[0]})", flush=True)
     for which, each in zip(("gain", "registered"), torch.tensor(gains).T, strict=True):
         print(f"{which}: mean {each.mean():+.2f}, worst {each.min():+.2f}")
 
