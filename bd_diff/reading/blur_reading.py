@@ -12,14 +12,21 @@ from bd_diff.blur.kernels import delta, same_size, shape_of
 from bd_diff.data.noise import blockiness
 from bd_diff.data.pixels import luminance
 from bd_diff.models.conditioning import SMOOTH
-from bd_diff.reading.confidence import contradict, shares, uncertain
+from bd_diff.reading.confidence import (
+    STRAIGHT,
+    contradict,
+    favouring_first,
+    may_leave,
+    seems_path,
+    shares,
+    uncertain,
+)
 from bd_diff.reading.denoise import reduce_noise
 from bd_diff.reading.kernel_search import best_window, reblur_residual, search_evidence
 from bd_diff.reading.refinement import refine, refine_in_their_light, seen
 
-CONFIDENT, CLEARLY = 0.3, 0.6  # see `search_blur` (ours, measured on training photographs)
-BETTER = 0.93  # see `favouring_first` (likewise)
-NARROW, STRAIGHT, EXPLAINS, AS_WELL = 1.0, 0.9, 0.95, 1.15  # see `certain` (ours, measured on training photographs)
+CONFIDENT, UNDERRATED, CLEARLY = 0.3, 3, 0.6  # see `search_blur` (ours, measured on training photographs)
+NARROW, EXPLAINS, AS_WELL = 1.0, 0.95, 1.15  # see `certain` (likewise)
 
 
 @dataclass
@@ -27,7 +34,8 @@ class BlurReading(BaseOutput):
     """The blur of images: with a blur decoder `kernels` `(B, k, k)`; once it is told, or without one, blur `tokens`
     `(B, T, D)`.
 
-    `search_confidence` `(B,)` in [0, 1]: the image encoder's confidence in what the search finds in such an image.
+    `search_confidence` `(B,)` in [0, 1]: the image encoder's confidence in what the search finds in such an image, more
+    where it may be a path (`search_blur`).
     `doubtful` `(B,)`: whether the readings contradict each other. `scale` `(B,)`: below 1 where the kernels are those
     of the image made smaller by it. `linear` `(B,)`: whether a shake was found that blurred linear light.
     """
@@ -80,8 +88,9 @@ def search_blur(
     (`bd_diff.reading.refinement`), and then the best of them once more. That is done only where the encoder is
     `CONFIDENT` of the search, or the first hypothesis leaves less than `CLEARLY` of what the reading without the search
     does; elsewhere there is no shake, and the networks read soft blur and straight lines better than least squares do.
-    Where a very different kernel explains the photograph as well, the reading without the search is returned, and is
-    `doubtful` unless it can be right by itself (`certain`).
+    Where what is read without the search `seems_path`, the encoder's confidence counts `UNDERRATED` times. Where a very
+    different kernel explains the photograph as well, the reading without the search is returned, and is `doubtful`
+    unless it can be right by itself (`certain`).
 
     found: hypotheses and evidence of `search_evidence`, if it has already run. free: the reading without the search,
         likewise.
@@ -97,6 +106,8 @@ def search_blur(
         return replace(free, doubtful=torch.zeros(1, dtype=torch.bool, device=pixels.device))
     hypotheses, evidence = found
     searched = pipeline.read_blur(pixels, hypotheses[:, 0], evidence)
+    if seems_path(free.kernels):
+        searched = replace(searched, search_confidence=(UNDERRATED * searched.search_confidence).clamp_max(1))
     rivals.add(free.kernels, searched.kernels)
     index = rivals.best()
     doubtful = contradict(free.kernels, searched.kernels, (rivals.residuals[0], rivals.residuals[1]))
@@ -109,10 +120,10 @@ def search_blur(
             rivals = Rivals(window, True, rivals.kernels)
         rivals.add(*refined.split(1))
         rivals.add(refine(pipeline, window, rivals.kernels[rivals.best_found()], lit))
-        left = rivals.left()
+        kernels, left = torch.cat(rivals.kernels), rivals.left()
         # What is refined last is nearest to the truth, though others may fit the window better.
-        index = len(left) - 1 if left[-1] < BETTER else rivals.best()
-        doubtful = uncertain(torch.cat(rivals.kernels), left, index, rivals.blocks)
+        index = len(left) - 1 if left[-1] < may_leave(kernels)[-1] else rivals.best()
+        doubtful = uncertain(kernels, left, index, rivals.blocks)
         if doubtful:
             index, doubtful = 0, doubtful & (not plausible)
         linear = torch.full_like(doubtful, lit and index > 0)
@@ -146,7 +157,7 @@ class Rivals:
 
     def best(self) -> int:
         """Index of the winner."""
-        return favouring_first(self.left())
+        return favouring_first(torch.cat(self.kernels), self.left())
 
     def best_found(self) -> int:
         """Index of the best but the first."""
@@ -158,13 +169,6 @@ def shows_blocks(window: Tensor) -> bool:
     return bool(blockiness(luminance(window)) > SMOOTH)
 
 
-def favouring_first(left: Tensor) -> int:
-    """Index of the least of the `shares` `(S,)` that kernels leave unexplained; the first one has an advantage: others
-    must leave less than `BETTER` of what it does.
-    """
-    return int((left * left.new_tensor([BETTER] + [1.0] * (len(left) - 1))).argmin())
-
-
 def calm_window(pixels: Tensor, side: int = 256) -> Tensor:
     """The window with most edges, `side` pixels or all, of pixels `(1, 3, H, W)` in [-1, 1]: in [0, 1], denoised."""
     return reduce_noise((pixels[best_window(luminance(pixels), side)] + 1) / 2)
@@ -173,12 +177,14 @@ def calm_window(pixels: Tensor, side: int = 256) -> Tensor:
 def certain(kernel: Tensor, light: Tensor) -> bool:
     """Whether a kernel `(1, k, k)` read without the search can be right, so that the search may end where it finds
     nothing clearly better: no blur, a straight line that explains the luminance `(1, 1, h, w)` about as well as no
-    blur does, or anything that explains it better. What is read of a shake is a cloud as large as it, which explains
-    nothing, and of two pulses a line.
+    blur does, or what explains it better and is not that which `seems_path`. What is read of a shake is a cloud as
+    large as it, which explains nothing, and of two pulses a line.
     """
     spread, *elongation = (float(one) for one in shape_of(kernel[0]))
     if spread < NARROW:
         return True
+    if seems_path(kernel):
+        return False
     most = AS_WELL if math.hypot(*elongation) > STRAIGHT else EXPLAINS
     nothing = delta(1, kernel.shape[-1], kernel.device)
     return bool(reblur_residual(light, kernel) < most * reblur_residual(light, nothing))

@@ -6,13 +6,15 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from bd_diff.blur.kernels import transfer_function
+from bd_diff.blur.kernels import shape_of, transfer_function
 from bd_diff.blur.operator import natural_power
 from bd_diff.data.noise import noise_level
 
 SIZE = 64  # pixels a side of the spectra that are compared
 MOST = 0.077, 0.73  # see `contradict`
-SPREAD, NEAR, NEAR_BLOCKS = 0.03, 0.11, 0.18  # see `uncertain`
+SPREAD, NEAR, NEAR_BLOCKS, NEAR_PATH = 0.03, 0.11, 0.18, 0.015  # see `uncertain`
+BETTER, NO_WORSE, ALIKE = 0.93, 1.02, 0.005  # see `may_leave` (ours, measured on photographs of the training)
+WIDE, ROUND, STRAIGHT = 1.4, 0.06, 0.9  # see `seems_path` (likewise)
 NOISE = 2 / math.sqrt(math.pi)  # mean difference of neighbours in white noise, in its standard deviations
 NONE = 1e-9  # residual of a picture of one colour, which every kernel explains
 MOST_NOISE, ALL_NOISE = 0.85, 0.95  # see `shares` (ours, measured on photographs of the training)
@@ -48,6 +50,32 @@ def shares(residuals: Tensor, lights: Sequence[Tensor]) -> Tensor:
     return ((residuals / whole - part) / (1 - part)).clamp_min(0)
 
 
+def seems_path(kernel: Tensor) -> bool:
+    """Whether a kernel `(1, k, k)` that was read without the search may be all that the reader made out of a path: one
+    of some width that is neither round nor straight. Soft blur and straight lines it knows better than least squares
+    do. A thick and smooth path it sees as a cloud, and what the search found there instead was better.
+    """
+    spread, *elongation = shape_of(kernel[0])
+    return bool(spread >= WIDE and ROUND < torch.stack(elongation).norm() <= STRAIGHT)
+
+
+def may_leave(kernels: Tensor) -> Tensor:
+    """What each of kernels `(S, k, k)` may leave to be preferred to the first one, which was read without the search, as
+    shares `(S,)` of what that leaves: `BETTER`; where it `seems_path`, `NO_WORSE` for those that are not `ALIKE`.
+    """
+    others = distances(kernels[:1], kernels) >= (ALIKE if seems_path(kernels[:1]) else math.inf)
+    allowed = torch.where(others, NO_WORSE, BETTER).to(kernels)
+    allowed[0] = 1
+    return allowed
+
+
+def favouring_first(kernels: Tensor, left: Tensor) -> int:
+    """Index of the kernel, of `(S, k, k)`, that leaves least, by the `shares` `(S,)` that they leave unexplained; the
+    first one, which was read without the search, has an advantage (`may_leave`).
+    """
+    return int((left / may_leave(kernels)).argmin())
+
+
 def uncertain(kernels: Tensor, left: Tensor, kept: int, blocks: bool) -> Tensor:
     """Whether the chosen kernel is too far from others that explain the photograph about as well, `(1,)`.
 
@@ -57,13 +85,15 @@ def uncertain(kernels: Tensor, left: Tensor, kept: int, blocks: bool) -> Tensor:
     Each estimate may be the true kernel, with odds that fall by a factor of e for every `SPREAD` of the first one's
     share. The chosen kernel's expected distance to the true one must be below `NEAR` times the share that it explains:
     where that is little, because the photograph hardly shows its blur, it must be more certain. Where it is little
-    because blocks of JPEG are left, which no kernel explains, `NEAR_BLOCKS` times that share is enough.
+    because blocks of JPEG are left, which no kernel explains, `NEAR_BLOCKS` times that share is enough; where the first
+    one `seems_path`, `NEAR_PATH` is.
 
     The bounds (ours) were measured on 52 photographs of the training with blur of seven families.
     """
     odds = torch.softmax(-left / SPREAD, 0)
     expected = (odds * distances(kernels[kept, None], kernels)).sum(0, keepdim=True)
-    return expected > (NEAR_BLOCKS if blocks else NEAR) * (1 - left[kept])
+    enough = (NEAR_BLOCKS if blocks else NEAR) * (1 - left[kept])
+    return expected > enough.clamp_min(NEAR_PATH if seems_path(kernels[:1]) else -math.inf)
 
 
 def distances(kernel: Tensor, others: Tensor) -> Tensor:

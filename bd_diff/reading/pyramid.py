@@ -22,11 +22,10 @@ from bd_diff.reading.blur_reading import (
     CONFIDENT,
     BlurReading,
     calm_window,
-    favouring_first,
     is_linear,
     search_blur,
 )
-from bd_diff.reading.confidence import distances
+from bd_diff.reading.confidence import BETTER, distances
 from bd_diff.reading.kernel_search import SMALLEST_WINDOW, best_window, reblur_residual, resize_kernels
 from bd_diff.reading.refinement import refine
 from bd_diff.reading.several_windows import found_twice, search_windows, unexplained, windows_of
@@ -138,7 +137,8 @@ def refuted(pixels: Tensor, kernel: Tensor) -> bool:
 
 def better(pixels: Tensor, found: BlurReading, other: Tensor) -> bool:
     """Whether what was found explains the image `(1, 3, H, W)` in [-1, 1] clearly better than a kernel `(1, k, k)`."""
-    return favouring_first(unexplained([calm_window(pixels)], [other, kernel_of(found)], is_linear(found))) == 1
+    left = unexplained([calm_window(pixels)], [other, kernel_of(found)], is_linear(found))
+    return bool(left[1] < BETTER * left[0])
 
 
 def apart(coarse: Tensor, fine: Tensor, ratio: float) -> float:

@@ -16,12 +16,11 @@ from bd_diff.reading.blur_reading import (
     CONFIDENT,
     BlurReading,
     calm_window,
-    favouring_first,
     is_linear,
     search_blur,
     shows_blocks,
 )
-from bd_diff.reading.confidence import distances, shares, uncertain
+from bd_diff.reading.confidence import distances, favouring_first, shares, uncertain
 from bd_diff.reading.kernel_search import reblur_residual, rich_windows
 from bd_diff.reading.refinement import seen
 
@@ -55,7 +54,7 @@ def search_windows(pipeline, pixels: Tensor, free: BlurReading | None = None) ->
     linear = 2 * sum(is_linear(one) for one in readings) > len(readings)
     calm = [calm_window(one) for one in windows]
     left = unexplained(calm, kernels, linear)
-    index = favouring_first(left)
+    index = favouring_first(torch.cat(kernels), left)
     chosen = replace(readings[max(index - 1, 0)], linear=torch.full((1,), linear, device=pixels.device))
     doubtful = chosen.doubtful
     if any(one.search_confidence is not None and one.search_confidence > CONFIDENT for one in readings):

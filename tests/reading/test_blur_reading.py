@@ -9,7 +9,7 @@ from bd_diff.blur.kernels import blur, delta, gaussian, line, shake
 from bd_diff.data.pixels import luminance
 from bd_diff.data.procedural import procedural_image
 from bd_diff.pipeline import BDDiffPipeline
-from bd_diff.reading import blur_reading
+from bd_diff.reading import blur_reading, confidence
 from bd_diff.reading.blur_reading import Rivals, certain, shows_blocks
 from bd_diff.reading.denoise import reduce_noise
 from bd_diff.reading.kernel_search import KEPT, reblur_residual, search_evidence
@@ -135,7 +135,7 @@ def test_where_uncertain_the_reading_without_the_search_stays_in_doubt(
 def test_the_reading_without_the_search_stays_unless_another_explains_more(refining, shaken, found, monkeypatch):
     set_confidence(refining, monkeypatch, 0.9)
     free = refining.encode_image(shaken[1], fast=True)
-    monkeypatch.setattr(blur_reading, "BETTER", 0.0)
+    monkeypatch.setattr(confidence, "BETTER", 0.0)
     assert torch.equal(refining.encode_image(shaken[1], found=found).kernels, free.kernels)
 
 
