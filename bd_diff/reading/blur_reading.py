@@ -13,7 +13,6 @@ from bd_diff.data.noise import blockiness
 from bd_diff.data.pixels import luminance
 from bd_diff.models.conditioning import SMOOTH
 from bd_diff.reading.confidence import (
-    STRAIGHT,
     contradict,
     favouring_first,
     may_leave,
@@ -26,7 +25,7 @@ from bd_diff.reading.kernel_search import best_window, reblur_residual, search_e
 from bd_diff.reading.refinement import refine, refine_in_their_light, seen
 
 CONFIDENT, UNDERRATED, CLEARLY = 0.3, 3, 0.6  # see `search_blur` (ours, measured on training photographs)
-NARROW, EXPLAINS, AS_WELL = 1.0, 0.95, 1.15  # see `certain` (likewise)
+NARROW, STRAIGHT, EXPLAINS, AS_WELL = 1.0, 0.9, 0.95, 1.15  # see `certain` (likewise)
 
 
 @dataclass

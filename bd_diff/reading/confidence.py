@@ -14,7 +14,7 @@ SIZE = 64  # pixels a side of the spectra that are compared
 MOST = 0.077, 0.73  # see `contradict`
 SPREAD, NEAR, NEAR_BLOCKS, NEAR_PATH = 0.03, 0.11, 0.18, 0.015  # see `uncertain`
 BETTER, NO_WORSE, ALIKE = 0.93, 1.02, 0.005  # see `may_leave` (ours, measured on photographs of the training)
-WIDE, ROUND, STRAIGHT = 1.4, 0.06, 0.9  # see `seems_path` (likewise)
+WIDE, ROUND, STRAIGHT = 1.4, 0.06, 0.8  # see `seems_path` (likewise)
 NOISE = 2 / math.sqrt(math.pi)  # mean difference of neighbours in white noise, in its standard deviations
 NONE = 1e-9  # residual of a picture of one colour, which every kernel explains
 MOST_NOISE, ALL_NOISE = 0.85, 0.95  # see `shares` (ours, measured on photographs of the training)
@@ -60,8 +60,8 @@ def seems_path(kernel: Tensor) -> bool:
 
 
 def may_leave(kernels: Tensor) -> Tensor:
-    """What each of kernels `(S, k, k)` may leave to be preferred to the first one, which was read without the search, as
-    shares `(S,)` of what that leaves: `BETTER`; where it `seems_path`, `NO_WORSE` for those that are not `ALIKE`.
+    """What each of kernels `(S, k, k)` may leave to be preferred to the first one, which was read without the search:
+    shares `(S,)` of what that leaves, `BETTER`; where it `seems_path`, `NO_WORSE` for those that are not `ALIKE`.
     """
     others = distances(kernels[:1], kernels) >= (ALIKE if seems_path(kernels[:1]) else math.inf)
     allowed = torch.where(others, NO_WORSE, BETTER).to(kernels)

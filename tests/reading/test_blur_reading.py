@@ -108,6 +108,24 @@ def test_soft_blur_is_not_refined(refining, tiny_pipeline, shaken, found, monkey
     assert torch.equal(refined.kernels, plain.kernels)
 
 
+@pytest.mark.parametrize("path", [False, True])
+def test_where_a_cloud_was_read_that_may_be_a_path_confidence_counts_more(refining, shaken, found, monkeypatch, path):
+    set_confidence(refining, monkeypatch, 0.2)
+    monkeypatch.setattr(blur_reading, "CLEARLY", 0)
+    monkeypatch.setattr(blur_reading, "seems_path", lambda *_: path)
+    seen = []
+    monkeypatch.setattr(blur_reading, "refine", lambda *given: seen.append(given) or refine(*given))
+    reading = refining.encode_image(shaken[1], found=found)
+    assert bool(seen) == path and float(reading.search_confidence) == pytest.approx(0.6 if path else 0.2)
+
+
+def test_a_cloud_that_may_be_a_path_is_not_certain(shaken):
+    sharp, *_ = shaken
+    cloud = blur(gaussian(torch.tensor([1.5]))[None], line(torch.tensor([6.0]), torch.tensor([0.4])))[0]
+    light = blur((luminance(sharp) + 1) / 2, cloud)  # it is the very kernel
+    assert not certain(cloud, light) and certain(gaussian(torch.tensor([1.5])), light)
+
+
 def test_a_hypothesis_that_explains_clearly_more_is_refined_without_trust(refining, shaken, found, monkeypatch):
     set_confidence(refining, monkeypatch, 0.2)  # an untrained decoder's kernels explain little
     seen = []

@@ -4,8 +4,16 @@ from dataclasses import replace
 
 import torch
 
-from bd_diff.blur.kernels import gaussian, line
-from bd_diff.reading.confidence import NEAR, contradict, distances, shares, uncertain
+from bd_diff.blur.kernels import blur, delta, disc, gaussian, line
+from bd_diff.reading.confidence import (
+    NEAR,
+    contradict,
+    distances,
+    favouring_first,
+    seems_path,
+    shares,
+    uncertain,
+)
 from bd_diff.reading.kernel_search import circular_gradients
 
 EVEN = torch.tensor([0.02]), torch.tensor([0.02])
@@ -48,6 +56,39 @@ def test_a_kernel_is_uncertain_where_another_far_from_it_explains_as_much_unless
     assert judged(moved, near, [1.0, 0.99, 0.99, 0.99])  # wins little
     assert judged(moved, near, [1.0, 0.93, 0.93, 0.93])
     assert not judged(moved, near, [1.0, 0.93, 0.93, 0.93], blocks=True)  # which hide how much is explained
+
+
+def cloud():
+    """What the reader sees of a thick path: neither round nor straight."""
+    return blur(gaussian(torch.tensor([2.0]))[None], line(torch.tensor([9.0]), torch.tensor([0.5])))[0]
+
+
+def test_a_cloud_that_is_neither_round_nor_straight_nor_narrow_seems_a_path():
+    thin = torch.nn.functional.pad(cloud()[:, ::3, ::3], (11, 11, 11, 11))  # a third of its size
+    straight = line(torch.tensor([13.0]), torch.tensor([0.5]))
+    for kernel in (gaussian(torch.tensor([2.5])), disc(torch.tensor([6.0])), straight, delta(1), thin / thin.sum()):
+        assert not seems_path(kernel)
+    assert seems_path(cloud())
+
+
+def test_instead_of_a_cloud_another_kernel_is_taken_that_leaves_no_more():
+    path = line(torch.tensor([13.0]), torch.tensor([1.5]))
+    soft = gaussian(torch.tensor([2.5]))
+    left = torch.tensor([1.0, 0.95])
+    assert favouring_first(torch.cat([soft, path]), left) == 0  # which the reader knows
+    assert favouring_first(torch.cat([cloud(), path]), left) == 1
+    assert favouring_first(torch.cat([cloud(), cloud()]), left) == 0  # that is the same again
+    assert favouring_first(torch.cat([soft, path]), torch.tensor([1.0, 0.9])) == 1
+    assert favouring_first(torch.cat([cloud(), path]), torch.tensor([1.0, 1.1])) == 0
+
+
+def test_kernels_that_agree_are_certain_where_a_cloud_was_read_though_they_explain_little():
+    near = line(torch.tensor([9.0, 9.0]), torch.tensor([0.5, 0.55]))
+    left = torch.tensor([1.0, 0.95, 0.95])
+    for first, expected in ((gaussian(torch.tensor([2.5])), True), (cloud(), False)):
+        assert uncertain(torch.cat([first, near]), left, 2, False) == expected
+    apart = line(torch.tensor([13.0, 13.0]), torch.tensor([0.0, 1.5]))
+    assert uncertain(torch.cat([cloud(), apart]), left, 2, False)
 
 
 def test_noise_does_not_count_to_what_kernels_leave_unexplained_up_to_a_bound():
