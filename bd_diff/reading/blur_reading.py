@@ -24,7 +24,7 @@ from bd_diff.reading.denoise import reduce_noise
 from bd_diff.reading.kernel_search import best_window, reblur_residual, search_evidence
 from bd_diff.reading.refinement import refine, refine_in_their_light, seen
 
-CONFIDENT, UNDERRATED, CLEARLY = 0.3, 3, 0.6  # see `search_blur` (ours, measured on training photographs)
+CONFIDENT, UNDERRATED, CLEARLY = 0.3, 2, 0.6  # see `search_blur` (ours, measured on training photographs)
 NARROW, STRAIGHT, EXPLAINS, AS_WELL = 1.0, 0.9, 0.95, 1.15  # see `certain` (likewise)
 
 
