@@ -116,7 +116,7 @@ def test_where_a_cloud_was_read_that_may_be_a_path_confidence_counts_more(refini
     seen = []
     monkeypatch.setattr(blur_reading, "refine", lambda *given: seen.append(given) or refine(*given))
     reading = refining.encode_image(shaken[1], found=found)
-    assert bool(seen) == path and float(reading.search_confidence) == pytest.approx(0.6 if path else 0.2)
+    assert bool(seen) == path and float(reading.search_confidence) == pytest.approx(0.4 if path else 0.2)
 
 
 def test_a_cloud_that_may_be_a_path_is_not_certain(shaken):
