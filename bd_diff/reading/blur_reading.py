@@ -12,14 +12,7 @@ from bd_diff.blur.kernels import delta, same_size, shape_of
 from bd_diff.data.noise import blockiness
 from bd_diff.data.pixels import luminance
 from bd_diff.models.conditioning import SMOOTH
-from bd_diff.reading.confidence import (
-    contradict,
-    favouring_first,
-    may_leave,
-    seems_path,
-    shares,
-    uncertain,
-)
+from bd_diff.reading.confidence import BETTER, contradict, favouring_first, seems_path, shares, uncertain
 from bd_diff.reading.denoise import reduce_noise
 from bd_diff.reading.kernel_search import best_window, reblur_residual, search_evidence
 from bd_diff.reading.refinement import refine, refine_in_their_light, seen
@@ -87,9 +80,9 @@ def search_blur(
     (`bd_diff.reading.refinement`), and then the best of them once more. That is done only where the encoder is
     `CONFIDENT` of the search, or the first hypothesis leaves less than `CLEARLY` of what the reading without the search
     does; elsewhere there is no shake, and the networks read soft blur and straight lines better than least squares do.
-    Where what is read without the search `seems_path`, the encoder's confidence counts `UNDERRATED` times. Where a very
-    different kernel explains the photograph as well, the reading without the search is returned, and is `doubtful`
-    unless it can be right by itself (`certain`).
+    Where what is read without the search `seems_path`, the search goes on to its end, and the encoder's confidence
+    counts `UNDERRATED` times. Where a very different kernel explains the photograph as well, the reading without the
+    search is returned, and is `doubtful` unless it can be right by itself (`certain`).
 
     found: hypotheses and evidence of `search_evidence`, if it has already run. free: the reading without the search,
         likewise.
@@ -98,22 +91,20 @@ def search_blur(
     free = pipeline.read_blur(pixels) if free is None else free
     assert free is not None and free.kernels is not None  # there is a blur decoder
     rivals = Rivals(window)
-    plausible = certain(free.kernels, rivals.light)
+    plausible, path = certain(free.kernels, rivals.light), seems_path(free.kernels)
     if found is None:
-        found = search_evidence(rivals.light, free.kernels if plausible else None)
+        found = search_evidence(rivals.light, free.kernels if plausible and not path else None)
     if found is None:
         return replace(free, doubtful=torch.zeros(1, dtype=torch.bool, device=pixels.device))
     hypotheses, evidence = found
     searched = pipeline.read_blur(pixels, hypotheses[:, 0], evidence)
-    if seems_path(free.kernels):
-        searched = replace(searched, search_confidence=(UNDERRATED * searched.search_confidence).clamp_max(1))
     rivals.add(free.kernels, searched.kernels)
     index = rivals.best()
     doubtful = contradict(free.kernels, searched.kernels, (rivals.residuals[0], rivals.residuals[1]))
     linear = torch.zeros_like(doubtful)
-    if pipeline.config.refinements and (
-        searched.search_confidence > CONFIDENT or rivals.share(hypotheses[:, 0]) < CLEARLY
-    ):
+    trust = searched.search_confidence * (UNDERRATED if path else 1)
+    shaken = bool(searched.search_confidence > CONFIDENT) or rivals.share(hypotheses[:, 0]) < CLEARLY
+    if pipeline.config.refinements and (shaken or trust > CONFIDENT):
         refined, lit = refine_in_their_light(pipeline, window, torch.cat([searched.kernels, hypotheses[0]]))
         if lit:
             rivals = Rivals(window, True, rivals.kernels)
@@ -121,10 +112,13 @@ def search_blur(
         rivals.add(refine(pipeline, window, rivals.kernels[rivals.best_found()], lit))
         kernels, left = torch.cat(rivals.kernels), rivals.left()
         # What is refined last is nearest to the truth, though others may fit the window better.
-        index = len(left) - 1 if left[-1] < may_leave(kernels)[-1] else rivals.best()
-        doubtful = uncertain(kernels, left, index, rivals.blocks)
-        if doubtful:
-            index, doubtful = 0, doubtful & (not plausible)
+        index = len(left) - 1 if left[-1] < BETTER else favouring_first(kernels, left)
+        torn = uncertain(kernels, left, index, rivals.blocks)
+        index = 0 if torn else index
+        if shaken or not torn:  # what only may be a path is not in doubt for finding none
+            doubtful = torn & (not plausible)
+        if index > 0:
+            searched = replace(searched, search_confidence=trust.clamp_max(1))
         linear = torch.full_like(doubtful, lit and index > 0)
     return replace(searched, kernels=rivals.kernels[index], doubtful=doubtful, linear=linear)
 
@@ -132,7 +126,7 @@ def search_blur(
 class Rivals:
     """Kernels `(1, k, k)` that compete for a window `(1, 3, h, w)` in [0, 1], seen in display values or `linear` light:
     the one that leaves least unexplained (`reblur_residual`, without noise's part) wins, and the first one, read
-    without the search, has an advantage (`favouring_first`).
+    without the search, has an advantage: others must leave less than `BETTER` of what it does.
     """
 
     def __init__(self, window: Tensor, linear: bool = False, kernels: Sequence[Tensor] = ()):
@@ -156,7 +150,8 @@ class Rivals:
 
     def best(self) -> int:
         """Index of the winner."""
-        return favouring_first(torch.cat(self.kernels), self.left())
+        index, left = self.best_found(), self.left()
+        return index if left[index] < BETTER * left[0] else 0
 
     def best_found(self) -> int:
         """Index of the best but the first."""
@@ -176,14 +171,12 @@ def calm_window(pixels: Tensor, side: int = 256) -> Tensor:
 def certain(kernel: Tensor, light: Tensor) -> bool:
     """Whether a kernel `(1, k, k)` read without the search can be right, so that the search may end where it finds
     nothing clearly better: no blur, a straight line that explains the luminance `(1, 1, h, w)` about as well as no
-    blur does, or what explains it better and is not that which `seems_path`. What is read of a shake is a cloud as
-    large as it, which explains nothing, and of two pulses a line.
+    blur does, or anything that explains it better. What is read of a shake is a cloud as large as it, which explains
+    nothing, and of two pulses a line.
     """
     spread, *elongation = (float(one) for one in shape_of(kernel[0]))
     if spread < NARROW:
         return True
-    if seems_path(kernel):
-        return False
     most = AS_WELL if math.hypot(*elongation) > STRAIGHT else EXPLAINS
     nothing = delta(1, kernel.shape[-1], kernel.device)
     return bool(reblur_residual(light, kernel) < most * reblur_residual(light, nothing))

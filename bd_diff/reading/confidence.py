@@ -13,8 +13,8 @@ from bd_diff.data.noise import noise_level
 SIZE = 64  # pixels a side of the spectra that are compared
 MOST = 0.077, 0.73  # see `contradict`
 SPREAD, NEAR, NEAR_BLOCKS, NEAR_PATH = 0.03, 0.11, 0.18, 0.01  # see `uncertain`
-BETTER, NO_WORSE, ALIKE = 0.93, 1.02, 0.005  # see `may_leave` (ours, measured on photographs of the training)
-WIDE, ROUND, STRAIGHT = 1.4, 0.06, 0.8  # see `seems_path` (likewise)
+BETTER, ALIKE = 0.93, 0.005  # see `favouring_first` (ours, measured on photographs of the training)
+WIDE, ROUND, LONG = 1.4, 0.06, 0.8  # see `seems_path` (likewise)
 NOISE = 2 / math.sqrt(math.pi)  # mean difference of neighbours in white noise, in its standard deviations
 NONE = 1e-9  # residual of a picture of one colour, which every kernel explains
 MOST_NOISE, ALL_NOISE = 0.85, 0.95  # see `shares` (ours, measured on photographs of the training)
@@ -56,24 +56,18 @@ def seems_path(kernel: Tensor) -> bool:
     do. A thick and smooth path it sees as a cloud, and what the search found there instead was better.
     """
     spread, *elongation = shape_of(kernel[0])
-    return bool(spread >= WIDE and ROUND < torch.stack(elongation).norm() <= STRAIGHT)
-
-
-def may_leave(kernels: Tensor) -> Tensor:
-    """What each of kernels `(S, k, k)` may leave to be preferred to the first one, which was read without the search:
-    shares `(S,)` of what that leaves, `BETTER`; where it `seems_path`, `NO_WORSE` for those that are not `ALIKE`.
-    """
-    others = distances(kernels[:1], kernels) >= (ALIKE if seems_path(kernels[:1]) else math.inf)
-    allowed = torch.where(others, NO_WORSE, BETTER).to(kernels)
-    allowed[0] = 1
-    return allowed
+    return bool(spread >= WIDE and ROUND < torch.stack(elongation).norm() <= LONG)
 
 
 def favouring_first(kernels: Tensor, left: Tensor) -> int:
-    """Index of the kernel, of `(S, k, k)`, that leaves least, by the `shares` `(S,)` that they leave unexplained; the
-    first one, which was read without the search, has an advantage (`may_leave`).
+    """Index of the kernel, of `(S, k, k)`, that leaves least, by the `shares` `(S,)` that they leave unexplained. The
+    first one, which was read without the search, has an advantage: others must leave less than `BETTER` of what it
+    does; where it `seems_path`, only those that are `ALIKE`.
     """
-    return int((left / may_leave(kernels)).argmin())
+    others = distances(kernels[:1], kernels) >= (ALIKE if seems_path(kernels[:1]) else math.inf)
+    most = torch.where(others, 1.0, BETTER).to(left)
+    most[0] = 1
+    return int((left / most).argmin())
 
 
 def uncertain(kernels: Tensor, left: Tensor, kept: int, blocks: bool) -> Tensor:
@@ -86,7 +80,7 @@ def uncertain(kernels: Tensor, left: Tensor, kept: int, blocks: bool) -> Tensor:
     share. The chosen kernel's expected distance to the true one must be below `NEAR` times the share that it explains:
     where that is little, because the photograph hardly shows its blur, it must be more certain. Where it is little
     because blocks of JPEG are left, which no kernel explains, `NEAR_BLOCKS` times that share is enough; where the first
-    one `seems_path`, `NEAR_PATH` is.
+    one `seems_path`, a distance of `NEAR_PATH` is.
 
     The bounds (ours) were measured on 52 photographs of the training with blur of seven families.
     """

@@ -115,15 +115,33 @@ def test_where_a_cloud_was_read_that_may_be_a_path_confidence_counts_more(refini
     monkeypatch.setattr(blur_reading, "seems_path", lambda *_: path)
     seen = []
     monkeypatch.setattr(blur_reading, "refine", lambda *given: seen.append(given) or refine(*given))
+    monkeypatch.setattr(blur_reading, "uncertain", lambda *_: torch.tensor([False]))
     reading = refining.encode_image(shaken[1], found=found)
     assert bool(seen) == path and float(reading.search_confidence) == pytest.approx(0.4 if path else 0.2)
 
 
-def test_a_cloud_that_may_be_a_path_is_not_certain(shaken):
-    sharp, *_ = shaken
-    cloud = blur(gaussian(torch.tensor([1.5]))[None], line(torch.tensor([6.0]), torch.tensor([0.4])))[0]
-    light = blur((luminance(sharp) + 1) / 2, cloud)  # it is the very kernel
-    assert not certain(cloud, light) and certain(gaussian(torch.tensor([1.5])), light)
+@pytest.mark.parametrize("path", [False, True])
+def test_where_a_cloud_was_read_the_search_goes_on_to_its_end(refining, shaken, monkeypatch, path):
+    rivals = []
+    monkeypatch.setattr(blur_reading, "certain", lambda *_: True)
+    monkeypatch.setattr(blur_reading, "seems_path", lambda *_: path)
+    monkeypatch.setattr(blur_reading, "search_evidence", lambda light, rival: rivals.append(rival))
+    blur_reading.search_blur(refining, shaken[1])
+    assert (rivals[0] is None) == path
+
+
+def test_what_may_be_a_path_is_not_in_doubt_for_finding_none(refining, shaken, found, monkeypatch):
+    monkeypatch.setattr(blur_reading, "CLEARLY", 0)
+    monkeypatch.setattr(blur_reading, "seems_path", lambda *_: True)
+    monkeypatch.setattr(blur_reading, "certain", lambda *_: False)
+    monkeypatch.setattr(blur_reading, "contradict", lambda *_: torch.tensor([False]))
+    monkeypatch.setattr(blur_reading, "uncertain", lambda *_: torch.tensor([True]))
+    free = refining.encode_image(shaken[1], fast=True)
+    for trust, doubtful in ((0.2, False), (0.4, True)):
+        set_confidence(refining, monkeypatch, trust)
+        reading = refining.encode_image(shaken[1], found=found)
+        assert torch.equal(reading.kernels, free.kernels) and reading.doubtful == doubtful
+        assert float(reading.search_confidence) == pytest.approx(trust)  # no path was found
 
 
 def test_a_hypothesis_that_explains_clearly_more_is_refined_without_trust(refining, shaken, found, monkeypatch):
@@ -153,7 +171,8 @@ def test_where_uncertain_the_reading_without_the_search_stays_in_doubt(
 def test_the_reading_without_the_search_stays_unless_another_explains_more(refining, shaken, found, monkeypatch):
     set_confidence(refining, monkeypatch, 0.9)
     free = refining.encode_image(shaken[1], fast=True)
-    monkeypatch.setattr(confidence, "BETTER", 0.0)
+    for module in (blur_reading, confidence):
+        monkeypatch.setattr(module, "BETTER", 0.0)
     assert torch.equal(refining.encode_image(shaken[1], found=found).kernels, free.kernels)
 
 
