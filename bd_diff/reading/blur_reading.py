@@ -27,7 +27,7 @@ class BlurReading(BaseOutput):
     `(B, T, D)`.
 
     `search_confidence` `(B,)` in [0, 1]: the image encoder's confidence in what the search finds in such an image, more
-    where it may be a path (`search_blur`).
+    where a path was found instead of a cloud (`search_blur`).
     `doubtful` `(B,)`: whether the readings contradict each other. `scale` `(B,)`: below 1 where the kernels are those
     of the image made smaller by it. `linear` `(B,)`: whether a shake was found that blurred linear light.
     """
@@ -150,8 +150,8 @@ class Rivals:
 
     def best(self) -> int:
         """Index of the winner."""
-        index, left = self.best_found(), self.left()
-        return index if left[index] < BETTER * left[0] else 0
+        left = self.left()
+        return 1 + int(left[1:].argmin()) if left[1:].min() < BETTER * left[0] else 0
 
     def best_found(self) -> int:
         """Index of the best but the first."""
