@@ -13,7 +13,7 @@ from bd_diff.data.noise import noise_level
 SIZE = 64  # pixels a side of the spectra that are compared
 MOST = 0.077, 0.73  # see `contradict`
 SPREAD, NEAR, NEAR_BLOCKS, NEAR_PATH = 0.03, 0.11, 0.18, 0.01  # see `uncertain`
-BETTER, ALIKE = 0.93, 0.005  # see `favouring_first` (ours, measured on photographs of the training)
+BETTER, ALIKE = 0.93, 0.01  # see `favouring_first` (ours, measured on photographs of the training)
 WIDE, ROUND, LONG = 1.4, 0.06, 0.8  # see `seems_path` (likewise)
 NOISE = 2 / math.sqrt(math.pi)  # mean difference of neighbours in white noise, in its standard deviations
 NONE = 1e-9  # residual of a picture of one colour, which every kernel explains

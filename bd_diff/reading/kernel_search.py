@@ -227,7 +227,7 @@ def l0_deblur(blurry: Tensor, kernels: Tensor, smoothness: Tensor, growth: float
     tall, wide = (fft.next_fast_len(side + 2 * reach, real=True) for side in (height, width))
     padded = extend(blurry, reach, reach + tall - height - 2 * reach, reach, reach + wide - width - 2 * reach)
     transfer = transfer_function(kernels, tall, wide)[:, None]
-    window = border_window(tall, wide, reach, device=blurry.device)
+    window = border_window(tall, wide, reach, device=blurry.device).to(padded)
     for _ in range(2):
         blurred = torch.fft.irfft2(torch.fft.rfft2(padded) * transfer, s=(tall, wide))
         padded = torch.lerp(blurred, padded, window)

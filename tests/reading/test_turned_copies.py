@@ -37,10 +37,12 @@ def test_it_is_seen_where_the_kernel_holds(sharp):
 
 
 def test_several_windows_are_seen_together(sharp):
-    windows = torch.cat([blur(sharp, SHAKE), blur(sharp, OTHER)])
-    both = against_copies(windows, SHAKE)
+    # In float64: in float32 the L0 prior makes as much as 2e-4 of last bits, which depend on the machine.
+    sharp, kernel, other = sharp.double(), SHAKE.double(), OTHER.double()
+    windows = torch.cat([blur(sharp, kernel), blur(sharp, other)])
+    both = against_copies(windows, kernel)
     for window, share in zip(windows.split(1), both.split(1), strict=True):
-        assert torch.allclose(against_copies(window, SHAKE), share, atol=1e-4)
+        assert torch.allclose(against_copies(window, kernel), share, atol=1e-6)
 
 
 @pytest.mark.parametrize("kernel", [delta(1), gaussian(torch.tensor([1.8]))])
