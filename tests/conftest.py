@@ -1,6 +1,7 @@
 """Toy-size BD-Diff pipelines on the real classes, shared by the tests."""
 
 import os
+import signal
 import subprocess
 import sys
 import tempfile
@@ -19,6 +20,13 @@ def one_thread():
     """Tests, and what they start, share the cores."""
     torch.set_num_threads(1)
     os.environ["OMP_NUM_THREADS"] = "1"
+
+
+@pytest.fixture(autouse=True, scope="session")
+def interruptible():
+    """Ctrl+C reaches tests, and what they start, in a background job, too, for which shells ignore it."""
+    if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(autouse=True, scope="session")

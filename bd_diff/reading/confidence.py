@@ -13,7 +13,7 @@ from bd_diff.data.noise import noise_level
 SIZE = 64  # pixels a side of the spectra that are compared
 MOST = 0.077, 0.73  # see `contradict`
 SPREAD, NEAR, NEAR_BLOCKS, NEAR_PATH = 0.03, 0.11, 0.18, 0.01  # see `uncertain`
-BETTER, ALIKE = 0.93, 0.01  # see `favouring_first` (ours, measured on photographs of the training)
+BETTER, SLIGHTLY, ALIKE = 0.93, 0.965, 0.005  # see `favouring_first` (ours, measured on photographs of the training)
 WIDE, ROUND, LONG = 1.4, 0.06, 0.8  # see `seems_path` (likewise)
 NOISE = 2 / math.sqrt(math.pi)  # mean difference of neighbours in white noise, in its standard deviations
 NONE = 1e-9  # residual of a picture of one colour, which every kernel explains
@@ -62,10 +62,10 @@ def seems_path(kernel: Tensor) -> bool:
 def favouring_first(kernels: Tensor, left: Tensor) -> int:
     """Index of the kernel, of `(S, k, k)`, that leaves least, by the `shares` `(S,)` that they leave unexplained. The
     first one, which was read without the search, has an advantage: others must leave less than `BETTER` of what it
-    does; where it `seems_path`, only those that are `ALIKE`.
+    does; where it `seems_path`, those that are not `ALIKE` less than `SLIGHTLY`.
     """
     others = distances(kernels[:1], kernels) >= (ALIKE if seems_path(kernels[:1]) else math.inf)
-    most = torch.where(others, 1.0, BETTER).to(left)
+    most = torch.where(others, SLIGHTLY, BETTER).to(left)
     most[0] = 1
     return int((left / most).argmin())
 
