@@ -94,6 +94,7 @@ def deblur(
     from bd_diff.data.kernel_files import read_kernel
     from bd_diff.data.processes import all_processes
     from bd_diff.reading.reblur_map import draw_map, reblur_map
+    from bd_diff.reading.verdict import NOTHING
     from bd_diff.restore import call_settings
     from bd_diff.serving.folder_run import Job, Manifest, remove_parts, run_jobs
     from bd_diff.serving.memory import most_pixels
@@ -155,7 +156,8 @@ def deblur(
             raise
 
     def beside(job, part, result) -> None:
-        kernel, blur[job.target] = seen.popleft()
+        kernel, words = seen.popleft()
+        blur[job.target] = NOTHING if part.unchanged else words
         if maps:
             save_map(job, part, result, kernel)
 
@@ -207,19 +209,21 @@ def report(planned: int, summaries: list, failed: dict[str, str], out: Path, as_
     stopped, left = any(one.stopped for one in summaries), sum(one.left for one in summaries)
     skipped = planned - done - len(failed) - left
     found: Counter[str] = sum((one.blur for one in summaries), Counter())
-    unchanged = {reason: found[reason] for reason in (NOTHING, DOUBT, WIDE) if found[reason]}
+    unchanged = found[NOTHING]
     differing = sum(count for words, count in found.items() if words.startswith(DIFFERS))
     if as_json:
         figures = {"done": done, "skipped": skipped, "left": left, "failed": failed, "seconds": round(seconds, 3)}
-        figures |= {"unchanged": unchanged, "differs": differing}
+        figures |= {"unchanged": unchanged, "doubtful": found[DOUBT], "wide": found[WIDE], "differs": differing}
         print(json.dumps(figures | {"images_per_second": round(done / seconds, 3) if done else 0.0}))
         return
     if skipped:
         print(f"{skipped} already there or given up before, skipped (--overwrite replaces results)")
     if done or failed:
-        told = unchanged | ({"blur that differs over the picture": differing} if differing else {})
-        reasons = "".join(f"; {count} with {reason}" for reason, count in told.items())
-        print(f"{done} deblurred, in {out}{reasons}" + (f"; {len(failed)} failed" if failed else ""))
+        stayed = f", {unchanged} left as {'it was' if unchanged == 1 else 'they were'} ({NOTHING})" if unchanged else ""
+        told = {DOUBT: found[DOUBT], WIDE: found[WIDE], "blur that differs over the picture": differing}
+        reasons = "".join(f"; {count} with {reason}" for reason, count in told.items() if count)
+        reasons += f"; {len(failed)} failed" if failed else ""
+        print(f"{done - unchanged} deblurred{stayed}, in {out}{reasons}")
     if stopped:
         print(f"stopped, {left} are left; the same command with --resume goes on")
 

@@ -113,6 +113,14 @@ def whole(batch: Tensor, opened: list[Opened]) -> list[Tensor]:
     return made
 
 
+def staying(opened: list[Opened]) -> Tensor:
+    """Which images of a batch stay as they are, whatever is made of them (`Part.unchanged`), as booleans `(B,)`."""
+    stays: list[bool] = []
+    for one in opened:
+        stays += [one.unchanged] if isinstance(one, Part) else [False] * (len(one) if one.ndim == 4 else 1)
+    return torch.tensor(stays)
+
+
 def to_images(batch: Tensor, opened: list[Opened]) -> list[Image.Image]:
     """Results `(B, 3, H, W)` as PIL images, each of the mode of the image it was made from, RGB otherwise.
 

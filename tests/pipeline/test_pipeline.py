@@ -96,6 +96,13 @@ def test_the_grid_covers_an_image_only_where_it_is_large(tiny_pipeline):
     assert len(tiny_pipeline.grid(1032, 700, 0)) == 1
 
 
+def test_what_stays_as_it_is_has_no_blur_beside_others_that_have(tiny_pipeline):
+    levels = np.random.default_rng(0).integers(0, 256, (8, 8, 3), dtype=np.uint8).repeat(8, 0).repeat(8, 1)
+    with pytest.warns(UserWarning, match="stays as it is"):
+        found = tiny_pipeline([PIL.Image.fromarray(levels), photograph(64, 64)[0]])
+    assert np.array_equal(found.images[0], levels) and found.blur[0] == "no blur found" != found.blur[1]
+
+
 @pytest.mark.parametrize("output_type", ["pt", "latent"])
 def test_where_no_blur_is_found_the_photograph_comes_back_and_no_network_runs(tiny_pipeline, monkeypatch, output_type):
     image, settings = photograph(70, 64), {"strength": 0.0, "output_type": output_type}

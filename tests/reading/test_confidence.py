@@ -71,7 +71,7 @@ def test_a_cloud_that_is_neither_round_nor_straight_nor_narrow_seems_a_path():
     assert seems_path(cloud())
 
 
-def test_instead_of_a_cloud_another_kernel_is_taken_that_leaves_no_more():
+def test_instead_of_a_cloud_another_kernel_is_taken_that_leaves_slightly_less():
     path = line(torch.tensor([13.0]), torch.tensor([1.5]))
     soft = gaussian(torch.tensor([2.5]))
     left = torch.tensor([1.0, 0.95])
