@@ -23,8 +23,8 @@ def is_nothing(kernels: Tensor, *unless: Tensor | None) -> Tensor:
 
 def as_nothing(stays: Tensor, kernels: Tensor, *marks: Tensor | None) -> tuple[Tensor, list[Tensor | None]]:
     """Kernels `(B, k, k)` and what is true of them, each `(B,)`, but no blur where an image `stays` `(B,)` as it is."""
-    stays = stays.to(kernels.device)
-    kernels = torch.where(stays[:, None, None], delta(1, kernels.shape[-1], kernels.device), kernels)
+    stays, nothing = stays.to(kernels.device), delta(1, kernels.shape[-1]).to(kernels)
+    kernels = torch.where(stays[:, None, None], nothing, kernels)
     return kernels, [None if mark is None else mark & ~stays for mark in marks]
 
 
