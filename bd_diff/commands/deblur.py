@@ -88,6 +88,7 @@ def deblur(
     from accelerate.utils import gather_object
     from PIL import Image
 
+    from bd_diff.blur.kernels import delta
     from bd_diff.data.claims import claim
     from bd_diff.data.colour import fix_colours
     from bd_diff.data.images import read_image, save_image
@@ -156,8 +157,7 @@ def deblur(
             raise
 
     def beside(job, part, result) -> None:
-        kernel, words = seen.popleft()
-        blur[job.target] = NOTHING if part.unchanged else words
+        kernel, blur[job.target] = (delta(1)[0], NOTHING) if part.unchanged else seen.popleft()
         if maps:
             save_map(job, part, result, kernel)
 

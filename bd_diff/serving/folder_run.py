@@ -241,7 +241,13 @@ def batches(reading: Iterable[tuple[Job, Future]], size: int, settle: Callable) 
 
 
 def restored(batch: list[tuple], restore: Callable, settle: Callable) -> Iterator[tuple[Job, Part, Tensor]]:
-    """Yield `(job, part, result)` of a batch; if the batch fails, its photographs are tried one by one."""
+    """Yield `(job, part, result)` of a batch; if the batch fails, its photographs are tried one by one. Those that stay
+    as they are, whatever is made of them, come back at once.
+    """
+    yield from (one for one in batch if one[1].unchanged)
+    batch = [one for one in batch if not one[1].unchanged]
+    if not batch:
+        return
     try:
         hidden = hidden_in([part for _, part, _ in batch])
         masks = {} if hidden is None else {"hidden": hidden}

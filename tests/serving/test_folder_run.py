@@ -99,6 +99,21 @@ def test_photographs_of_one_size_come_together_and_others_apart(tmp_path, batch_
     assert seen == ([1] * 7 if batch_size == 1 else [3, 1, 3])
 
 
+@pytest.mark.parametrize("batch_size", [1, 3])
+def test_what_stays_as_it_is_is_not_restored(tmp_path, batch_size):
+    jobs, seen = make_jobs(tmp_path, 3, sizes=((64, 64),)), []
+    levels = np.random.default_rng(0).integers(0, 256, (8, 8, 3), dtype=np.uint8).repeat(8, 0).repeat(8, 1)
+    Image.fromarray(levels).save(jobs[1].source)
+
+    def restore(images):
+        seen.append(len(images))
+        return invert(images)
+
+    assert run_jobs(jobs, restore, batch_size=batch_size, silent=True).done == 3
+    assert seen == ([1, 1] if batch_size == 1 else [2])
+    assert np.array_equal(Image.open(jobs[1].target), levels) and inverted(jobs[0]) and inverted(jobs[2])
+
+
 def test_one_bad_photograph_of_a_batch_does_not_take_the_others_with_it(tmp_path, capsys):
     jobs = make_jobs(tmp_path, 3)
 
