@@ -244,8 +244,7 @@ class BDDiffPipeline(ReadingPipeline):
                 callback_on_step_end=callback_on_step_end,
                 callback_on_step_end_tensor_inputs=callback_on_step_end_tensor_inputs,
             )
-            if output_type == "latent":
-                images = encode_padded(self, images)
+            images = encode_padded(self, images) if output_type == "latent" else images
             return self.finish(images, given, output_type, kernels, doubtful, differs, return_dict)
 
         # 2. Prepare noise, for the whole image too.
@@ -312,9 +311,8 @@ class BDDiffPipeline(ReadingPipeline):
         return_dict: bool,
     ) -> BDDiffPipelineOutput | tuple:
         """The output of a call from images `(B, 3, H, W)` in [0, 1], or latents, of what was `given`."""
-        if output_type != "latent":
-            if output_type != "pil" and any(isinstance(one, Part) for one in given):
-                images = torch.stack([one.to(images) for one in whole(images, given)])
+        if output_type not in ("latent", "pil") and any(isinstance(one, Part) for one in given):
+            images = torch.stack([one.to(images) for one in whole(images, given)])
         produced: list[PIL.Image.Image] | np.ndarray | Tensor = images
         if output_type == "pil":
             produced = to_images(images, given)

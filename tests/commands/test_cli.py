@@ -421,7 +421,8 @@ def test_a_folder_of_every_kind_of_file_gives_a_result_or_one_sentence_for_each(
 ):
     folder = tmp_path / "kinds"
     folder.mkdir()
-    scene = Image.effect_noise((32, 24), 60).convert("RGB")
+    coarse = np.random.default_rng(0).integers(0, 256, (3, 4, 3), dtype=np.uint8)
+    scene = Image.fromarray(coarse).resize((32, 24), Image.BICUBIC)  # what is sharp would stay as it is
     turned = Image.Exif()
     turned[0x0112] = 6
     good = {"deep.png": "I;16", "press.jpg": "RGB", "flag.png": "RGB", "clear.png": "RGBA", "turned.jpg": "RGB"}
@@ -447,7 +448,8 @@ def test_a_folder_of_every_kind_of_file_gives_a_result_or_one_sentence_for_each(
     (folder / "empty.png").touch()
 
     code, printed, errors = bd_diff("deblur", folder, "--out", tmp_path / "out", "--model", tiny_pipeline_folder)
-    assert code == 1 and " deblurred" in printed and "6 failed" in printed
+    assert code == 1 and "6 failed" in printed
+    assert "4 deblurred, 1 left as it was" in printed  # the flag is dithered, so it is sharp
     lines = [line for line in errors.splitlines() if "error: " in line]
     assert len(lines) == len(bad)
     for name, reason in bad.items():
